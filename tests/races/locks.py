@@ -1,8 +1,9 @@
-"""What a call holds where it has to wait: found by holding, one by one, all that it locks.
+"""Finds the locks that a call holds where it has to wait, by holding one by one all that it locks.
 
-PostgreSQL shows no locks of rows. So a call is made once, and another session tries which rows it
-cannot have; the keys that the call has inserted are locks too. The call is undone and made again
-for each lock, while somebody has that: where it waits, it is asked in the same way what it holds.
+PostgreSQL shows no row locks. So a call is made once, and another session tries which rows it
+cannot lock; keys that the call has inserted are locks too. The call is undone and made again for
+each of its locks, while another session holds that lock; where the call waits, its own locks are
+found in the same way.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ select string_agg(quote_ident(attname), ', ' order by attnum)
 
 
 class Lock(NamedTuple):
-    """A row, or a key that somebody is about to insert."""
+    """A row, or a key that a transaction is about to insert."""
 
     table: str
     key: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Give it in a word."""
+        """Give the lock in a word."""
         return f"{self.table}({' '.join(self.key)})"
 
 
@@ -51,15 +52,15 @@ class Wait(NamedTuple):
     held: frozenset[Lock]
     wanted: Lock
     is_new: bool
-    """Whether it wants to insert that."""
+    """Whether the call waits to insert the row."""
 
     def __str__(self) -> str:
-        """Tell it in a line."""
+        """Give the wait in a line."""
         return f"{self.call} waits for {self.wanted} and holds {', '.join(map(str, self.held))}"
 
 
 class Prober:
-    """Finds the waits of calls that session `a` makes, by sessions that hold and try locks."""
+    """Finds the waits of calls that session `a` makes, with sessions that hold and try locks."""
 
     def __init__(self, stage: Stage, a: Session | None = None) -> None:
         self.a = a or stage.session("a")
@@ -73,21 +74,21 @@ class Prober:
         for lock in sorted(locks):
             with self.holder.open("rollback"), self.a.open("rollback"):
                 self.hold(lock, new.get(lock))
-                coming = self.a.later(call)
-                if coming.waits():
+                waiting_call = self.a.later(call)
+                if waiting_call.waits():
                     yield Wait(name, frozenset(self._held(new)) - {lock}, lock, lock in new)
                 self.holder.rollback()
-                coming.error()
+                waiting_call.error()
 
     def locks(self, call: Callable[[], object]) -> dict[Lock, Row | None]:
         """Find what a call locks, with the rows that it inserts; the call is undone."""
-        there = self._rows()
+        existing = self._rows()
         with self.a.open("rollback"):
             try:
                 call()
-                new = {lock: row for lock, row in self._rows().items() if lock not in there}
+                new = {lock: row for lock, row in self._rows().items() if lock not in existing}
             except psycopg.Error:
-                return {}  # it is refused in this state, and holds nothing any more
+                return {}  # the call is refused in this state, and holds no lock
             return {lock: new.get(lock) for lock in self._held(new)}
 
     def hold(self, lock: Lock, row: Row | None) -> None:
@@ -108,7 +109,7 @@ class Prober:
         return {Lock(table, tuple(key)): row for table, key, row in rows}
 
     def _held(self, new: Mapping[Lock, Row]) -> set[Lock]:
-        """Try all rows that are there, and to insert those that a call inserts."""
+        """Find the locks that are held: try to lock all rows, and to insert those of the call."""
         tables = (
             f"(select '{table}', array[{key}] from {table} except"
             f" select '{table}', r.key from"
@@ -122,14 +123,14 @@ class Prober:
             return held | {lock for lock, row in new.items() if self._is_taken(lock, row)}
 
     def _is_taken(self, lock: Lock, row: Row) -> bool:
-        """Tell whether somebody is about to insert a key."""
+        """Tell whether another transaction is about to insert a key."""
         try:
             with self.trier.connection.transaction(force_rollback=True):
                 insert(self.trier, lock.table, row)
         except psycopg.errors.LockNotAvailable:
             return True
         except psycopg.errors.UniqueViolation:
-            pass  # it is there, and its row was tried
+            pass  # the key exists, and its row was tried
         return False
 
     def _key(self, table: str) -> str:
@@ -137,7 +138,7 @@ class Prober:
 
 
 def insert(session: Session, table: str, row: Row) -> None:
-    """Insert a row that was read, and nothing else: no trigger runs."""
+    """Insert a row as it was read, without running triggers."""
     session.run("set local session_replication_role = replica")
     columns = session.one(COLUMNS, f"perdure.{table}")
     values = f"select {columns} from jsonb_populate_record(null::{table}, %s)"
@@ -146,11 +147,11 @@ def insert(session: Session, table: str, row: Row) -> None:
     )
 
 
-def circles(waits: Collection[Wait]) -> Iterator[tuple[Wait, ...]]:
-    """Yield the ways in which calls could wait for each other in a circle.
+def cycles(waits: Collection[Wait]) -> Iterator[tuple[Wait, ...]]:
+    """Yield the cycles in which calls could wait for each other.
 
-    Each wants what the next one holds; and no two of them hold the same, or they would not stand
-    there at the same time: all that is done under the lock of a job is in order by that.
+    Each call waits for a lock of the next one. No two of them hold the same lock, or they could not
+    be there at the same time: all that happens under the lock of a job is in order anyway.
     """
     holders: dict[Lock, list[Wait]] = {}
     for wait in waits:

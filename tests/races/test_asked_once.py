@@ -1,4 +1,4 @@
-"""Requests are repeated, answers come at any time: nothing runs twice or is lost. [P4] [P5]"""
+"""Repeated requests and early answers: no task runs twice, and no answer is lost. [P4] [P5]"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.races.sessions import Json, Session, Stage, Task, child, hook, increm
 HOOKS = 1000
 JOBS = 50
 
-# How a hook, activity or child is asked for, and how it answers.
-ASKED: dict[str, tuple[Json, Callable[[Task], Json]]] = {
+# Each kind of request, and the turn that answers it.
+KINDS: dict[str, tuple[Json, Callable[[Task], Json]]] = {
     "a hook that returns": (hook("x#1"), lambda t: t.done("answer")),
     "a hook that fails": (hook("x#1"), lambda t: t.turn("failed", value={"message": "no"})),
     "a hook that signals early": (
@@ -32,14 +32,14 @@ ASKED: dict[str, tuple[Json, Callable[[Task], Json]]] = {
 }
 
 
-@pytest.fixture(params=ASKED)
-def asked(request: pytest.FixtureRequest) -> tuple[Json, Callable[[Task], Json]]:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[Json, Callable[[Task], Json]]:
     """Give each kind of request with the turn that answers it."""
-    return ASKED[request.param]
+    return KINDS[request.param]
 
 
-def run(session: Session, finish: Callable[[Task], Json]) -> Task:
-    """Claim what was asked for, and answer."""
+def claim_and_answer(session: Session, finish: Callable[[Task], Json]) -> Task:
+    """Claim the requested task, and send its answer."""
     task = session.claim_one("hooks")
     assert session.advance(finish(task)).state in {"keep", "done", "failed"}
     return task
@@ -51,10 +51,10 @@ def count(session: Session) -> list[tuple[int, ...]]:
 
 
 def test_a_request_repeated_while_its_task_runs_inserts_nothing(
-    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+    a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
-    """[P4] [P12] (C45): the coordinator crashed after asking, and asks again."""
-    request, _ = asked
+    """[P4] [P12] (C45) A coordinator crashed and repeats its request: no second task appears."""
+    request, _ = kind
     task = a.held("j")
     a.advance(task.keep(requests=[request]))
     running = b.claim_one("hooks")
@@ -68,14 +68,14 @@ def test_a_request_repeated_while_its_task_runs_inserts_nothing(
     assert b.claim("hooks") == []
 
 
-def test_a_request_repeated_while_its_answer_lies_open_inserts_nothing(
-    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+def test_a_request_repeated_while_its_answer_is_open_inserts_nothing(
+    a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
-    """[P4] [P12]: the coordinator crashed before it saw the answer."""
-    request, finish = asked
+    """[P4] [P12] A coordinator that crashed before it took the answer still finds that answer."""
+    request, finish = kind
     task = a.held("j")
     a.advance(task.keep(requests=[request]))
-    run(b, finish)
+    claim_and_answer(b, finish)
     before = count(a)
 
     again = a.stolen(task)
@@ -87,13 +87,13 @@ def test_a_request_repeated_while_its_answer_lies_open_inserts_nothing(
 
 
 def test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing(
-    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+    a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
-    """[P4] [P12]: the coordinator crashed later, and replays from the start."""
-    request, finish = asked
+    """[P4] [P12] A coordinator replays and repeats an answered request: no task runs again."""
+    request, finish = kind
     task = a.held("j")
     a.advance(task.keep(requests=[request]))
-    run(b, finish)
+    claim_and_answer(b, finish)
     (message,) = a.advance(task.park()).messages
     a.advance(task.keep(take(message)))
     before = count(a)
@@ -106,11 +106,14 @@ def test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_request_repeated_while_its_answer_is_on_its_way_waits_for_it(
-    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]], end: str
+def test_a_repeated_request_waits_for_an_uncommitted_answer(
+    a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]], end: str
 ) -> None:
-    """[P4] [P5]: the task is gone exactly when its answer is there."""
-    request, finish = asked
+    """[P4] [P5] It gets the answer if that commits; otherwise the first task is still there.
+
+    No second task appears.
+    """
+    request, finish = kind
     task = a.held("j")
     a.advance(task.keep(requests=[request]))
     running = b.claim_one("hooks")
@@ -125,11 +128,11 @@ def test_a_request_repeated_while_its_answer_is_on_its_way_waits_for_it(
     assert b.claim("hooks") == []
 
 
-def test_an_answer_comes_while_its_request_is_repeated(
-    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+def test_an_answer_waits_for_an_uncommitted_repetition_of_its_request(
+    a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
-    """[P4] [P5]: the other order: the hook ends while the coordinator that asks again is open."""
-    request, finish = asked
+    """[P4] [P5] The answer then wakes the coordinator, and no second task appears."""
+    request, finish = kind
     task = a.held("j")
     a.advance(task.keep(requests=[request]))
     running = b.claim_one("hooks")
@@ -149,7 +152,7 @@ def test_an_answer_comes_while_its_request_is_repeated(
 def test_a_hook_from_outside_with_a_key_runs_once(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P12]: asked by two at once, while it runs, and after it has ended."""
+    """[P12] Two clients request it at once, and again while it runs and after it has ended."""
     a.parked("j", "end")
     a.begin()
     assert a.call("hook", id="j", name="h", key="k", queue="hooks") == "$hook/k"
@@ -167,10 +170,10 @@ def test_a_hook_from_outside_with_a_key_runs_once(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_child_whose_id_is_just_being_started_by_somebody_is_refused_or_made(
+def test_a_request_for_a_child_waits_for_an_uncommitted_start_of_its_id(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P1] (E3): the request waits for the other start, whose fate decides."""
+    """[P1] (E3) If that start commits, the request gets PD402; otherwise the child starts."""
     task = a.held("j")
     b.begin()
     b.start("mine", queue="mine")
@@ -189,7 +192,7 @@ def test_a_child_whose_id_is_just_being_started_by_somebody_is_refused_or_made(
 def test_two_parents_that_ask_for_one_child_id_at_once_share_no_child(
     a: Session, b: Session
 ) -> None:
-    """[P1] (E3): one has it, the other is told that the id is taken."""
+    """[P1] (E3) The first parent gets the child; the other one gets the error PD402."""
     one, two = a.held("one"), b.held("two")
     a.begin()
     assert a.advance(one.park(requests=[child("c#1", id="mine")])).state == "parked"
@@ -206,7 +209,7 @@ def test_two_parents_that_ask_for_one_child_id_at_once_share_no_child(
 def test_one_batch_that_asks_for_a_child_id_twice_makes_one_child(
     a: Session, jobs: tuple[str, str]
 ) -> None:
-    """[P1] (E3): the second request is answered PD402; the batch is not poisoned."""
+    """[P1] (E3) The second request gets the error PD402; the rest of the batch succeeds."""
     requests = [child("c#1", id="mine"), child("c#2", id="mine")]
     if jobs[0] == jobs[1]:
         turns = [a.held("j").park(requests=requests)]
@@ -221,13 +224,13 @@ def test_one_batch_that_asks_for_a_child_id_twice_makes_one_child(
     assert len(a.claim("children")) == 1
 
 
-# Many at once
+# Many requests at once
 
 
-def test_a_thousand_early_answers_are_all_there_when_the_coordinator_waits(
+def test_a_thousand_early_answers_all_reach_a_coordinator_that_parks_later(
     a: Session, stage: Stage
 ) -> None:
-    """[P5] (C51): it has not waited yet; four workers answer; the order is that of acceptance."""
+    """[P5] (C51) Four workers answer before it parks; it gets the answers in their order."""
     task = a.held("j")
     requests = [hook(f"h#{n}", signal=f"ready {n}") for n in range(HOOKS)]
     assert a.advance(task.keep(requests=requests)).state == "keep"
@@ -250,10 +253,8 @@ def test_a_thousand_early_answers_are_all_there_when_the_coordinator_waits(
     assert a.one("select count(*) from inbox") == 0
 
 
-def test_fifty_jobs_use_the_same_names_at_once_and_none_hears_another(
-    a: Session, b: Session
-) -> None:
-    """[P5] (C52): a constant signal's name and constant keys; signals sent in reverse order."""
+def test_jobs_that_use_the_same_names_get_only_their_own_messages(a: Session, b: Session) -> None:
+    """[P5] (C52) Fifty jobs share the name of a signal and the key of a hook."""
     jobs = [f"j{n:02}" for n in range(JOBS)]
     a.rows("start_many", starts=[{"id": job, "workflow": "w", "queue": "q"} for job in jobs])
     parked = [task.park("ready", requests=[hook("h#1", signal="ready")]) for task in a.claim("q")]
@@ -263,9 +264,9 @@ def test_fifty_jobs_use_the_same_names_at_once_and_none_hears_another(
         b.signal(job, "ready", f"outside {job}")
     assert set(b.advance_all([t.done(f"hook {t.job}") for t in hooks[::-1]]).states) == {"done"}
 
-    told = {task.job: task.row["messages"] for task in a.claim("q")}
+    messages = {task.job: task.row["messages"] for task in a.claim("q")}
 
     for number, job in enumerate(jobs):
         outside = [] if number % 2 else [(None, f"outside {job}")]
         expected = [*outside, ("h#1", f"hook {job}")]
-        assert [(m["key"], m["payload"]) for m in told[job]] == expected
+        assert [(m["key"], m["payload"]) for m in messages[job]] == expected

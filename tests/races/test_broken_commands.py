@@ -1,7 +1,7 @@
 """Negative controls of the commands: a rule of theirs is broken, and a named test fails.
 
-As in `test_broken_engines.py`: each mutant is one change to one function, in a database of its own,
-and the test passes on the sound engine.
+As in `test_broken_engines.py`, each mutant is one change to one function, in a database of its own.
+The test passes on the sound engine.
 """
 
 from __future__ import annotations
@@ -38,45 +38,45 @@ READ_WHILE_UPDATING = (
 
 
 def pair(first: str, second: str) -> Test:
-    """Let two commands meet; the first commits."""
-    test = pairs.test_who_waits_for_a_command_works_on_what_it_leaves
-    return lambda it: test(it.a, it.b, first, second, "commit")
+    """Make a test in which two commands meet, and the first commits."""
+    test = pairs.test_a_call_that_waits_for_a_command_works_on_its_result
+    return lambda players: test(players.a, players.b, first, second, "commit")
 
 
 class Subtests:
-    """Lets the first failure through."""
+    """A stand-in for pytest's subtests that lets the first failure through."""
 
     def test(self, about: str) -> AbstractContextManager[None]:
-        """Try one case."""
+        """Run one case."""
         return nullcontext()
 
 
-def the_page(it: Players) -> Any:
-    """Try every cell of the table of commands."""
-    page.test_every_cell_is_true(it.a.connection, Subtests())
+def memory_page(players: Players) -> Any:
+    """Check every cell of the table of commands on the page about memory."""
+    page.test_every_cell_is_true(players.a.connection, Subtests())
 
 
-def the_model(it: Players) -> Any:
-    """Compare a few memories with the model; always the same ones."""
-    model.agrees(it.a, 40, "a mutant")
+def memory_model(players: Players) -> Any:
+    """Compare a few memories with the model, always the same ones."""
+    model.agrees(players.a, 40, "a mutant")
 
 
-def a_history(it: Players) -> Any:
-    """Look for the order of a short random history."""
-    history.play(it.stage, 1600)
+def random_history(players: Players) -> Any:
+    """Check a short random history for linearizability."""
+    history.play(players.stage, 1600)
 
 
-def a_sum(it: Players) -> Any:
-    """Add what floats cannot."""
-    it.a.call("entity_create", id="e", entity="sum", context={"n": 0.1})
-    assert it.a.one("select entity_increment('e', 'n', 0.2)::text") == "0.3"
+def exact_sum(players: Players) -> Any:
+    """Add numbers that floats cannot add exactly."""
+    players.a.call("entity_create", id="e", entity="sum", context={"n": 0.1})
+    assert players.a.one("select entity_increment('e', 'n', 0.2)::text") == "0.3"
 
 
-def a_merge_beneath(it: Players) -> Any:
-    """Merge into an object that stands in another, and beside it."""
-    it.a.call("entity_create", id="e", entity="deep", context={"a": {"b": 1}})
-    it.a.one("""select entity_merge('e', '{"a": {"c": 2}, "z": 3}')""")
-    assert it.a.one("select entity_get('e')") == {"a": {"b": 1, "c": 2}, "z": 3}
+def deep_merge(players: Players) -> Any:
+    """Merge into a nested object, and beside it."""
+    players.a.call("entity_create", id="e", entity="deep", context={"a": {"b": 1}})
+    players.a.one("""select entity_merge('e', '{"a": {"c": 2}, "z": 3}')""")
+    assert players.a.one("select entity_get('e')") == {"a": {"b": 1, "c": 2}, "z": 3}
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -90,17 +90,17 @@ MUTANTS: dict[str, Mutant] = {
     "the memory is read in the statement that locks it": Mutant(
         "run_command", r"lock_job\(run_command\.id\)", READ_WHILE_LOCKING, pair("merge", "append")
     ),
-    "a history is read in the statement that locks": Mutant(
-        "run_command", r"lock_job\(run_command\.id\)", READ_WHILE_LOCKING, a_history
+    "the memory of a history is read in the statement that locks it": Mutant(
+        "run_command", r"lock_job\(run_command\.id\)", READ_WHILE_LOCKING, random_history
     ),
-    "a history has plain updates without a version": Mutant(
-        "record_update", r"new\.version := old\.version \+ 1;", "return new;", a_history
+    "plain updates get no version": Mutant(
+        "record_update", r"new\.version := old\.version \+ 1;", "return new;", random_history
     ),
-    "a history has versions with gaps": Mutant(
+    "versions have gaps": Mutant(
         "answer_command",
         r"held\.version := held\.version \+ 1;",
         "held.version := held.version + 2;",
-        a_history,
+        random_history,
     ),
     "the expected version is compared before the lock": Mutant(
         "run_command",
@@ -115,7 +115,7 @@ MUTANTS: dict[str, Mutant] = {
     "a key is not looked up": Mutant(
         "answers_by_key", r"f\.key = answers_by_key\.key", "false", pair("with a key", "with a key")
     ),
-    "a key stands for any command": Mutant(
+    "a key may be repeated with another command": Mutant(
         "answers_by_key",
         r"if \w+(\.command)? is distinct from .*? then",
         "if false then",
@@ -133,76 +133,76 @@ MUTANTS: dict[str, Mutant] = {
         r"if run_command\.key is not null then",
         "perform raise_failure(version_failure(held, run_command.expected_version));"
         " if run_command.key is not null then",
-        the_model,
+        memory_model,
     ),
-    # What commands make. (C26) … (C35)
+    # Results of commands. (C26) … (C35)
     "a value is put as jsonb_set puts it": Mutant(
         "put_value",
         r"begin .* end",
         "begin return jsonb_set(put_value.context, put_value.path, put_value.value); end",
-        the_page,
+        memory_page,
     ),
-    "nothing is wrong on any way": Mutant(
-        "path_failure", r"begin .* end", "begin return null; end", the_page
+    "no path is refused": Mutant(
+        "path_failure", r"begin .* end", "begin return null; end", memory_page
     ),
     "an index beyond the end appends": Mutant(
         "path_failure",
         r"if here #> path_failure\.path\[step:step\] is null then",
         "if false then",
-        the_page,
+        memory_page,
     ),
-    "an index with a sign is none at the end of a path": Mutant(
-        "path_failure", r"\[\+-\]\?\[0-9\]\+", r"-?[0-9]{1,9}", the_model
+    "an index with a plus sign at the end of a path is not one": Mutant(
+        "path_failure", r"\[\+-\]\?\[0-9\]\+", r"-?[0-9]{1,9}", memory_model
     ),
-    "a null is missing": Mutant(
+    "a null counts as missing": Mutant(
         "apply_command",
         r"old := (apply_command\.context #> apply_command\.path);",
         r"old := nullif(\1, 'null');",
-        the_page,
+        memory_page,
     ),
     "any value may be merged into": Mutant(
-        "wanted_type", r"when 'merge' then 'an object'", "", the_page
+        "wanted_type", r"when 'merge' then 'an object'", "", memory_page
     ),
     "merge is that of ||": Mutant(
         "merge_values",
         r"\|\| coalesce\(deeper, '{}'\)",
         "",
-        a_merge_beneath,
+        deep_merge,
     ),
     "merge replaces": Mutant(
         "merge_at",
         r"begin .* end",
         "begin return put_value(merge_at.context, merge_at.path, merge_at.patch); end",
-        the_page,
+        memory_page,
     ),
-    "prepend turns items around": Mutant(
+    "prepend reverses its items": Mutant(
         "check_and_apply",
         r"when 'prepend' then argument",
         """when 'prepend' then (select coalesce(jsonb_agg(i order by n desc), '[]')
                from jsonb_array_elements(argument) with ordinality as t (i, n))""",
-        the_model,
+        memory_model,
     ),
-    "the last element takes its array along": Mutant(
+    "removing the last element removes the array": Mutant(
         "remove_element",
         r"list - remove_element\.index\)",
         "coalesce(nullif(list - remove_element.index, '[]'), 'null'))",
-        the_page,
+        memory_page,
     ),
     "numbers are added as floats": Mutant(
         "apply_command",
         r"coalesce\(old, '0'\)::numeric \+ argument::numeric",
         "coalesce(old, '0')::float8 + argument::float8",
-        a_sum,
+        exact_sum,
     ),
-    "a document of the memory is deleted as a null": Mutant(
+    "a deleted value becomes null": Mutant(
         "check_and_apply",
         r"check_and_apply\.context #- check_and_apply\.path end",
         """case when old is null then check_and_apply.context
                 else put_value(check_and_apply.context, check_and_apply.path, 'null') end end""",
-        the_page,
+        memory_page,
     ),
-    "a turn answers what was, not what is": Mutant(
-        "answer_command", r"made\.answer,", "fact.argument,", the_model
+    "a turn answers the argument, not the result": Mutant(
+        "answer_command", r"made\.answer,", "fact.argument,", memory_model
     ),
 }
 
@@ -211,8 +211,8 @@ _passed: set[Test] = set()  # on the sound engine
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_command_does_not_pass(theatre: Theatre, name: str) -> None:
-    """(T32): the test named in the table passes on the engine and fails on the mutant."""
+def test_a_broken_command_fails_its_test(theatre: Theatre, name: str) -> None:
+    """(T32) The test named in the table passes on the sound engine and fails on the mutant."""
     mutant = MUTANTS[name]
     assert mutant.test in _passed or theatre.passes(mutant.test)
     _passed.add(mutant.test)

@@ -1,8 +1,8 @@
-"""Negative controls: an engine that is broken on purpose makes a named test fail.
+"""Negative controls: a named test fails on an engine that is broken on purpose.
 
-Each mutant is one change to one function, in a database of its own. The test is run there twice:
-on the sound engine it passes, on the mutant it fails, or leaves invariants broken. A change whose
-place is not found any more fails too: then the mutant has to be written anew.
+Each mutant is one change to one function, in a database of its own. The test runs there twice: on
+the sound engine it passes, and on the mutant it fails or leaves broken invariants. If the place of
+a change is not found any more, the test fails too; then the mutant must be written anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.races import mail
+from tests.races import messages
 from tests.races import test_asked_once as requests
 from tests.races import test_claims as claims
 from tests.races import test_conditions as conditions
@@ -22,7 +22,7 @@ from tests.races import test_families as families
 from tests.races import test_lost_replies as replies
 from tests.races import test_lost_updates as updates
 from tests.races import test_open_transactions as transactions
-from tests.races import test_park_and_mail as parks
+from tests.races import test_park_and_messages as parks
 from tests.races import test_starts as starts
 from tests.races import test_two_takers as takers
 from tests.races import test_zombies as zombies
@@ -32,33 +32,35 @@ Test = Callable[[Players], Any]
 
 
 def two(test: Callable[..., Any], *more: Any) -> Test:
-    """Run a test of two sessions."""
-    return lambda it: test(it.a, it.b, *more)
+    """Make a run of a test with two sessions."""
+    return lambda players: test(players.a, players.b, *more)
 
 
 def three(test: Callable[..., Any], *more: Any) -> Test:
-    """Run a test of three sessions."""
-    return lambda it: test(it.a, it.b, it.c, *more)
+    """Make a run of a test with three sessions."""
+    return lambda players: test(players.a, players.b, players.c, *more)
 
 
 def signalled(test: Callable[..., Any], *more: Any) -> Test:
-    """Run a test of a park and a signal."""
-    return lambda it: test(it.a, it.b, mail.signal(it.a, it.b), *more)
+    """Make a run of a test of a park and a signal."""
+    return lambda players: test(players.a, players.b, messages.signal(players.a, players.b), *more)
 
 
-def made(test: Callable[..., Any], deed: str, *more: Any) -> Test:
-    """Run a test of a condition that a deed makes true."""
-    return lambda it: test(it.a, conditions.DEEDS[deed](it.a, it.b), *more)
+def written(test: Callable[..., Any], way: str, *more: Any) -> Test:
+    """Make a run of a test of a condition that a write makes true."""
+    return lambda players: test(players.a, conditions.WRITES[way](players.a, players.b), *more)
 
 
 def stolen(test: Callable[..., Any], *more: Any) -> Test:
-    """Run a test of a zombie whose lease was stolen."""
-    return lambda it: test(it.a, zombies.dead(it.a, it.b, zombies.stolen), *more)
+    """Make a run of a test of a zombie whose lease was stolen."""
+    return lambda players: test(
+        players.a, zombies.lost_lease(players.a, players.b, zombies.stolen), *more
+    )
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change to a function of the engine, and the test that it must not pass."""
+    """A change to a function of the engine, and the test that must fail on it."""
 
     function: str
     place: str  # a regular expression; a space stands for any white space
@@ -74,164 +76,178 @@ MUTANTS: dict[str, Mutant] = {
         "judge_turns",
         r"\(h\.token = g\.token\) is not true or",
         "",
-        stolen(zombies.test_nothing_of_a_late_turn_has_any_effect, False),
+        stolen(zombies.test_a_late_turn_has_no_effect, False),
     ),
     "heartbeats are accepted without a token": Mutant(
         "renew_leases",
         r"and g\.token = a\.token",
         "",
-        stolen(zombies.test_a_late_heartbeat_renews_nothing),
+        stolen(zombies.test_a_late_heartbeat_is_answered_lost_and_renews_nothing),
     ),
     "claims wait for rows that are locked": Mutant(
         "find_due",
         r"for no key update skip locked",
         "for no key update",
-        lambda it: claims.test_what_a_claimer_rolls_back_is_there_for_the_next(it.stage),
+        lambda players: claims.test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(
+            players.stage
+        ),
     ),
-    # [P5] Wake-ups and mail.
+    # [P5] Wake-ups and messages.
     "advance reads the inbox without the lock of the job": Mutant(
         "apply_batch",
         r"lock_jobs\(touched, apply_batch\.waiting\)",
         "touched",
-        signalled(parks.test_a_waiting_park_sees_mail_that_commits),
+        signalled(parks.test_a_park_that_waits_sees_the_message_that_commits),
     ),
     "a signal wakes without the lock of the job": Mutant(
         "signal",
         r"lock_job\(signal\.id\)",
         READ_WITHOUT_LOCK.format("signal.id"),
-        signalled(parks.test_mail_waits_for_an_open_park_and_wakes_it),
+        signalled(parks.test_a_message_waits_for_an_open_park_and_wakes_the_task),
     ),
     "a turn is not busy when the job that it signals is locked": Mutant(
         "judge_turns",
         r"judge_turns\.missed <> '\{\}' and touches_any\(.*?\) as is_missed",
         "given.job = any(judge_turns.missed) as is_missed",
-        two(parks.test_a_turn_that_leaves_mail_for_a_locked_job_is_busy),
+        two(parks.test_a_turn_that_sends_a_message_to_a_locked_job_is_busy),
     ),
     "waking moves tasks that are held": Mutant(
         "wake_tasks",
         r"and t\.token is null and t\.awaits is not null and t\.due_at > wake_tasks\.woken_at",
         "",
-        signalled(
-            parks.test_mail_that_comes_while_a_claim_is_open_is_found_by_the_holder, "commit"
-        ),
+        signalled(parks.test_a_message_beside_an_open_claim_is_found_by_the_holder, "commit"),
     ),
     "the key of a signal is forgotten when it is consumed": Mutant(
         "signal_was_sent",
         r"i\.dedupe_key = signal_was_sent\.key",
         r"i.dedupe_key = signal_was_sent.key and i.consumed_at is null",
-        two(parks.test_a_signal_with_a_key_is_accepted_once_also_after_it_was_consumed),
+        two(parks.test_a_signal_with_a_key_is_accepted_once_even_after_it_was_consumed),
     ),
     "a message is taken without looking whether it is open": Mutant(
         "messages_are_open",
         r"and i\.consumed_at is null",
         "",
-        two(takers.test_whoever_takes_a_signal_first_has_it_and_the_other_is_stale, (0, 1)),
+        two(takers.test_the_first_task_that_takes_a_signal_gets_it_the_other_is_stale, (0, 1)),
     ),
-    "one batch tells a message to two turns": Mutant(
+    "one batch gives a message to two turns": Mutant(
         "apply_batch",
         r"or f\.message is not null",
         "",
-        lambda it: takers.test_one_batch_tells_a_signal_to_one_task_only(it.a, (0, 1)),
+        lambda players: takers.test_a_batch_gives_a_signal_to_the_first_turn_that_takes_it(
+            players.a, (0, 1)
+        ),
     ),
     # [P5] [P8] Conditions on a memory.
-    "a command looks for conditions before it has the lock of the job": Mutant(
+    "a command looks up conditions before it has the lock of the job": Mutant(
         "run_command",
         r"lock_job\(run_command\.id\)",
         READ_WITHOUT_LOCK.format("run_command.id"),
-        made(conditions.test_a_writer_waits_for_an_open_park_and_wakes_it, "a command", "commit"),
+        written(
+            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
+            "a command",
+            "commit",
+        ),
     ),
-    "a command reads whether somebody waits before it has the lock of the job": Mutant(
+    "a command reads whether its job is watched before it has the lock of the job": Mutant(
         "run_command",
         r"held memory := lock_job\(run_command\.id\);(.*)if held\.watched or",
         r"""is_watched boolean := (select j.watched from jobs as j where j.id = run_command.id);
             held memory := lock_job(run_command.id);\1if is_watched or""",
-        made(conditions.test_a_writer_waits_for_an_open_park_and_wakes_it, "a command", "commit"),
+        written(
+            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
+            "a command",
+            "commit",
+        ),
     ),
-    "a batch reads whether somebody waits before it has the lock of the job": Mutant(
+    "a batch reads whether a job is watched before it has the lock of the job": Mutant(
         "apply_batch",
         r"lock_jobs\(touched, apply_batch\.waiting\)",
         "touched",
-        made(
-            conditions.test_a_writer_waits_for_an_open_park_and_wakes_it,
+        written(
+            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
             "a turn of a hook",
             "commit",
         ),
     ),
-    "a plain UPDATE looks for nobody": Mutant(
+    "a plain UPDATE checks no conditions": Mutant(
         "record_update",
         r"if new\.watched or new\.version % 100 = 0",
         "if new.version % 100 = 0",
-        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a plain UPDATE"),
+        written(conditions.test_a_write_after_the_park_wakes_the_task, "a plain UPDATE"),
     ),
-    "several commands look when the last is done": Mutant(
+    "several commands check the conditions only after the last": Mutant(
         "run_commands",
         r"if held\.watched or held\.version % 100 = 0 then"
         r" held\.watched := mark_version\(held, run_at\); end if;(.*?end loop;)",
         r"\1 held.watched := mark_version(held, run_at);",
-        made(
-            conditions.test_a_writer_that_comes_after_the_park_wakes_the_task,
-            "commands, true in the middle",
+        written(
+            conditions.test_a_write_after_the_park_wakes_the_task,
+            "commands, true in between",
         ),
     ),
-    "an answer is left without waking": Mutant(
+    "an answer is sent without waking the task": Mutant(
         "meet_conditions",
         r"wake_tasks\(array\[held\.id\], meet_conditions\.met_at\)",
         "'{}'",
-        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a command"),
+        written(conditions.test_a_write_after_the_park_wakes_the_task, "a command"),
     ),
-    "a condition is met and met again": Mutant(
+    "a condition is answered again and again": Mutant(
         "meet_conditions",
         r"delete from conditions as c where",
         "update conditions as c set asked_at = c.asked_at where",
-        two(conditions.test_what_was_told_is_told_once),
+        two(conditions.test_a_condition_is_answered_only_once),
     ),
-    "who asks does not look": Mutant(
+    "a request does not check its condition": Mutant(
         "await_conditions",
         r"perform meet_conditions\(.*?\) from unnest\(waiting_jobs\) as job;",
         "",
-        made(conditions.test_a_park_that_finds_it_true_goes_on, "a command"),
+        written(conditions.test_a_park_on_a_true_condition_is_answered_at_once, "a command"),
     ),
-    "who asks tells no writer": Mutant(
+    "a request does not mark its job as watched": Mutant(
         "await_conditions",
         r"perform watch_jobs\(waiting_jobs\);",
         "",
-        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a command"),
+        written(conditions.test_a_write_after_the_park_wakes_the_task, "a command"),
     ),
-    "a request looks for open answers only": Mutant(
+    "a request for a condition looks up open answers only": Mutant(
         "await_conditions",
         r"i\.key = q\.key offset 0\)",
         "i.key = q.key and i.consumed_at is null offset 0)",
-        two(conditions.test_what_was_told_is_told_once),
+        two(conditions.test_a_condition_is_answered_only_once),
     ),
-    "a condition that is withdrawn stands": Mutant(
+    "a withdrawn condition stays": Mutant(
         "withdraw_conditions",
         r"and r\.cancels \? c\.key",
         "and false",
-        two(conditions.test_a_writer_that_waited_for_a_withdrawal_wakes_nobody, "commit"),
+        two(conditions.test_a_writer_that_waited_for_a_withdrawal_wakes_no_task, "commit"),
     ),
     "conditions outlive their tasks": Mutant(
         "end_tasks",
         r"perform forget_conditions\(ended\);",
         "",
-        two(conditions.test_a_writer_that_waited_for_the_end_answers_nobody, "terminate", "commit"),
+        two(
+            conditions.test_a_writer_that_waited_for_the_end_of_a_task_answers_nothing,
+            "terminate",
+            "commit",
+        ),
     ),
-    "the last writer forgets that somebody listens": Mutant(
+    "the last writer ignores listeners": Mutant(
         "notify_watchers",
         r"or is_listened_for\(.*?'1 hour'\)",
         "",
-        two(conditions.test_who_watches_is_told_of_every_change, "commit"),
+        two(conditions.test_a_client_that_watches_gets_a_hint_for_every_change, "commit"),
     ),
-    "an old snapshot looks for whom to wake": Mutant(
+    "an old snapshot may look up conditions": Mutant(
         "check_snapshot",
         r"= 'read committed'",
         "is not null",
         two(
-            conditions.test_a_writer_with_an_old_snapshot_is_refused,
+            conditions.test_a_writer_with_an_old_snapshot_gets_a_serialization_failure,
             "repeatable read",
             "a command",
         ),
     ),
-    "a hook from outside writes no row that an old snapshot meets": Mutant(
+    "requesting a hook from outside does not touch the row of the job": Mutant(
         "hook",
         r"perform touch_job\(.*?\);",
         "",
@@ -241,7 +257,7 @@ MUTANTS: dict[str, Mutant] = {
             "repeatable read",
         ),
     ),
-    "an old snapshot looks whether a hook has ended": Mutant(
+    "an old snapshot may look up whether a hook has ended": Mutant(
         "hook",
         r"perform check_snapshot\(.*?\);",
         "",
@@ -252,7 +268,7 @@ MUTANTS: dict[str, Mutant] = {
         "run_command",
         r"lock_job\(run_command\.id\)",
         READ_WITHOUT_LOCK.format("run_command.id"),
-        two(updates.test_a_command_that_waited_is_applied_to_what_the_other_left, "commit"),
+        two(updates.test_a_command_that_waited_is_applied_to_the_new_memory, "commit"),
     ),
     "commands read the memory in a sub-select of the update that waits": Mutant(
         "run_command",
@@ -266,20 +282,20 @@ MUTANTS: dict[str, Mutant] = {
                    version = j.version + 1
              where j.id = run_command.id
             returning j.version - 1 into held.version;""",
-        two(updates.test_a_command_that_waited_is_applied_to_what_the_other_left, "commit"),
+        two(updates.test_a_command_that_waited_is_applied_to_the_new_memory, "commit"),
     ),
     "merge is that of ||": Mutant(
         "merge_at",
         r"begin .* end",
         "begin return put_value(merge_at.context, merge_at.path,"
         " coalesce(merge_at.context #> merge_at.path, '{}') || merge_at.patch); end",
-        two(updates.test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both, "commit"),
+        two(updates.test_a_merge_that_waited_for_an_adjacent_merge_keeps_both, "commit"),
     ),
     "merge is that of jsonb_set": Mutant(
         "merge_at",
         r"begin .* end",
         "begin return jsonb_set(merge_at.context, merge_at.path, merge_at.patch); end",
-        two(updates.test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both, "commit"),
+        two(updates.test_a_merge_that_waited_for_an_adjacent_merge_keeps_both, "commit"),
     ),
     "a key of a command is not looked up": Mutant(
         "answers_by_key",
@@ -291,9 +307,7 @@ MUTANTS: dict[str, Mutant] = {
         "record_update",
         r"new\.version := old\.version \+ 1;",
         "return new;",
-        two(
-            transactions.test_a_plain_update_that_waited_sees_the_memory_that_a_turn_left, "commit"
-        ),
+        two(transactions.test_a_plain_update_that_waited_works_on_the_memory_of_the_turn, "commit"),
     ),
     # [P1] [P4] [P12] Repeats.
     "a turn is applied whatever its position": Mutant(
@@ -314,13 +328,13 @@ MUTANTS: dict[str, Mutant] = {
         "false",
         two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
     ),
-    "requests look for open answers only": Mutant(
+    "requests look up open answers only": Mutant(
         "request_tasks",
         r"i\.key = q\.key offset 0\)",
         "i.key = q.key and i.consumed_at is null offset 0)",
         two(
             requests.test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing,
-            requests.ASKED["a hook that returns"],
+            requests.KINDS["a hook that returns"],
         ),
     ),
     "a hook that has ended is forgotten": Mutant(
@@ -330,56 +344,60 @@ MUTANTS: dict[str, Mutant] = {
         three(requests.test_a_hook_from_outside_with_a_key_runs_once, "commit"),
     ),
     # Parents and children.
-    "a parent ends without seeing to its children": Mutant(
+    "a parent ends without a task for its children": Mutant(
         "insert_parent_ends",
         r"where children_to_end\(.*?\) <> '\{\}'",
         "where false",
         two(
-            families.test_a_parent_leaves_what_sees_to_its_children_when_it_ends_and_not_else,
+            families.test_a_task_that_ends_children_appears_when_the_parent_has_ended,
             "commit",
         ),
     ),
-    "what sees to children waits for all of them": Mutant(
+    "the task that ends children waits for all of them": Mutant(
         "end_children",
         r"100\), waiting => false",
         "100), waiting => true",
         two(
-            families.test_a_child_that_somebody_has_locked_is_passed_by_and_comes_next,
+            families.test_a_locked_child_is_skipped_and_ended_later,
             "cancel",
             "commit",
         ),
     ),
-    "what sees to children forgets those that it missed": Mutant(
+    "the task that ends children forgets those that it skipped": Mutant(
         "end_children",
         r"if children_to_end\(held\.job, parent, 1\) <> '\{\}' then",
         "if false then",
         two(
-            families.test_a_child_that_somebody_has_locked_is_passed_by_and_comes_next,
+            families.test_a_locked_child_is_skipped_and_ended_later,
             "terminate",
             "commit",
         ),
     ),
-    "who has lost the lease sees to children": Mutant(
+    "the holder of a lost lease ends children": Mutant(
         "end_children",
         r"if held\.job is null then return 'gone'; end if;",
         "held.job := coalesce(held.job, end_children.job);",
-        two(families.test_the_holder_of_an_old_lease_sees_to_nobody, "commit"),
+        two(families.test_the_holder_of_a_lost_lease_ends_no_children, "commit"),
     ),
-    "what is asked for after a cancel begins as usual": Mutant(
+    "requests after a cancel begin as usual": Mutant(
         "cancel_new_requests",
         r"if unaware = '\{\}' then",
         "if true then",
         two(
-            families.test_what_is_asked_for_after_a_cancel_begins_cancelled,
+            families.test_a_request_behind_a_cancel_begins_cancelled,
             "a detached child",
             "commit",
         ),
     ),
-    "a cancel wakes with an old snapshot": Mutant(
+    "a cancel may wake tasks with an old snapshot": Mutant(
         "wake_cancelled",
         r"perform check_snapshot\(.*?\);",
         "",
-        two(families.test_who_cancels_with_an_old_snapshot_is_refused, "a hook", "repeatable read"),
+        two(
+            families.test_a_cancel_with_an_old_snapshot_gets_a_serialization_failure,
+            "a hook",
+            "repeatable read",
+        ),
     ),
     # The order of locks.
     "a batch waits for jobs that are locked": Mutant(
@@ -387,7 +405,7 @@ MUTANTS: dict[str, Mutant] = {
         r"skip locked",
         "",
         two(
-            transactions.test_an_open_transaction_on_one_job_makes_one_turn_busy_and_delays_none,
+            transactions.test_an_open_transaction_on_one_job_makes_only_its_turn_busy,
             "a plain UPDATE",
             "commit",
         ),
@@ -398,7 +416,7 @@ MUTANTS: dict[str, Mutant] = {
         "order by case current_setting('application_name') when 'b' then j.id end desc, j.id"
         " for no key update)",
         three(
-            deadlocks.test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order,
+            deadlocks.test_two_batches_with_opposite_orders_lock_jobs_in_the_same_order,
         ),
     ),
     "the tasks of a batch are locked in its own order": Mutant(
@@ -420,7 +438,7 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-LISTENING = "the last writer forgets that somebody listens"
+LISTENING = "the last writer ignores listeners"
 
 
 @pytest.mark.broken_invariants
@@ -431,8 +449,8 @@ LISTENING = "the last writer forgets that somebody listens"
         for name in MUTANTS
     ],
 )
-def test_a_broken_engine_does_not_pass(theatre: Theatre, name: str) -> None:
-    """(T32): the test named in the table passes on the engine and fails on the mutant."""
+def test_a_broken_engine_fails_its_test(theatre: Theatre, name: str) -> None:
+    """(T32) The test named in the table passes on the sound engine and fails on the mutant."""
     mutant = MUTANTS[name]
     assert theatre.passes(mutant.test)
 

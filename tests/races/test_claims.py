@@ -1,4 +1,7 @@
-"""Many workers claim at once: each task goes to one, and none is lost or held up. [P6] [P8]"""
+"""Many workers claim at once: each task goes to one of them, and none is lost or delayed.
+
+[P6] [P8]
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,15 @@ def start(session: Session, amount: int = TASKS) -> None:
 
 
 def drain(session: Session) -> list[Task]:
-    """Claim by sevens until nothing comes."""
+    """Claim seven tasks at a time until the queue is empty."""
     tasks: list[Task] = []
     while more := session.claim("q", max_tasks=7):
         tasks += more
     return tasks
 
 
-def test_eight_workers_claim_two_hundred_tasks_and_each_goes_to_one(stage: Stage) -> None:
-    """[P6] (C42): once, with one delivery."""
+def test_concurrent_claims_give_each_task_to_one_worker(stage: Stage) -> None:
+    """[P6] (C42) Eight workers claim two hundred tasks; each counts one delivery."""
     sessions = stage.sessions(WORKERS)
     start(sessions[0])
 
@@ -43,8 +46,8 @@ def test_eight_workers_claim_two_hundred_tasks_and_each_goes_to_one(stage: Stage
     assert sessions[0].run("select distinct deliveries from tasks") == [(1,)]
 
 
-def test_eight_workers_finish_two_hundred_tasks_while_they_claim(stage: Stage) -> None:
-    """[P6] [P12]: advance() ends the last batch and claims the next in one call."""
+def test_concurrent_advances_that_claim_finish_each_task_once(stage: Stage) -> None:
+    """[P6] [P12] advance() ends the last batch and claims the next one in the same call."""
     sessions = stage.sessions(WORKERS)
     start(sessions[0])
 
@@ -64,8 +67,8 @@ def test_eight_workers_finish_two_hundred_tasks_while_they_claim(stage: Stage) -
     assert sessions[0].one("select count(*) from jobs where status = 'completed'") == TASKS
 
 
-def test_what_a_claimer_rolls_back_is_there_for_the_next(stage: Stage) -> None:
-    """[P6] [P8]: without a delivery counted; nobody waits for the open claim."""
+def test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(stage: Stage) -> None:
+    """[P6] [P8] No delivery is counted, and no other claim waits for the open one."""
     a, b, c = stage.sessions(3)
     start(a, 20)
     a.begin()
@@ -82,8 +85,8 @@ def test_what_a_claimer_rolls_back_is_there_for_the_next(stage: Stage) -> None:
     assert {task.row["deliveries"] for task in again} == {1}
 
 
-def test_a_lease_begins_with_the_claim_not_with_its_transaction(a: Session) -> None:
-    """[P6] [P7] (H9): its length is that which was asked for."""
+def test_a_lease_begins_at_the_claim_not_at_the_start_of_the_transaction(a: Session) -> None:
+    """[P6] [P7] (H9) The lease has the requested length even in an old transaction."""
     a.start("j")
     a.begin()
     a.one("select pg_sleep(0.3)::text")
@@ -94,26 +97,26 @@ def test_a_lease_begins_with_the_claim_not_with_its_transaction(a: Session) -> N
     a.commit()
 
 
-def test_open_claims_of_three_workers_do_not_wait_for_each_other(stage: Stage) -> None:
-    """[P6]: best first for each of them, of what the others have left."""
+def test_open_claims_do_not_wait_and_take_the_best_of_what_is_left(stage: Stage) -> None:
+    """[P6] Three workers claim in order of priority, each in an open transaction."""
     sessions = stage.sessions(3)
     start(sessions[0], 30)
-    told = []
+    claimed = []
     for session in sessions:
         session.begin()
-        told += [[task.row["job"] for task in session.claim("q", max_tasks=3)]]
+        claimed += [[task.row["job"] for task in session.claim("q", max_tasks=3)]]
     for session in sessions:
         session.commit()
 
-    priorities = [sorted(int(job[1:]) % 10 for job in jobs) for jobs in told]
+    priorities = [sorted(int(job[1:]) % 10 for job in jobs) for jobs in claimed]
     assert priorities == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_lease_that_has_ended_goes_to_one_of_two_thieves(
+def test_an_expired_lease_goes_to_one_of_two_claimers(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6]"""
+    """[P6] The second claimer gets it only if the first rolls back; the former holder is fenced."""
     task = a.held("j")
     a.expire(task)
     b.begin()
@@ -125,8 +128,8 @@ def test_a_lease_that_has_ended_goes_to_one_of_two_thieves(
     assert a.advance(task.done()).state == ("fenced")
 
 
-def test_a_task_that_was_parked_under_a_claim_is_not_taken(a: Session, b: Session) -> None:
-    """[P6]: the claim saw it due, but the row had moved when it got the lock."""
+def test_a_claim_does_not_take_a_task_that_was_parked_meanwhile(a: Session, b: Session) -> None:
+    """[P6] The lease has ended, so the task was due; its holder parks it in an open transaction."""
     task = a.held("j")
     a.expire(task)
     a.begin()
@@ -137,7 +140,7 @@ def test_a_task_that_was_parked_under_a_claim_is_not_taken(a: Session, b: Sessio
     assert a.state("j") == "parked"
 
 
-# A claim that saw an old version of a row keeps a lock on the new one until it commits.
+# A claim that read an old version of a row keeps its lock on the new version until it commits.
 
 STRAY = """
 select t.task from tasks as t
@@ -146,10 +149,11 @@ select t.task from tasks as t
 """
 
 
-def strayed(claimer: Session, other: Session, task: Task) -> None:
-    """Let `claimer` read an old version of a due task, then lock the new one, which is not due.
+def lock_by_stray_claim(claimer: Session, other: Session, task: Task) -> None:
+    """Let `claimer` read an old version of a due task, then lock the new version, which is not due.
 
-    A gate in the statement holds it between reading and locking; `other` renews the lease there.
+    An advisory lock in the statement stops it between reading and locking; meanwhile `other` renews
+    the lease.
     """
     other.begin()
     other.run("select pg_advisory_xact_lock(4711)")
@@ -166,13 +170,13 @@ def strayed(claimer: Session, other: Session, task: Task) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_stray_lock_of_a_claim_makes_no_turn_busy_for_nothing(
+def test_a_turn_waits_for_a_stray_lock_of_a_claim_and_is_applied(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6]: a turn waits for its task's row the moment that the claim takes, and is applied."""
+    """[P6] The lock of the claim is short, so the turn waits instead of being busy."""
     task = a.held("j")
     a.expire(task)
-    strayed(b, c, task)
+    lock_by_stray_claim(b, c, task)
     assert a.run("select task from tasks for no key update skip locked") == []
 
     advancing = a.later(a.advance, task.done(1))
@@ -182,13 +186,13 @@ def test_a_stray_lock_of_a_claim_makes_no_turn_busy_for_nothing(
     assert advancing.get().state == "done"
 
 
-def test_a_heartbeat_passes_a_stray_lock_by_and_is_not_lost(
+def test_a_heartbeat_skips_a_stray_lock_and_answers_busy(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P6]: busy says that the lease is still held."""
+    """[P6] `busy` means that the lease is still held; a repeated heartbeat renews it."""
     task = a.held("j")
     a.expire(task)
-    strayed(b, c, task)
+    lock_by_stray_claim(b, c, task)
 
     assert a.extend(task) == ["busy"]
 
@@ -197,10 +201,10 @@ def test_a_heartbeat_passes_a_stray_lock_by_and_is_not_lost(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_that_comes_while_a_job_is_being_signalled_finds_it_afterwards(
+def test_a_claim_finds_a_signalled_task_once_the_signal_commits(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5] [P8] [P11]: the reader may look too early; the next look, and the hint, find it."""
+    """[P5] [P8] [P11] A claim beside the open signal finds nothing; the next one does."""
     a.parked("j", "go")
     b.begin()
     b.signal("j", "go", 1)
@@ -210,8 +214,8 @@ def test_a_claim_that_comes_while_a_job_is_being_signalled_finds_it_afterwards(
     assert [task.messages for task in a.claim("j")] == ([[1]] if end == "commit" else [])
 
 
-def test_tasks_are_started_claimed_and_stolen_at_the_same_time(stage: Stage) -> None:
-    """[P6] [P8]: leases end at once; every job is finished, by one worker, exactly once."""
+def test_jobs_end_only_once_while_leases_are_stolen(stage: Stage) -> None:
+    """[P6] [P8] Five workers claim and end jobs while another session lets their leases end."""
     sessions = stage.sessions(6)
     finished: list[list[str]] = []
 
@@ -245,8 +249,11 @@ def test_tasks_are_started_claimed_and_stolen_at_the_same_time(stage: Stage) -> 
     assert len(jobs) + left == TASKS
 
 
-def test_suspects_go_one_to_a_worker_and_none_waits_for_another(stage: Stage) -> None:
-    """[P6] [P10]: while a claim is open, others are given what it has not looked at."""
+def test_concurrent_claims_take_one_suspect_each_and_do_not_wait(stage: Stage) -> None:
+    """[P6] [P10] A suspect is a task that has lost several workers.
+
+    Claims beside an open one get other tasks.
+    """
     a, b, c = stage.sessions(3)
     start(a, 4)
     a.run(

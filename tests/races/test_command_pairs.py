@@ -1,10 +1,10 @@
-"""Every command against every other on one memory: who comes second works on what the first left.
+"""Every command runs beside every other on one memory: the second works on what the first left.
 
-A runs in an open transaction; B comes meanwhile and waits; then A commits or rolls back. What both
-are told and what is left in the tables must be what comes out of A and then B, one after the other,
-on a memory of their own; after a rollback, of B alone. The same for each command against a turn of
-the running coordinator, a plain UPDATE, a cancel and a terminate. All meet in one document: most
-change, or make impossible, what others work on. [P2] [P3]
+A runs in an open transaction; B comes meanwhile and waits; then A commits or rolls back. The
+answers to both and the rows that are left must equal those of A and then B, run in sequence on a
+memory of their own; after a rollback, those of B alone. Each command also meets a turn of the
+running coordinator, a plain UPDATE, a cancel and a terminate. All work on one document, and most of
+them change what the others work on, or make it impossible. [P2] [P3]
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.races.test_pairs import (
     Cast,
     Mutator,
     Outcome,
-    left,
-    passed_by,
+    has_skipped,
     plain_update,
-    say,
-    told,
+    result_of,
+    rows_left,
+    send_turn,
     verb,
 )
 
@@ -52,7 +52,7 @@ COMMANDS: dict[str, Mutator] = {
 
 OTHERS: dict[str, Mutator] = {
     "a turn": Mutator(
-        say(
+        send_turn(
             "main",
             "keep",
             command("increment", "n", 2),
@@ -70,27 +70,27 @@ MUTATORS = COMMANDS | OTHERS
 
 
 def cast(session: Session) -> Cast:
-    """Start a job whose coordinator is held, with the document in which all meet."""
+    """Start a job whose coordinator is held, with the document that all calls change."""
     job = f"pair {next(_numbers):06}"
     main = session.held(job, context=DOCUMENT)
     return Cast(job, main, main, main, main)
 
 
-_alone: dict[tuple[str, ...], Outcome] = {}
+_sequences: dict[tuple[str, ...], Outcome] = {}
 
 
 def one_after_the_other(session: Session, *names: str) -> Outcome:
-    """Find what comes out of one call or two in order, once for each."""
-    if names not in _alone:
-        it = cast(session)
-        answers: list[Any] = [told(MUTATORS[name], session, it) for name in names]
+    """Run one or two calls in sequence on a job of their own; each sequence runs only once."""
+    if names not in _sequences:
+        actors = cast(session)
+        answers: list[Any] = [result_of(MUTATORS[name], session, actors) for name in names]
         first = answers[0] if len(names) > 1 else None
-        _alone[names] = Outcome(first, answers[-1], left(session, it))
-    return _alone[names]
+        _sequences[names] = Outcome(first, answers[-1], rows_left(session, actors))
+    return _sequences[names]
 
 
 def pairs() -> Iterator[tuple[str, str, str]]:
-    """Make the pairs, all with a commit and every seventh with a rollback too."""
+    """Make the pairs, all with a commit, and every seventh with a rollback too."""
     ordered = [
         (first, second)
         for first, second in product(MUTATORS, MUTATORS)
@@ -103,29 +103,31 @@ def pairs() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("first", "second", "end"), list(pairs()))
-def test_who_waits_for_a_command_works_on_what_it_leaves(
+def test_a_call_that_waits_for_a_command_works_on_its_result(
     a: Session, b: Session, first: str, second: str, end: str
 ) -> None:
-    """[P2] [P3] (C20) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34)"""
+    """[P2] [P3] (C20) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) After a rollback
+    of the first call, the second works on the memory as it was.
+    """
     names = (first, second) if end == "commit" else (second,)
     expected = one_after_the_other(a, *names)
-    it = cast(a)
+    actors = cast(a)
 
     a.begin()
-    one = told(MUTATORS[first], a, it)
-    coming = b.later(told, MUTATORS[second], b, it)
+    one = result_of(MUTATORS[first], a, actors)
+    coming = b.later(result_of, MUTATORS[second], b, actors)
     waited = coming.waits()
     a.end(end)
     two = coming.get()
-    if passed_by(two):
-        two = told(MUTATORS[second], b, it)
+    if has_skipped(two):
+        two = result_of(MUTATORS[second], b, actors)
 
-    assert Outcome(one if end == "commit" else None, two, left(a, it)) == expected
+    assert Outcome(one if end == "commit" else None, two, rows_left(a, actors)) == expected
     assert waited
 
 
-def test_the_order_of_most_pairs_can_be_seen(a: Session) -> None:
-    """A pair whose two orders look alike proves little: most do not."""
+def test_most_pairs_leave_other_rows_in_the_other_order(a: Session) -> None:
+    """A pair whose two orders look alike would prove little."""
     visible = [
         one_after_the_other(a, first, second).left != one_after_the_other(a, second, first).left
         for first, second in product(COMMANDS, COMMANDS)

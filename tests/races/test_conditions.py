@@ -1,7 +1,7 @@
-"""A task waits for a condition on its memory while others write it: nothing is lost. [P5] [P8]
+"""A task waits for a condition on its memory while others write: no wake-up is lost. [P5] [P8]
 
-Whoever may make it true, before, after and during the park, with the transaction of either side
-open until it commits or rolls back; and all else that is done to the job at the same time.
+Every kind of write meets the condition before, after and during the park; the transaction of either
+side stays open until it commits or rolls back. Other calls on the job run at the same time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 
 
 @dataclass(frozen=True)
-class Deed:
-    """A task in the hands of one session, and what another does to its memory: once n is 1."""
+class Write:
+    """A task held by one session, and a write of another session that sets n to 1."""
 
     task: Task
     do: Callable[[], Any]
@@ -40,208 +40,210 @@ class Deed:
 
     @property
     def park(self) -> Json:
-        """Say the turn that waits for it."""
+        """Give the turn that parks until n is 1."""
         return self.task.park(requests=[ONE])
 
 
-def commanded(a: Session, b: Session) -> Deed:
+def by_command(a: Session, b: Session) -> Write:
     """A client sends a command."""
-    return Deed(a.held("j"), lambda: b.call("entity_set", id="j", path="n", value=1), b)
+    return Write(a.held("j"), lambda: b.call("entity_set", id="j", path="n", value=1), b)
 
 
-def updated(a: Session, b: Session) -> Deed:
-    """Somebody writes the row."""
+def by_update(a: Session, b: Session) -> Write:
+    """A client updates the row."""
     query = "update jobs set context = '{\"n\": 1}' where id = 'j'"
-    return Deed(a.held("j"), lambda: b.run(query), b)
+    return Write(a.held("j"), lambda: b.run(query), b)
 
 
-def applied(a: Session, b: Session) -> Deed:
-    """A client sends several commands; it is true in the middle only."""
+def by_apply(a: Session, b: Session) -> Write:
+    """A client sends several commands; the condition is true only in between."""
     commands = '[{"op": "set", "path": "n", "value": 1}, {"op": "set", "path": "n", "value": 2}]'
-    return Deed(a.held("j"), lambda: b.run("select entity_apply('j', %s)", commands), b)
+    return Write(a.held("j"), lambda: b.run("select entity_apply('j', %s)", commands), b)
 
 
-def restored(a: Session, b: Session) -> Deed:
+def by_restore(a: Session, b: Session) -> Write:
     """A client restores an old version."""
     task = a.held("j", context={"n": 1})
     a.call("entity_set", id="j", path="n", value=0)
-    return Deed(task, lambda: b.call("entity_restore", id="j", version=1), b)
+    return Write(task, lambda: b.call("entity_restore", id="j", version=1), b)
 
 
-def told(a: Session, b: Session) -> Deed:
-    """A hook of the job sends a command, and changes it again in the same turn."""
+def by_turn(a: Session, b: Session) -> Write:
+    """A hook of the job sets n to 1, and to another value in the same turn."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1")]))
     turn = b.claim_one("hooks").keep(command("set", "n", 1), command("set", "n", 2))
-    return Deed(task, lambda: b.advance(turn, waiting=True), b)
+    return Write(task, lambda: b.advance(turn, waiting=True), b)
 
 
-def ended(a: Session, b: Session) -> Deed:
-    """A hook from outside ends with a command."""
+def by_end(a: Session, b: Session) -> Write:
+    """A hook ends with a command."""
     task = a.held("j")
     b.call("hook", id="j", name="h", queue="hooks")
     turn = b.claim_one("hooks").done(None, command("set", "n", 1))
-    return Deed(task, lambda: b.advance(turn, waiting=True), b)
+    return Write(task, lambda: b.advance(turn, waiting=True), b)
 
 
-DEEDS: dict[str, Callable[[Session, Session], Deed]] = {
-    "a command": commanded,
-    "a plain UPDATE": updated,
-    "commands, true in the middle": applied,
-    "a restore": restored,
-    "a turn of a hook": told,
-    "the end of a hook": ended,
+WRITES: dict[str, Callable[[Session, Session], Write]] = {
+    "a command": by_command,
+    "a plain UPDATE": by_update,
+    "commands, true in between": by_apply,
+    "a restore": by_restore,
+    "a turn of a hook": by_turn,
+    "the end of a hook": by_end,
 }
 TRUE_AFTERWARDS = {"a command", "a plain UPDATE", "a restore", "the end of a hook"}
 
 
-@pytest.fixture(params=DEEDS)
-def deed(request: pytest.FixtureRequest, a: Session, b: Session) -> Deed:
+@pytest.fixture(params=WRITES)
+def write(request: pytest.FixtureRequest, a: Session, b: Session) -> Write:
     """Give each way to make the condition true."""
-    return DEEDS[request.param](a, b)
+    return WRITES[request.param](a, b)
 
 
 @pytest.fixture(params=sorted(TRUE_AFTERWARDS))
-def lasting(request: pytest.FixtureRequest, a: Session, b: Session) -> Deed:
-    """Give each way that leaves it true."""
-    return DEEDS[request.param](a, b)
+def lasting_write(request: pytest.FixtureRequest, a: Session, b: Session) -> Write:
+    """Give each way that leaves the condition true."""
+    return WRITES[request.param](a, b)
 
 
-def answers(messages: list[Any]) -> list[Any]:
-    """Name what was answered."""
+def keys_of(messages: list[Any]) -> list[Any]:
+    """Give the keys of messages."""
     return [message["key"] for message in messages]
 
 
-def is_told_once(session: Session) -> bool:
-    """Tell whether the task is due, with one answer; and let it go on."""
+def gets_one_answer(session: Session) -> bool:
+    """Tell whether the task is due with exactly one answer; park it again."""
     (task,) = session.claim("j")
     messages = task.row["messages"]
     turn = task.park("next", facts=[take(message) for message in messages])
-    return answers(messages) == ["u#1"] and session.advance(turn).state == "parked"
+    return keys_of(messages) == ["u#1"] and session.advance(turn).state == "parked"
 
 
 # Before, after and during the park
 
 
-def test_a_park_that_finds_it_true_goes_on(a: Session, lasting: Deed) -> None:
-    """[P5]: what holds already is answered at once."""
-    lasting.do()
+def test_a_park_on_a_true_condition_is_answered_at_once(a: Session, lasting_write: Write) -> None:
+    """[P5] The task stays held, and gets the answer with the reply."""
+    lasting_write.do()
 
-    parked = a.advance(lasting.park)
+    parked = a.advance(lasting_write.park)
 
-    assert (parked.state, answers(parked.messages)) == ("keep", ["u#1"])
+    assert (parked.state, keys_of(parked.messages)) == ("keep", ["u#1"])
     assert a.state("j") == "held"
 
 
-def test_a_writer_that_comes_after_the_park_wakes_the_task(a: Session, deed: Deed) -> None:
-    """[P5] [P8]"""
-    assert a.advance(deed.park).state == "parked"
+def test_a_write_after_the_park_wakes_the_task(a: Session, write: Write) -> None:
+    """[P5] [P8] The task is due with one answer, even if the condition held only in between."""
+    assert a.advance(write.park).state == "parked"
     assert a.claim("j") == []
 
-    deed.do()
+    write.do()
 
-    assert is_told_once(a)
+    assert gets_one_answer(a)
 
 
-def test_a_park_is_busy_while_a_writer_is_open(a: Session, b: Session, deed: Deed) -> None:
-    """[P5]: the batch never waits; nothing of a busy turn is applied."""
+def test_a_park_is_busy_while_a_writer_is_open(a: Session, b: Session, write: Write) -> None:
+    """[P5] A batch never waits, and no part of a busy turn is applied."""
     b.begin()
-    deed.do()
+    write.do()
 
-    assert a.advance(deed.park).state == "busy"
+    assert a.advance(write.park).state == "busy"
 
     assert a.one("select count(*) from conditions") == 0
     b.rollback()
 
 
 @ENDS
-def test_a_waiting_park_sees_what_an_open_writer_left(
-    a: Session, b: Session, lasting: Deed, end: str
+def test_a_park_that_waits_for_a_writer_sees_its_write(
+    a: Session, b: Session, lasting_write: Write, end: str
 ) -> None:
-    """[P5]: it looks after the lock; after a rollback it waits for the next writer."""
+    """[P5] The condition is checked under the lock; after a rollback the task waits for a write."""
     b.begin()
-    lasting.do()
-    parking = a.later(a.advance, lasting.park, waiting=True)
+    lasting_write.do()
+    parking = a.later(a.advance, lasting_write.park, waiting=True)
     assert parking.waits()
     b.end(end)
 
     if end == "commit":
-        assert answers(parking.get().messages) == ["u#1"]
+        assert keys_of(parking.get().messages) == ["u#1"]
         return
     assert parking.get().state == "parked"
-    lasting.do()
-    assert is_told_once(a)
+    lasting_write.do()
+    assert gets_one_answer(a)
 
 
 @ENDS
-def test_a_writer_waits_for_an_open_park_and_wakes_it(a: Session, deed: Deed, end: str) -> None:
-    """[P5]: it looks who waits after the lock; what was rolled back nobody asked for."""
+def test_a_writer_waits_for_an_open_park_and_wakes_the_task(
+    a: Session, write: Write, end: str
+) -> None:
+    """[P5] Conditions are read under the lock; if the park is rolled back, there is no answer."""
     a.begin()
-    assert a.advance(deed.park).state == "parked"
-    writing = deed.writer.later(deed.do)
+    assert a.advance(write.park).state == "parked"
+    writing = write.writer.later(write.do)
     assert writing.waits()
     a.end(end)
     writing.get()
 
     if end == "commit":
-        assert is_told_once(a)
+        assert gets_one_answer(a)
         return
     assert a.state("j") == "held"
     assert a.one("select count(*) from inbox") == 0
-    assert a.advance(deed.park).state in ("keep", "parked")
+    assert a.advance(write.park).state in ("keep", "parked")
 
 
 @ENDS
-def test_a_task_that_sleeps_until_a_deadline_is_due_when_the_writer_commits(
-    a: Session, b: Session, deed: Deed, end: str
+def test_a_task_with_a_later_deadline_is_due_when_the_writer_commits(
+    a: Session, b: Session, write: Write, end: str
 ) -> None:
-    """[P5] [P7]: nobody sees the open answer; afterwards the task is due once, or sleeps on."""
-    a.advance(deed.task.park(requests=[ONE], until="2100-01-01Z"))
+    """[P5] [P7] Before the commit no claim finds it; after a rollback it stays parked."""
+    a.advance(write.task.park(requests=[ONE], until="2100-01-01Z"))
     b.begin()
-    deed.do()
+    write.do()
     assert a.claim("j") == []
     b.end(end)
 
     assert a.state("j") == ("ready" if end == "commit" else "parked")
     if end == "commit":
-        assert is_told_once(a)
+        assert gets_one_answer(a)
         assert a.claim("j") == []
 
 
 @ENDS
-def test_a_deadline_and_a_writer_at_once_are_one_wake_up(
-    a: Session, b: Session, deed: Deed, end: str
+def test_a_due_deadline_and_a_writer_wake_the_task_only_once(
+    a: Session, b: Session, write: Write, end: str
 ) -> None:
-    """[P5] [P7]: the claim of the deadline is open; its holder finds the answer when it parks."""
-    a.advance(deed.task.park(requests=[ONE], until="2000-01-01Z"))
+    """[P5] [P7] The claim of the deadline is open; its holder gets the answer when it parks."""
+    a.advance(write.task.park(requests=[ONE], until="2000-01-01Z"))
     a.begin()
     (task,) = a.claim("j")
-    writing = b.later(deed.do)
+    writing = b.later(write.do)
     writing.waits()
     a.end(end)
     writing.get()
 
     if end == "rollback":
-        assert is_told_once(a)
+        assert gets_one_answer(a)
         return
     assert b.claim("j") == []
     parked = a.advance(task.park(requests=[ONE]))
-    assert (parked.state, answers(parked.messages)) == ("keep", ["u#1"])
+    assert (parked.state, keys_of(parked.messages)) == ("keep", ["u#1"])
 
 
-def test_what_was_told_is_told_once(a: Session, b: Session) -> None:
-    """[P12]: true again, asked again, sent again: there is one answer."""
+def test_a_condition_is_answered_only_once(a: Session, b: Session) -> None:
+    """[P12] Further writes, a repeated request and a repeated turn bring no second answer."""
     task = a.held("j")
     a.advance(task.park(requests=[ONE]))
     for n in (1, 0, 1):
         b.call("entity_set", id="j", path="n", value=n)
-    (mine,) = a.claim("j")
-    asked = a.advance(mine.keep(requests=[ONE]))
-    assert answers(mine.row["messages"]) == ["u#1"]
+    (woken,) = a.claim("j")
+    asked = a.advance(woken.keep(requests=[ONE]))
+    assert keys_of(woken.row["messages"]) == ["u#1"]
     assert asked.state == "keep"
 
     b.call("entity_set", id="j", path="n", value=0)
-    turn = mine.park("next", facts=[take(*mine.row["messages"])], requests=[ONE])
+    turn = woken.park("next", facts=[take(*woken.row["messages"])], requests=[ONE])
     assert [a.advance(turn).state for _ in range(2)] == ["parked", "parked"]
 
     assert a.one("select count(*) from conditions") == 0
@@ -254,31 +256,33 @@ def test_what_was_told_is_told_once(a: Session, b: Session) -> None:
 
 
 @ENDS
-def test_true_and_false_from_two_writers_is_true(
-    a: Session, b: Session, c: Session, deed: Deed, end: str
+def test_a_condition_that_was_true_between_two_writes_is_answered(
+    a: Session, b: Session, c: Session, write: Write, end: str
 ) -> None:
-    """[P5]: the one waits for the other; once true counts."""
-    a.advance(deed.park)
+    """[P5] The writer that makes it false waits for the one that made it true."""
+    a.advance(write.park)
     b.begin()
-    deed.do()
+    write.do()
     undoing = c.later(c.call, "entity_set", id="j", path="n", value=0)
     assert undoing.waits()
     b.end(end)
     undoing.get()
 
     if end == "commit":
-        assert is_told_once(a)
+        assert gets_one_answer(a)
         return
     assert a.state("j") == "parked"
-    deed.do()
-    assert is_told_once(a)
+    write.do()
+    assert gets_one_answer(a)
 
 
 @ENDS
-def test_the_look_is_not_switched_off_behind_the_back_of_who_asks(
+def test_a_job_stays_watched_when_a_task_asks_while_another_is_answered(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P8]: the last writer switches it off while another task asks; the next one looks."""
+    """[P8] Answering the last condition unsets `watched`, and the park that waited sets
+    it again.
+    """
     a.parked("j", requests=[ONE])
     b.call("hook", id="j", name="h", queue="hooks")
     asking = c.claim_one("hooks").park(requests=[until("$.n == 2")])
@@ -295,10 +299,10 @@ def test_the_look_is_not_switched_off_behind_the_back_of_who_asks(
 
 
 @ENDS
-def test_an_open_park_of_another_task_is_found(
+def test_a_writer_that_waits_for_a_second_park_answers_both_tasks(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P8]: one writer answers both, though he came while the second was asking."""
+    """[P8] The second park was not yet committed when the writer began."""
     a.parked("j", requests=[ONE])
     c.call("hook", id="j", name="h", queue="hooks")
     asking = c.claim_one("hooks")
@@ -309,19 +313,19 @@ def test_an_open_park_of_another_task_is_found(
     c.end(end)
     writing.get()
 
-    assert is_told_once(a)
+    assert gets_one_answer(a)
     assert len(c.claim("hooks")) == (1 if end == "commit" else 0)
 
 
-# Whatever else is done to the job
+# Other calls on the job at the same time
 
 
 @ENDS
 @pytest.mark.parametrize("first", ["signal", "writer"])
-def test_a_signal_and_a_writer_at_once_are_both_told(
+def test_a_concurrent_signal_and_write_both_reach_the_task(
     a: Session, b: Session, c: Session, first: str, end: str
 ) -> None:
-    """[P5]"""
+    """[P5] After a rollback of the first, only the second does."""
     a.parked("j", "go", requests=[ONE])
     steps = {
         "signal": lambda who: who.signal("j", "go", "went"),
@@ -339,10 +343,10 @@ def test_a_signal_and_a_writer_at_once_are_both_told(
 
 
 @ENDS
-def test_a_cancel_and_a_writer_at_once_are_both_told(
+def test_a_concurrent_cancel_and_write_both_reach_the_task(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P5] (E2)"""
+    """[P5] (E2) After a rollback of the write, only the cancel does."""
     a.parked("j", requests=[ONE])
     b.begin()
     b.call("entity_set", id="j", path="n", value=1)
@@ -352,15 +356,15 @@ def test_a_cancel_and_a_writer_at_once_are_both_told(
     assert cancelling.get()
 
     (task,) = a.claim("j")
-    assert answers(task.row["messages"]) == (["u#1"] if end == "commit" else []) + ["$cancel"]
+    assert keys_of(task.row["messages"]) == (["u#1"] if end == "commit" else []) + ["$cancel"]
 
 
 @ENDS
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_a_writer_that_waited_for_the_end_answers_nobody(
+def test_a_writer_that_waited_for_the_end_of_a_task_answers_nothing(
     a: Session, b: Session, how: str, end: str
 ) -> None:
-    """[P6] [P8]: with a task ends what it waits for."""
+    """[P6] [P8] The conditions of a task end with it."""
     task = a.held("j")
     a.advance(task.keep(requests=[ONE]))
     a.begin()
@@ -376,8 +380,10 @@ def test_a_writer_that_waited_for_the_end_answers_nobody(
 
 
 @ENDS
-def test_an_end_that_waited_for_a_writer_leaves_nothing(a: Session, b: Session, end: str) -> None:
-    """[P6] [P8]"""
+def test_terminating_a_job_behind_a_writer_leaves_no_condition_or_message(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P6] [P8] The answer that the write has just sent is deleted too."""
     a.parked("j", requests=[ONE])
     b.begin()
     b.call("entity_set", id="j", path="n", value=1)
@@ -390,10 +396,10 @@ def test_an_end_that_waited_for_a_writer_leaves_nothing(a: Session, b: Session, 
 
 
 @ENDS
-def test_a_writer_that_waited_for_a_withdrawal_wakes_nobody(
+def test_a_writer_that_waited_for_a_withdrawal_wakes_no_task(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5]"""
+    """[P5] Only if the withdrawal is rolled back, the condition is answered."""
     task = a.held("j")
     a.advance(task.keep(requests=[ONE]))
     a.begin()
@@ -408,10 +414,10 @@ def test_a_writer_that_waited_for_a_withdrawal_wakes_nobody(
 
 
 @ENDS
-def test_a_withdrawal_that_waited_for_the_writer_finds_the_answer(
+def test_a_withdrawal_that_waited_for_a_writer_gets_the_answer(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5] [P8]: it came first; who no longer wants it drops it."""
+    """[P5] [P8] The write came first; the task drops the answer that it no longer wants."""
     task = a.held("j")
     a.advance(task.keep(requests=[ONE]))
     b.begin()
@@ -423,29 +429,31 @@ def test_a_withdrawal_that_waited_for_the_writer_finds_the_answer(
     b.end(end)
 
     parked = parking.get()
-    assert answers(parked.messages) == (["u#1"] if end == "commit" else [])
+    assert keys_of(parked.messages) == (["u#1"] if end == "commit" else [])
     if end == "commit":
         dropped = take(*parked.messages) | {"kind": "dropped"}
         assert a.advance(task.park("go", facts=[dropped])).state == "parked"
 
 
-def test_a_repeated_park_whose_reply_was_lost_is_told_what_came(a: Session, deed: Deed) -> None:
-    """[P12]: parked, though it may be due by now; the answer comes with the next claim."""
-    assert a.advance(deed.park).state == "parked"
-    deed.do()
+def test_a_repeated_park_is_parked_even_if_the_task_is_due(a: Session, write: Write) -> None:
+    """[P12] The reply to the first park was lost. The answer arrives with the next claim."""
+    assert a.advance(write.park).state == "parked"
+    write.do()
 
-    assert a.advance(deed.park).state == "parked"
+    assert a.advance(write.park).state == "parked"
 
-    assert is_told_once(a)
+    assert gets_one_answer(a)
 
 
-# Those who watch from outside
+# Clients that watch
 
 
 @pytest.mark.direct("it listens")
 @ENDS
-def test_who_watches_is_told_of_every_change(a: Session, b: Session, end: str) -> None:
-    """[P11]: the writer waits for who comes to watch, and looks who is there after the lock."""
+def test_a_client_that_watches_gets_a_hint_for_every_change(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P11] The writer waits for the open entity_watch(), and reads under the lock who listens."""
     a.start("j")
     channel = a.call("channel")
     a.run(f'listen "{channel}"')
@@ -457,14 +465,14 @@ def test_who_watches_is_told_of_every_change(a: Session, b: Session, end: str) -
     writing.get()
     b.call("entity_set", id="j", path="n", value=2)
 
-    heard = [notice.payload for notice in a.connection.notifies(timeout=0.2, stop_after=2)]
+    received = [notice.payload for notice in a.connection.notifies(timeout=0.2, stop_after=2)]
     a.run("unlisten *")
-    assert heard == (["$memory/j"] * 2 if end == "commit" else [])
+    assert received == (["$memory/j"] * 2 if end == "commit" else [])
     assert a.one("select watched from jobs") == (end == "commit")
 
 
-def test_who_comes_to_watch_does_not_wait_for_an_open_transaction(a: Session, b: Session) -> None:
-    """It says null, and asks again."""
+def test_watching_does_not_wait_for_an_open_transaction(a: Session, b: Session) -> None:
+    """entity_watch() returns null instead, and the client repeats it."""
     a.start("j")
     b.begin()
     b.call("entity_set", id="j", path="n", value=1)
@@ -475,11 +483,11 @@ def test_who_comes_to_watch_does_not_wait_for_an_open_transaction(a: Session, b:
     assert a.call("entity_watch", id="j", listener="client") == 1
     b.begin()
     b.call("entity_set", id="j", path="n", value=2)
-    assert a.call("entity_watch", id="j", listener="client") == 1  # it is known already
+    assert a.call("entity_watch", id="j", listener="client") == 1  # it is a listener already
     b.commit()
 
 
-# Stronger isolation
+# Isolation levels above read committed
 
 
 OLD_SNAPSHOTS: dict[str, Callable[[Session], Any]] = {
@@ -490,51 +498,51 @@ OLD_SNAPSHOTS: dict[str, Callable[[Session], Any]] = {
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-@pytest.mark.parametrize("what", OLD_SNAPSHOTS)
-def test_a_writer_with_an_old_snapshot_is_refused(
-    a: Session, b: Session, isolation: str, what: str
+@pytest.mark.parametrize("writer", OLD_SNAPSHOTS)
+def test_a_writer_with_an_old_snapshot_gets_a_serialization_failure(
+    a: Session, b: Session, isolation: str, writer: str
 ) -> None:
-    """[P5] (E7): 40001 instead of a lost wake-up, also where the row of the job is as it was."""
+    """[P5] (E7) Otherwise it would not see the new condition, and the wake-up would be lost."""
     task = a.held("j")
     a.advance(task.keep(requests=[until("$.other == 1", "x#1")]))
     b.run(f"begin isolation level {isolation}")
     b.memory("j")  # the snapshot is from here
     a.begin()
     assert a.advance(task.park("go", requests=[ONE])).state == "parked"
-    writing = b.later(OLD_SNAPSHOTS[what], b)
+    writing = b.later(OLD_SNAPSHOTS[writer], b)
     assert writing.waits()
     a.commit()
 
     assert isinstance(writing.error(), psycopg.errors.SerializationFailure)
 
     b.rollback()
-    OLD_SNAPSHOTS[what](b)
+    OLD_SNAPSHOTS[writer](b)
     assert a.state("j") == "ready"
 
 
-# All at once
+# All of it at random
 
 
-def wait_and_see(session: Session, chance: random.Random, goes_on: Callable[[], bool]) -> int:
-    """Be a worker whose tasks wait for one thing after another; count what they were told."""
-    heard = 0
+def wait_at_random(session: Session, chance: random.Random, goes_on: Callable[[], bool]) -> int:
+    """Be a worker whose tasks wait for one condition after another; count the messages they get."""
+    received = 0
     while goes_on():
         for claimed in session.claim("q", lease_for="1 h"):
             task, messages, state = claimed, claimed.row["messages"], "keep"
-            while state == "keep":  # mail has come
-                heard += len(messages)
+            while state == "keep":  # messages have arrived
+                received += len(messages)
                 facts = [take(message) for message in messages]
                 ask = until(f"$.n == {chance.randrange(4)}", f"u#{task.position + len(facts)}")
                 turn = task.park("go", facts=facts, requests=[ask])
-                told = session.advance(turn, waiting=True)
-                task, messages, state = task.told(len(facts)), told.messages, told.state
-            if state == "stale":  # another task has taken the signal
+                answer = session.advance(turn, waiting=True)
+                task, messages, state = task.told(len(facts)), answer.messages, answer.state
+            if state == "stale":  # another task took the signal
                 session.release(claimed)
-    return heard
+    return received
 
 
 def write_at_random(session: Session, chance: random.Random, rounds: int) -> int:
-    """Be clients that write two memories in all ways."""
+    """Be a client that writes two memories in all ways."""
     for _ in range(rounds):
         job, n = chance.choice(["j", "k"]), chance.randrange(4)
         match chance.randrange(6):
@@ -560,8 +568,8 @@ def write_at_random(session: Session, chance: random.Random, rounds: int) -> int
     return 0
 
 
-def test_a_storm_of_writers_and_waiters_loses_nothing(stage: Any) -> None:
-    """[P5] [P8]: no deadlock, no broken law, and in the end each waits or is due, rightly."""
+def test_random_writers_and_waiters_lose_no_wake_up(stage: Any) -> None:
+    """[P5] [P8] Nothing deadlocks, no invariant breaks, and in the end every task can be woken."""
     sessions = stage.sessions(4)
     for job in ("j", "k"):
         sessions[0].start(job, queue="q")
@@ -570,20 +578,20 @@ def test_a_storm_of_writers_and_waiters_loses_nothing(stage: Any) -> None:
     one, two, three, four = chances(4)
     left = [150, 150]
 
-    def write(place: int, session: Session, chance: random.Random) -> int:
+    def write_rounds(place: int, session: Session, chance: random.Random) -> int:
         try:
             return write_at_random(session, chance, left[place])
         finally:
             left[place] = 0
 
-    told = together(
-        lambda: wait_and_see(sessions[0], one, lambda: any(left)),
-        lambda: wait_and_see(sessions[1], two, lambda: any(left)),
-        lambda: write(0, sessions[2], three),
-        lambda: write(1, sessions[3], four),
+    counts = together(
+        lambda: wait_at_random(sessions[0], one, lambda: any(left)),
+        lambda: wait_at_random(sessions[1], two, lambda: any(left)),
+        lambda: write_rounds(0, sessions[2], three),
+        lambda: write_rounds(1, sessions[3], four),
     )
 
-    assert sum(told) > 0
+    assert sum(counts) > 0
     assert sessions[0].broken() == []
     for n in range(4):
         for job in ("j", "k"):

@@ -1,12 +1,13 @@
-"""Two calls that each touch two jobs, a parent and its child, and come from either side.
+"""Two calls that each touch a parent and its child, and lock them from opposite sides.
 
-A third session holds one of the two jobs until both calls have come as far as they can: that is
-where a call that took its locks in another order would stand half-way, and close a circle when it
-is let go. None may be ended as a deadlock, and what both are told and what is left must be what
-comes out of the two, one after the other. PERDURE_RACE_PAIRS=all lets each of two come first, and
-holds each of the jobs in turn (`make pairs`). [P3] [P5] [P6] [P8] (T3)
+A third session holds one of the jobs until both calls have gone as far as they can: there a call
+with another order of locks would stop half-way, and close a cycle as soon as it goes on. No call
+may end as a deadlock, and the answers and the rows that are left must equal those of the two calls
+in sequence. PERDURE_RACE_PAIRS=all tries both orders, and holds each job in turn (`make pairs`).
+[P3] [P5] [P6] [P8] (T3)
 
-A hook of the parent has ended, and somebody is to see to the child that it had asked for.
+A hook of the parent has ended too, and a task waits to cancel the child that this hook had
+requested.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from tests.races.test_pairs import (
     Cast,
     Outcome,
     due_deadline,
-    left,
-    passed_by,
+    has_skipped,
+    rows_left,
     swapped,
 )
 
@@ -36,29 +37,29 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Family:
-    """A parent and its child, both held; the time of each is up, and somebody has its deadline."""
+    """A parent and its child, both held; their time limits are over, their deadlines claimed."""
 
     parent: Task
     child: Task
     orphan: Task
-    """A child that a hook had asked for."""
+    """A child that the hook had requested."""
     ending: Task
-    """What the hook has left behind, to see to that."""
+    """The task that is to cancel this child, since the hook has ended."""
     deadline: Task
     child_deadline: Task
 
 
 def cast(session: Session) -> Family:
-    """Set the stage; the name of the child stands before that of its parent in every order."""
+    """Start the family; the id of the child sorts before that of its parent."""
     number = next(_numbers)
     job = f"cross {number:06} z"
-    family = {"entity": job[:12], "context": {"n": 0, "log": []}}
-    session.start(job, **family, timeout="1 h")
+    common = {"entity": job[:12], "context": {"n": 0, "log": []}}
+    session.start(job, **common, timeout="1 h")
     main = session.claim_one(job)
-    wanted = child("c#1", job, id=f"{job[:12]} a") | family | {"timeout": "1 h"}
+    wanted = child("c#1", job, id=f"{job[:12]} a") | common | {"timeout": "1 h"}
     session.advance(main.keep(requests=[wanted, hook("h#1", job)]))
     its_child, its_hook = sorted(session.claim(job), key=lambda task: task.job)
-    wanted = child("c#1", job, id=f"{job[:12]} m") | family | {"on_parent_end": "cancel"}
+    wanted = child("c#1", job, id=f"{job[:12]} m") | common | {"on_parent_end": "cancel"}
     session.advance(its_hook.keep(requests=[wanted]))
     orphan = session.claim_one(job)
     deadlines = [due_deadline(session, task.job) for task in (main, its_child)]
@@ -68,133 +69,133 @@ def cast(session: Session) -> Family:
 
 
 def logged(what: str) -> Any:
-    """Append to a list of the memory, whose order tells the order of the writers."""
+    """Append to a list of the memory, which shows the order of the writers."""
     return command("append", "log", [what])
 
 
-Deed = Callable[[Session, Family], Any]
+Action = Callable[[Session, Family], Any]
 
 
-def turn(*make: Callable[[Family], Any]) -> Deed:
-    """Say turns in one batch, waiting for what others hold."""
+def turn(*make: Callable[[Family], Any]) -> Action:
+    """Make an action that sends turns in one batch, and waits for locked jobs."""
 
-    def say(session: Session, it: Family) -> Any:
-        answers = session.advance_all([one(it) for one in make], waiting=True).turns
-        return [told(answer) for answer in answers]
+    def send_turns(session: Session, family: Family) -> Any:
+        answers = session.advance_all([one(family) for one in make], waiting=True).turns
+        return [comparable(answer) for answer in answers]
 
-    return say
+    return send_turns
 
 
-def told(answer: Answer) -> Any:
-    """Say an answer, without what differs from run to run."""
+def comparable(answer: Answer) -> Any:
+    """Give an answer without what differs from run to run."""
     messages = [(m["key"], m["name"], m["payload"]) for m in answer.messages]
     return answer.state, answer.answers, messages
 
 
-def verb(function: str, role: str, **arguments: Any) -> Deed:
-    """Call a verb with the id of one of the two jobs."""
-    return lambda session, it: session.call(function, id=getattr(it, role).job, **arguments)
+def verb(function: str, role: str, **arguments: Any) -> Action:
+    """Make an action that calls a verb with the id of one of the two jobs."""
+    return lambda session, family: session.call(function, id=getattr(family, role).job, **arguments)
 
 
-def deadline(role: str) -> Deed:
-    """Let the time of a job be up."""
-    return lambda session, it: session.call("run_task", **getattr(it, role).lease)
+def deadline(role: str) -> Action:
+    """Make an action that runs the deadline of a job."""
+    return lambda session, family: session.call("run_task", **getattr(family, role).lease)
 
 
-def found(function: str, **arguments: Any) -> Deed:
-    """Do something to both, which are found by what they remember."""
+def found(function: str, **arguments: Any) -> Action:
+    """Make an action on both jobs, found by their memories."""
 
-    def call(session: Session, it: Family) -> Any:
-        entity = it.parent.job[:12]
+    def call(session: Session, family: Family) -> Any:
+        entity = family.parent.job[:12]
         rows = session.rows(function, entity=entity, conditions={"n": 0}, **arguments)
         return [is_new for _, is_new in rows]
 
     return call
 
 
-def see_to_children(session: Session, it: Family) -> Any:
-    """Cancel the child of the hook that has ended; who is locked is passed by (`retry`)."""
-    return session.call("run_task", **it.ending.lease)
+def end_children(session: Session, family: Family) -> Any:
+    """Cancel the child of the ended hook; a locked child is skipped (`retry`)."""
+    return session.call("run_task", **family.ending.lease)
 
 
-def see_to_children_again(session: Session, it: Family) -> Any:
-    """Look again for a child that somebody had locked."""
+def end_children_again(session: Session, family: Family) -> Any:
+    """Try again after the child was locked."""
     its = "job_id = %s and task = %s"
     first = f"update tasks set due_at = clock() - interval '1 h' where {its}"
-    session.run(first, it.ending.job, it.ending.task)
+    session.run(first, family.ending.job, family.ending.task)
     return session.call("run_task", **session.claim_one("$sql", max_tasks=1).lease)
 
 
-def fork(session: Session, it: Family) -> Any:
-    """Begin another job with what the parent has done."""
-    return session.one("select (fork(%s, %s)).is_new", it.parent.job, fork_of(it))
+def fork(session: Session, family: Family) -> Any:
+    """Fork the parent."""
+    return session.one("select (fork(%s, %s)).is_new", family.parent.job, fork_of(family))
 
 
-def fork_of(it: Family) -> str:
-    """Name it so that it stands between the child and the parent."""
-    return f"{it.parent.job[:12]} f"
+def fork_of(family: Family) -> str:
+    """Give the id of the fork, which sorts between the child and the parent."""
+    return f"{family.parent.job[:12]} f"
 
 
-def signal_with_start(role: str) -> Deed:
-    """Signal a job, or begin a new run of it with the signal."""
+def signal_with_start(role: str) -> Action:
+    """Make an action that signals a job, or begins a new run of it with the signal."""
 
-    def call(session: Session, it: Family) -> Any:
-        job = getattr(it, role).job
+    def call(session: Session, family: Family) -> Any:
+        job = getattr(family, role).job
         arguments = {"workflow": "w", "id": job, "name": "go", "if_exists": "new_run"}
         return session.rows("signal_with_start", **arguments)[0][1]
 
     return call
 
 
-def new_runs(session: Session, it: Family) -> Any:
-    """Ask for new runs of both, which are refused while one runs, and for what a fork would be."""
-    jobs = [it.parent.job, it.child.job, fork_of(it)]
+def new_runs(session: Session, family: Family) -> Any:
+    """Ask for new runs of both jobs, which still run, and of one with the id of the fork."""
+    jobs = [family.parent.job, family.child.job, fork_of(family)]
     same = {"workflow": "w", "queue": "other", "if_exists": "new_run"}
     starts = [same | {"id": job} for job in jobs]
     return [is_new for _, is_new in session.rows("start_many", starts=starts)]
 
 
-def parent_says(it: Family) -> Any:
+def parent_signals(family: Family) -> Any:
     """Signal the child."""
-    return it.parent.keep(logged("parent"), send("go", "down", target=it.child.job))
+    return family.parent.keep(logged("parent"), send("go", "down", target=family.child.job))
 
 
-def child_says(it: Family) -> Any:
+def child_signals(family: Family) -> Any:
     """Signal the parent."""
-    return it.child.keep(logged("child"), send("go", "up", target=it.parent.job))
+    return family.child.keep(logged("child"), send("go", "up", target=family.parent.job))
 
 
-def child_ends(it: Family) -> Any:
+def child_ends(family: Family) -> Any:
     """Answer the parent."""
-    return it.child.done("c", touches=[it.parent.job])
+    return family.child.done("c", touches=[family.parent.job])
 
 
-def orphan_ends(it: Family) -> Any:
-    """End, with nobody left who would be answered."""
-    return it.orphan.done("o", touches=[it.parent.job])
+def orphan_ends(family: Family) -> Any:
+    """End the child of the ended hook, which has nobody to answer."""
+    return family.orphan.done("o", touches=[family.parent.job])
 
 
-def asks_again(it: Family) -> Any:
-    """Ask once more for the child."""
-    return it.parent.keep(requests=[child("c#1", id=it.child.job)])
+def parent_repeats_request(family: Family) -> Any:
+    """Request the child again."""
+    return family.parent.keep(requests=[child("c#1", id=family.child.job)])
 
 
-DEEDS: dict[str, Deed] = {
-    "the parent signals": turn(parent_says),
-    "the child signals": turn(child_says),
-    "both signal": turn(parent_says, child_says),
-    "both signal, in reverse": turn(child_says, parent_says),
+ACTIONS: dict[str, Action] = {
+    "the parent signals": turn(parent_signals),
+    "the child signals": turn(child_signals),
+    "both signal": turn(parent_signals, child_signals),
+    "both signal, in reverse": turn(child_signals, parent_signals),
     "the child ends": turn(child_ends),
-    "the parent cancels the child": turn(lambda it: it.parent.park("go", cancels=["c#1"])),
-    "the parent asks again": turn(asks_again),
-    "the parent ends": turn(lambda it: it.parent.done("p")),
-    "the parent continues": turn(lambda it: it.parent.turn("continue", value=[2])),
+    "the parent cancels the child": turn(lambda family: family.parent.park("go", cancels=["c#1"])),
+    "the parent asks again": turn(parent_repeats_request),
+    "the parent ends": turn(lambda family: family.parent.done("p")),
+    "the parent continues": turn(lambda family: family.parent.turn("continue", value=[2])),
     "the parent is terminated": verb("terminate", "parent"),
     "the child is terminated": verb("terminate", "child"),
-    "the time of the child is up": deadline("child_deadline"),
+    "the child has its deadline": deadline("child_deadline"),
     "the parent is cancelled": verb("cancel", "parent", reason="enough"),
     "the child is cancelled": verb("cancel", "child", reason="enough"),
-    "a child of a hook is seen to": see_to_children,
+    "the child of the ended hook is handled": end_children,
     "the child of the hook ends": turn(orphan_ends),
     "the parent is forked": fork,
     "the parent is forgotten": verb("forget", "parent"),
@@ -206,74 +207,74 @@ DEEDS: dict[str, Deed] = {
 }
 
 
-def do(name: str, session: Session, it: Family) -> Any:
-    """Do it, once more where somebody passed by; say the answer, or the code of a refusal."""
+def do(name: str, session: Session, family: Family) -> Any:
+    """Run an action, once more if it skipped a lock; return its answer or the code of the error."""
     try:
-        answer = DEEDS[name](session, it)
-        if isinstance(answer, list) and any(map(passed_by, answer)):
-            answer = DEEDS[name](session, it)
+        answer = ACTIONS[name](session, family)
+        if isinstance(answer, list) and any(map(has_skipped, answer)):
+            answer = ACTIONS[name](session, family)
     except psycopg.Error as error:
         return f"error {error.sqlstate}"
     return answer
 
 
-def outcome(session: Session, it: Family, one: Any, two: Any) -> Outcome:
-    """Tell what both were told, and what is left of the two jobs, without their names."""
-    family = it.parent.job[:12]
-    said = [repr(answer).replace(family, "JOB") for answer in (one, two)]
-    return Outcome(*said, left(session, Cast(family, *[it.parent] * 4)))
+def outcome(session: Session, family: Family, one: Any, two: Any) -> Outcome:
+    """Give the answers and the rows that are left of the family, without its names."""
+    prefix = family.parent.job[:12]
+    answers = [repr(answer).replace(prefix, "JOB") for answer in (one, two)]
+    return Outcome(*answers, rows_left(session, Cast(prefix, *[family.parent] * 4)))
 
 
-_alone: dict[tuple[str, str], Outcome] = {}
+_sequences: dict[tuple[str, str], Outcome] = {}
 
 
 def one_after_the_other(session: Session, first: str, second: str) -> Outcome:
-    """Find what comes out of two calls in order, once for each pair."""
-    if (first, second) not in _alone:
-        it = cast(session)
-        one = do(first, session, it)
-        two = do(second, session, it)
-        _alone[first, second] = outcome(session, it, one, two)
-    return _alone[first, second]
+    """Run two actions in sequence on a family of their own; each pair runs only once."""
+    if (first, second) not in _sequences:
+        family = cast(session)
+        one = do(first, session, family)
+        two = do(second, session, family)
+        _sequences[first, second] = outcome(session, family, one, two)
+    return _sequences[first, second]
 
 
 GATES = ("parent", "child", "orphan")
 SELDOM = frozenset(
-    name for name in DEEDS if name.endswith(("cancelled", "forked", "forgotten", "signalled"))
+    name for name in ACTIONS if name.endswith(("cancelled", "forked", "forgotten", "signalled"))
 )
-"""Deeds that meet a third of the others, where not all pairs are tried."""
+"""Actions that meet only a third of the others, unless all pairs are tried."""
 
 
 def pairs(everything: bool) -> Iterator[tuple[str, str, str]]:
-    """Make the pairs: who comes first, who second, and whose job is held meanwhile."""
+    """Make the pairs: the first, the second, and the job that is held meanwhile."""
     if everything:
-        yield from product(DEEDS, DEEDS, GATES)
+        yield from product(ACTIONS, ACTIONS, GATES)
         return
-    for number, (one, two) in enumerate(combinations_with_replacement(DEEDS, 2)):
+    for number, (one, two) in enumerate(combinations_with_replacement(ACTIONS, 2)):
         first, second = (one, two) if number % 4 < 2 else (two, one)
         if number % 3 == 0 or SELDOM.isdisjoint((one, two)):
             yield first, second, GATES[number % 3]
 
 
 @pytest.mark.parametrize(("first", "second", "gate"), list(pairs(EVERYTHING)))
-def test_two_that_cross_come_out_as_one_after_the_other(
+def test_two_crossing_calls_have_the_outcome_of_one_of_their_orders(
     a: Session, b: Session, c: Session, first: str, second: str, gate: str
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20): no circle of waiting, and no outcome that neither order has."""
+    """[P3] [P5] [P6] [P8] (C20) Neither call ends as a deadlock."""
     expected = [
         one_after_the_other(a, first, second),
         swapped(one_after_the_other(a, second, first)),
     ]
-    it = cast(a)
+    family = cast(a)
 
     c.begin()
-    c.run("select from jobs where id = %s for no key update", getattr(it, gate).job)
-    one = a.later(do, first, a, it)
+    c.run("select from jobs where id = %s for no key update", getattr(family, gate).job)
+    one = a.later(do, first, a, family)
     one.waits()
-    two = b.later(do, second, b, it)
+    two = b.later(do, second, b, family)
     two.waits()
     c.commit()
 
     answers = [call.get() for call in (one, two)]
-    answers = [see_to_children_again(c, it) if told == "retry" else told for told in answers]
-    assert outcome(c, it, *answers) in expected
+    answers = [end_children_again(c, family) if answer == "retry" else answer for answer in answers]
+    assert outcome(c, family, *answers) in expected

@@ -1,6 +1,6 @@
-"""Calls that touch the same jobs and tasks in opposite orders: no circle of waiting. (lock order)
+"""Calls that touch the same jobs and tasks in opposite orders do not deadlock. (lock order)
 
-Every session has `deadlock_timeout = 10 ms`, so a circle is an error (40P01) and fails the test.
+Every session has `deadlock_timeout = 10 ms`, so a deadlock is an error (40P01) and fails the test.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ ROUNDS = 40
 BATCHES = int(os.environ.get("PERDURE_RACE_BATCHES", "60"))
 
 
-# In random order, from several sessions at once
+# Calls in random order, from several sessions at once
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["busy", "waiting"])
 def test_signals_that_cross_between_two_jobs_all_arrive(
     a: Session, b: Session, waiting: bool
 ) -> None:
-    """[P5] (C43): each task signals the other's job, again and again, from two sessions."""
+    """[P5] (C43) Two tasks signal each other's job again and again, from two sessions."""
     one, two = a.held("one"), b.held("two")
 
     def cross(session: Session, task: Task, target: str) -> int:
@@ -63,9 +63,9 @@ def test_signals_that_cross_between_two_jobs_all_arrive(
 
 
 def test_batches_that_signal_each_other_s_jobs_do_not_deadlock(a: Session, b: Session) -> None:
-    """[P5] (C52): batches of ten jobs each, in opposite orders, with waiting turns."""
-    mine = [a.held(f"a{number}") for number in range(10)]
-    yours = [b.held(f"b{number}") for number in range(10)]
+    """[P5] (C52) Each batch has ten jobs; the batches have opposite orders, and wait for locks."""
+    tasks_of_a = [a.held(f"a{number}") for number in range(10)]
+    tasks_of_b = [b.held(f"b{number}") for number in range(10)]
 
     def cross(session: Session, tasks: list[Task], targets: list[Task]) -> None:
         for number in range(ROUNDS // 2):
@@ -75,16 +75,19 @@ def test_batches_that_signal_each_other_s_jobs_do_not_deadlock(a: Session, b: Se
             ]
             assert set(session.advance_all(turns, waiting=True).states) == {"keep"}
 
-    together(lambda: cross(a, mine, yours), lambda: cross(b, yours[::-1], mine[::-1]))
+    together(
+        lambda: cross(a, tasks_of_a, tasks_of_b),
+        lambda: cross(b, tasks_of_b[::-1], tasks_of_a[::-1]),
+    )
 
     assert a.one("select count(*) from inbox") == 20 * ROUNDS // 2
 
 
 @pytest.mark.parametrize("verb", ["cancel", "terminate"])
-def test_children_that_end_cross_with_the_end_of_their_parents(
+def test_ending_children_while_parents_end_does_not_deadlock(
     stage: Stage, a: Session, b: Session, verb: str
 ) -> None:
-    """[P8] [P10] (E2) (E3): a child answers, or its parent is gone; nobody waits for ever."""
+    """[P8] [P10] (E2) (E3) A cancelled parent gets all answers; a terminated one is gone."""
     parents = [a.held(f"p{number}") for number in range(12)]
     requests = [child("c#1"), child("c#2")]
     a.advance_all([task.park(requests=requests) for task in parents])
@@ -110,7 +113,7 @@ def test_children_that_end_cross_with_the_end_of_their_parents(
 
 
 def finish(session: Session, turns: Sequence[Json]) -> list[str]:
-    """Send a batch, and once more what was busy, as a worker does."""
+    """Send a batch, and repeat the busy turns, as a worker does."""
     states = session.advance_all(turns).states
     busy = [n for n, state in enumerate(states) if state == "busy"]
     if busy:
@@ -120,10 +123,10 @@ def finish(session: Session, turns: Sequence[Json]) -> list[str]:
     return states
 
 
-def test_parents_cancel_children_that_end_or_are_terminated_meanwhile(
+def test_cancelling_children_that_end_meanwhile_does_not_deadlock(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P8] (E2) (E3): cancelling locks parent and child, ending locks child and parent."""
+    """[P8] (E2) (E3) A cancel locks parent and child, an end locks child and parent."""
     parents = [a.held(f"p{number}") for number in range(12)]
     a.advance_all([task.keep(requests=[child("c#1"), child("c#2")]) for task in parents])
     children = b.claim("children")
@@ -141,10 +144,10 @@ def test_parents_cancel_children_that_end_or_are_terminated_meanwhile(
         assert sorted(m["key"] for m in answer.messages) == ["c#1", "c#2"]
 
 
-def test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order(
+def test_two_batches_with_opposite_orders_lock_jobs_in_the_same_order(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P3] [P12]: a batch and its repeat, in reverse; the same answers, and nothing twice."""
+    """[P3] [P12] A batch and its reversed repetition stop at a locked job, then both succeed."""
     turns = [a.held(f"j{number}").keep(increment("n")) for number in range(9)]
     c.begin()
     c.call("entity_increment", id="j4", path="n")
@@ -158,7 +161,7 @@ def test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order(
     assert [answer.values for answer in one.get().turns] == [[1]] * 4 + [[2]] + [[1]] * 4
 
 
-# In a set order: a third session holds the one row at which the circle would close
+# Calls in a fixed order: a third session holds the row at which the cycle would close
 
 
 def three_hooks(a: Session, job: str) -> list[Task]:
@@ -168,14 +171,14 @@ def three_hooks(a: Session, job: str) -> list[Task]:
     return sorted(a.claim("hooks"), key=lambda task: task.task)
 
 
-def lay(a: Session, hooks: list[Task]) -> None:
-    """Let the rows of tasks lie in the table in this order."""
+def move_rows(a: Session, hooks: list[Task]) -> None:
+    """Move the rows of tasks in the table into this order."""
     for task in hooks:
         where = "where job_id = %s and task = %s"
         a.run(f"update tasks set limit_key = 'a longer row' {where}", task.job, task.task)
 
 
-AGAINST: dict[str, Callable[[Session, list[Task]], object]] = {
+SECOND: dict[str, Callable[[Session, list[Task]], object]] = {
     "a terminate": lambda b, hooks: b.call("terminate", id=hooks[0].job),
     "a batch": lambda b, hooks: b.advance_all([t.keep(activity("y#1")) for t in hooks]),
     "a batch in reverse": lambda b, hooks: b.advance_all([t.park("go") for t in hooks[::-1]]),
@@ -196,85 +199,86 @@ FIRST: dict[str, Callable[[Session, list[Task]], object]] = {
 }
 
 
-LET_GO: dict[str, Callable[[Task], Json]] = {
+STATE_BEFORE: dict[str, Callable[[Task], Json]] = {
     "a signal": lambda task: task.park("go"),
     "a resume": lambda task: task.turn("stuck", value={"message": "?"}),
 }
 
 
-@pytest.mark.parametrize("against", AGAINST)
+@pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("first", FIRST)
 def test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
-    a: Session, b: Session, c: Session, first: str, against: str
+    a: Session, b: Session, c: Session, first: str, second: str
 ) -> None:
-    """[P6] [P8]: a call stops half-way at a row that is held; another comes from the other side.
+    """[P6] [P8] One call stops half-way at a locked row; another comes with the opposite order.
 
-    Where it wakes or resumes tasks, these are parked or stuck, and the first call is a late one.
+    If the other call wakes or resumes tasks, these are parked or stuck, and the first call is a
+    late one.
     """
     for number, (gate, reverse) in enumerate(product(range(3), (False, True))):
         hooks = three_hooks(a, f"j{number}")
-        if against in LET_GO:
-            a.advance_all([LET_GO[against](task) for task in hooks])
-        if against == "the end of a pause":
+        if second in STATE_BEFORE:
+            a.advance_all([STATE_BEFORE[second](task) for task in hooks])
+        if second == "the end of a pause":
             a.call("pause", id=f"j{number}")
-        lay(a, hooks[:: -1 if reverse else 1])
+        move_rows(a, hooks[:: -1 if reverse else 1])
         a.run("update tasks set due_at = clock() where name = '$deadline'")
         h1, h2, h3 = hooks
         c.begin()
         where = "where job_id = %s and task = %s"
         c.run(f"select from tasks {where} for no key update", f"j{number}", hooks[gate].task)
-        one = a.later(FIRST[first], a, [h2, h3, h1])
-        one.waits()
-        other = b.later(AGAINST[against], b, [h1, h2, h3])
-        other.waits()
+        first_call = a.later(FIRST[first], a, [h2, h3, h1])
+        first_call.waits()
+        second_call = b.later(SECOND[second], b, [h1, h2, h3])
+        second_call.waits()
 
         c.commit()
 
-        assert (one.error(), other.error()) == (None, None)
+        assert (first_call.error(), second_call.error()) == (None, None)
         a.call("terminate", id=f"j{number}")
 
 
-@pytest.mark.parametrize("against", ["a resume", "a pause", "the end of a pause"])
-def test_they_are_so_where_the_planner_would_read_them_by_their_places(
-    a: Session, b: Session, c: Session, against: str
+@pytest.mark.parametrize("second", ["a resume", "a pause", "the end of a pause"])
+def test_tasks_are_locked_in_one_order_even_by_a_bitmap_scan(
+    a: Session, b: Session, c: Session, second: str
 ) -> None:
-    """[P8]: a bitmap has the order of the table; it is cheap where a job has hundreds of tasks."""
-    b.run("set enable_indexscan = off; set seq_page_cost = 1000000")  # where a bitmap is not, too
+    """[P8] A bitmap scan has the order of the table; the planner uses it for many tasks."""
+    b.run("set enable_indexscan = off; set seq_page_cost = 1000000")  # so that a bitmap scan wins
     b.run("discard plans")
     try:
         test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
-            a, b, c, "a batch", against
+            a, b, c, "a batch", second
         )
     finally:
         b.run("reset enable_indexscan; reset seq_page_cost")
         b.run("discard plans")
 
 
-def test_the_coordinator_that_ends_and_the_batch_of_its_hooks_do_not_deadlock(
+def test_the_end_of_a_coordinator_and_a_batch_of_its_hooks_do_not_deadlock(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P6] [P8]: the end of a coordinator deletes tasks that another worker advances."""
+    """[P6] [P8] The end deletes tasks that another worker advances."""
     coordinator = a.held("j")
     a.advance(coordinator.keep(requests=[hook("h#1"), hook("h#2"), hook("h#3")]))
     h1, h2, h3 = sorted(b.claim("hooks"), key=lambda task: task.task)
     c.begin()
     c.run("select from tasks where task = %s for no key update", h3.task)
-    telling = b.later(b.advance_all, [t.keep(activity("x#1")) for t in (h2, h3, h1)])
-    assert telling.waits()
+    advancing = b.later(b.advance_all, [t.keep(activity("x#1")) for t in (h2, h3, h1)])
+    assert advancing.waits()
     ending = a.later(a.advance, coordinator.done())
     assert ending.waits()
     c.commit()
 
-    assert telling.get().states == ["keep"] * 3
+    assert advancing.get().states == ["keep"] * 3
     assert ending.get().state == "done"
     assert b.advance_all([t.told().done() for t in (h1, h2, h3)]).states == ["gone"] * 3
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_idle_claims_of_one_worker_that_name_its_queues_in_any_order_do_not_deadlock(
+def test_idle_claims_of_a_worker_with_queues_in_any_order_do_not_deadlock(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P11]: listeners are noted in one order; a third claim holds the queue in the middle."""
+    """[P11] Listeners are inserted in one order; a third claim holds the queue in the middle."""
     worker: dict[str, Any] = {"worker": "w", "idle": True}
     c.begin()
     assert c.claim("middle", **worker) == []
@@ -285,14 +289,15 @@ def test_idle_claims_of_one_worker_that_name_its_queues_in_any_order_do_not_dead
     c.end(end)
 
     assert (one.get(), two.get()) == ([], [])
-    assert a.one("select count(*) from listeners") == 4  # and its mail
+    # Three queues, and the messages of the worker.
+    assert a.one("select count(*) from listeners") == 4
 
 
-# In bulk
+# Random calls
 
 
 class Chaos:
-    """One worker of the bulk test: does anything to any job, in any order, and repeats the busy."""
+    """A worker that calls anything on any job, in any order, and repeats busy turns."""
 
     def __init__(self, session: Session, jobs: list[str], chance: random.Random) -> None:
         self.session = session
@@ -310,26 +315,26 @@ class Chaos:
         return self.seen
 
     def step(self) -> None:
-        """Make a batch, and some other call."""
+        """Make a batch and one other call."""
         self.held += self.session.claim(*self.queues(), max_tasks=6, **self.idle())
         self.chance.shuffle(self.held)
         self.batch()
         self.other()
 
     def queues(self) -> list[str]:
-        """Name the queues in any order."""
+        """Give the queues in a random order."""
         return self.chance.sample(("q", "hooks", "children"), 3)
 
     def idle(self) -> dict[str, Any]:
-        """Claim under one name with the others, now and then, and listen when nothing comes."""
+        """Sometimes claim under a name shared with others, and listen if nothing is due."""
         return {"worker": "any", "idle": True} if self.chance.random() < 0.3 else {}
 
     def any_job(self) -> str:
-        """Name one of the hot jobs."""
+        """Give one of the shared jobs."""
         return self.chance.choice(self.jobs)
 
     def turn(self, task: Task) -> Json:
-        """Say anything of a task."""
+        """Make a random turn of a task."""
         say = self.chance.choice
         facts = say(
             (
@@ -357,7 +362,7 @@ class Chaos:
         return task.turn(state, *facts, value={}, awaits=["go"], **more, **touches)
 
     def batch(self) -> None:
-        """Send a batch of turns, and what was busy once more, waiting."""
+        """Send a batch of turns, then the busy ones once more, waiting."""
         turns = [self.turn(task) for task in self.held]
         options = {"queues": self.queues(), "max_tasks": self.chance.choice((0, 4))}
         reply = self.session.advance_all(turns, waiting=self.chance.random() < 0.3, **options)
@@ -365,13 +370,13 @@ class Chaos:
         self.seen.update(reply.states)
         self.seen.update(self.session.advance_all(busy, waiting=True).states)
         for turn in self.chance.sample(turns, min(2, len(turns))):
-            self.session.advance(turn, waiting=True)  # a reply was lost, or a zombie speaks
+            self.session.advance(turn, waiting=True)  # as if a reply was lost, or by a zombie
         self.held = reply.tasks
 
     def other(self) -> None:
-        """Do what clients, heartbeats and users do."""
+        """Make a call of a client, a heartbeat or a user."""
         session, job = self.session, self.any_job()
-        deeds: tuple[Callable[[], object], ...] = (
+        calls: tuple[Callable[[], object], ...] = (
             lambda: session.signal(job, "go", 1),
             lambda: session.call("cancel", id=job),
             lambda: session.call("hook", id=job, name="h", queue="hooks"),
@@ -383,16 +388,16 @@ class Chaos:
             self.terminate_a_child,
             self.steal,
         )
-        self.chance.choice(deeds)()
+        self.chance.choice(calls)()
 
     def terminate_a_child(self) -> None:
-        """End some child on the spot."""
+        """Terminate a random child."""
         query = "select id from jobs where parent is not null and status = 'running' limit 50"
         if rows := self.session.run(query):
             self.session.call("terminate", id=self.chance.choice(rows)[0])
 
     def steal(self) -> None:
-        """Let a few leases end, whoever has them."""
+        """Let a few leases end, whoever holds them."""
         self.session.run(
             """update tasks set due_at = clock()
                 where (job_id, task) in (select job_id, task from tasks where token is not null
@@ -401,8 +406,9 @@ class Chaos:
 
 
 def test_random_batches_from_four_sessions_never_deadlock(stage: Stage) -> None:
-    """[P3] [P5] [P6] [P8]: anything to anything, with zombies and repeats; the invariants hold at
-    every moment. PERDURE_RACE_BATCHES asks for more.
+    """[P3] [P5] [P6] [P8] All kinds of calls run on shared jobs, with zombies and repetitions.
+
+    The invariants hold at every moment. PERDURE_RACE_BATCHES sets the number of batches.
     """
     jobs = [f"hot{number}" for number in range(8)]
     sessions = stage.sessions(4)
@@ -413,25 +419,25 @@ def test_random_batches_from_four_sessions_never_deadlock(stage: Stage) -> None:
         for session, chance in zip(sessions, chances(len(sessions)), strict=True)
     ]
 
-    watching, at_rest = stage.session("watcher"), threading.Event()
+    watching, is_over = stage.session("watcher"), threading.Event()
 
     def watch() -> Counter[str]:
         broken: Counter[str] = Counter()
-        while not at_rest.is_set():
+        while not is_over.is_set():
             broken.update(str(row) for row in watching.broken())
         return broken
 
     watcher = watching.later(watch)
     seen: Counter[str] = sum(together(*(worker.run for worker in workers)), Counter())
-    at_rest.set()
+    is_over.set()
 
     assert watcher.get() == Counter()
     assert {"keep", "parked", "done", "failed", "retry", "released", "gone"} <= seen.keys()
     assert sessions[0].broken() == []
 
 
-def test_the_sessions_of_these_tests_do_find_a_deadlock(a: Session, b: Session) -> None:
-    """(T16): a control. Two transactions that lock two jobs crosswise are a 40P01 at once."""
+def test_sessions_detect_a_deadlock_at_once(a: Session, b: Session) -> None:
+    """(T16) A control: two transactions lock two jobs in opposite orders, and one gets 40P01."""
     a.start("one")
     a.start("two")
     sides = cycle(("one", "two"))

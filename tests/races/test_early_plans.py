@@ -1,9 +1,9 @@
-"""Plans outlive the figures that they were made with: those of a quiet night serve a busy day.
+"""Plans that were made for empty tables must stay cheap when the tables have grown.
 
-A session plans each statement once, and until the server has counted again it may believe that a
-table is empty which has grown. What then looks cheapest is to read the table as a whole. So all
-verbs are planned here while the server knows of empty tables only; then these are filled, and each
-verb may still read a few rows of each, found by an index.
+A session plans each statement once, and until the next ANALYZE it may take a table for empty that
+has grown. A sequential scan then looks cheapest. So all verbs are planned here while the server
+knows only empty tables. Then the tables are filled, and each verb may still read only a few rows of
+each, found by an index.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import psycopg
 import pytest
 
 from tests.races.sessions import TABLES, Session, hook
-from tests.races.test_every_verb import deeds
+from tests.races.test_every_verb import calls_of_pairs
 
 MANY = 2_000
 A_FEW = 200
-"""Rows of a table that a verb may read: those of its own stage."""
+"""The number of rows of a table that a verb may read."""
 
 BESIDE = f"""
 insert into jobs (id, workflow, status, created_at, finished_at, result)
@@ -49,14 +49,14 @@ select 'asleep ' || n, '1/main', 'i#0', 'decide', clock() from generate_series(1
 
 
 def fill(session: Session) -> None:
-    """Put many jobs beside those on the stage."""
+    """Insert many jobs beside those of the test."""
     for statement in BESIDE.split(";"):
         session.run(statement)
 
 
 @pytest.fixture
 def early(a: Session) -> Iterator[Session]:
-    """Give a session for whose server all tables are empty, whatever is in them."""
+    """Give a session whose server takes all tables for empty, whatever they hold."""
     fill(a)
     for table in TABLES:
         a.run(f"delete from {table}")
@@ -71,30 +71,30 @@ def early(a: Session) -> Iterator[Session]:
         a.run(f"vacuum (analyze) {table}")
 
 
-def reads(session: Session, it: Any, do: Callable[[Session, Any], Any]) -> dict[str, int]:
-    """Do something that is undone; give the rows that it has read of each table."""
+def rows_read(session: Session, actors: Any, do: Callable[[Session, Any], Any]) -> dict[str, int]:
+    """Make a call that is undone; give the number of rows that it has read of each table."""
     query = """select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
                  from pg_stat_xact_user_tables where schemaname = 'perdure'"""
     session.begin()
-    before = dict(session.run(query))  # of earlier transactions, and not yet reported
+    before = dict(session.run(query))  # from earlier transactions, and not yet reported
     try:
-        do(session, it)
+        do(session, actors)
         return {table: rows - before[table] for table, rows in session.run(query)}
     except psycopg.Error:
-        return {}  # a refusal, which is another pair's
+        return {}  # refused in this state; another pair succeeds
     finally:
         session.rollback()
 
 
-def test_plans_made_for_empty_tables_never_read_a_full_one(early: Session) -> None:
-    """(E1): each verb, and each kind of turn, finds by an index what it needs."""
-    # Whoever forgets what has finished forgets the others too.
-    everything = [each for each in deeds() if not each[0].startswith("forget finished")]
-    for _, stage, do in everything:
-        reads(early, stage(early), do)
+def test_plans_for_empty_tables_do_not_scan_full_ones(early: Session) -> None:
+    """(E1) Each verb, and each kind of turn, finds its rows by an index."""
+    # forget_finished() would forget the other jobs too.
+    all_calls = [call for call in calls_of_pairs() if not call[0].startswith("forget finished")]
+    for _, stage, do in all_calls:
+        rows_read(early, stage(early), do)
     fill(early)
 
-    read = {name: reads(early, stage(early), do) for name, stage, do in everything}
+    read = {name: rows_read(early, stage(early), do) for name, stage, do in all_calls}
 
     assert sum(map(bool, read.values())) > len(read) / 2
     assert {
@@ -108,25 +108,24 @@ def test_plans_made_for_empty_tables_never_read_a_full_one(early: Session) -> No
 TEN = "select forget_finished(clock() + interval '2 h', max_jobs => 10)"
 
 
-def test_ten_jobs_are_forgotten_without_a_look_at_all(early: Session) -> None:
-    """(E18): the oldest are found by age, with a plan that was made when there were none."""
-    reads(early, None, lambda session, _: session.one(TEN))
+def test_forgetting_ten_jobs_does_not_read_all_jobs(early: Session) -> None:
+    """(E18) The oldest are found by an index, with a plan that was made when there were none."""
+    rows_read(early, None, lambda session, _: session.one(TEN))
     fill(early)
 
-    read = reads(early, None, lambda session, _: session.one(TEN))
+    read = rows_read(early, None, lambda session, _: session.one(TEN))
 
     assert read["jobs"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_a_page_of_a_timeline_reads_the_rows_of_its_job_alone(early: Session) -> None:
-    """Whatever else there is: all of its journal, which is sorted by time, and the rest in part."""
+def test_a_page_of_a_timeline_reads_only_rows_of_its_job(early: Session) -> None:
     page = "select count(*) from timeline(%s, max_rows => 10)"
     early.start("j")
-    reads(early, "j", lambda session, job: session.run(page, job))
+    rows_read(early, "j", lambda session, job: session.run(page, job))
     fill(early)
 
-    read = reads(early, "asleep 7", lambda session, job: session.run(page, job))
+    read = rows_read(early, "asleep 7", lambda session, job: session.run(page, job))
 
     assert read["tasks"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
@@ -136,68 +135,68 @@ STUCK = """update tasks set due_at = 'infinity', stuck_reason = '{}', last_worke
             where job_id = %s and task = '1/main'"""
 
 
-def test_what_is_stuck_is_found_among_all_tasks(early: Session) -> None:
-    """By whoever says hello or goodbye to its queue."""
+def test_stuck_tasks_are_found_by_an_index(early: Session) -> None:
+    """Registering and unregistering a worker look for them."""
 
-    def come_and_go(session: Session, job: str) -> None:
+    def register_and_forget(session: Session, job: str) -> None:
         for worker in ("comes", "goes"):
             session.call("register_worker", worker=worker, queues=["other"])
         session.run(STUCK, "goes", job)
         session.call("forget_worker", worker="goes")
 
     early.start("j", queue="other")
-    reads(early, "j", come_and_go)
+    rows_read(early, "j", register_and_forget)
     fill(early)
 
-    read = reads(early, "asleep 7", come_and_go)
+    read = rows_read(early, "asleep 7", register_and_forget)
 
     assert read["tasks"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_why_a_task_may_not_be_claimed_is_told_without_a_look_at_all(early: Session) -> None:
-    """For each task that is due: by what its queue has taken, whatever other tasks there are."""
+def test_the_reason_why_a_task_waits_is_found_without_reading_all_tasks(early: Session) -> None:
+    """The counts of its queue give the reason, whatever other tasks there are."""
 
-    def tell(session: Session, job: str) -> None:
+    def explain(session: Session, job: str) -> None:
         session.call("start", workflow="w", id=job, queue="limited")
         session.one("select task_reason(%s, '1/main')", job)
 
     early.run("select set_queue('limited', 5, 2, 1, 1)")
-    reads(early, "j", tell)
+    rows_read(early, "j", explain)
     fill(early)
 
-    read = reads(early, "j", tell)
+    read = rows_read(early, "j", explain)
 
     assert read["tasks"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_what_is_cancelled_is_found_by_its_name(early: Session) -> None:
-    """Each request, whatever else the task has asked for: twice as many take twice as long."""
+def test_cancelling_many_requests_reads_a_linear_number_of_rows(early: Session) -> None:
+    """Each request is found by its key, however many others the task has."""
 
     def cancel_all(session: Session, count: int) -> None:
         task = session.held("p")
-        asked = [hook(f"h#{number}") for number in range(count)]
-        session.advance(task.keep(requests=asked))
-        session.advance(task.keep(cancels=[each["key"] for each in asked]))
+        requests = [hook(f"h#{number}") for number in range(count)]
+        session.advance(task.keep(requests=requests))
+        session.advance(task.keep(cancels=[request["key"] for request in requests]))
 
-    few, many = (reads(early, count, cancel_all)["tasks"] for count in (50, 100))
+    few, many = (rows_read(early, count, cancel_all)["tasks"] for count in (50, 100))
 
     assert many < 2.5 * few
 
 
-def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:
-    """Of one task, whatever others have asked for."""
+def test_open_requests_of_a_task_are_found_by_an_index(early: Session) -> None:
+    """Only those of this task are read, whatever other tasks have requested."""
 
-    def compare(session: Session, job: str) -> None:
-        said = {"job": job, "task": "1/main", "state": "keep", "open": {"u#0": None, "i#0": None}}
-        session.one("select open_failure(%s)", json.dumps(said))
+    def compare_open(session: Session, job: str) -> None:
+        turn = {"job": job, "task": "1/main", "state": "keep", "open": {"u#0": None, "i#0": None}}
+        session.one("select open_failure(%s)", json.dumps(turn))
 
     early.start("j")
-    reads(early, "j", compare)
+    rows_read(early, "j", compare_open)
     fill(early)
 
-    read = reads(early, "asleep 7", compare)
+    read = rows_read(early, "asleep 7", compare_open)
 
     assert read["conditions"] == read["items"] == 1
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
@@ -210,20 +209,20 @@ select 'child ' || n, 'other', 'running', '[]', 'other', 5, 'p', '1/main/c#' || 
 """
 
 
-def test_a_child_is_found_among_all_of_its_parent(early: Session) -> None:
-    """By its id or by its request, however many others the parent has."""
+def test_a_child_is_found_among_many_of_its_parent(early: Session) -> None:
+    """By its id or by its request, however many children the parent has."""
     turn = {"job": "p", "task": "1/main", "requests": [{"key": "c#7", "kind": "job"}]}
 
     def find(session: Session, child: str) -> None:
-        mine = session.one("select still_children(array[%s], 'p', '1/main')", child)
+        by_id = session.one("select still_children(array[%s], 'p', '1/main')", child)
         query = "select lock_requested(array[jsonb_populate_record(null::turn, %s)])"
-        assert mine == session.one(query, json.dumps(turn))
+        assert by_id == session.one(query, json.dumps(turn))
 
-    reads(early, "child 7", find)
+    rows_read(early, "child 7", find)
     fill(early)
     early.run(CHILDREN)
 
-    read = reads(early, "child 7", find)
+    read = rows_read(early, "child 7", find)
 
     assert read["jobs"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}

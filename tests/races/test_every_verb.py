@@ -1,7 +1,7 @@
-"""Every verb that changes something meets others at the same time, in a test that says so.
+"""Every verb that changes something runs beside other calls in some test.
 
-The verbs are those of the catalogue, and what the tables of pairs call is asked of the server, not
-declared: a new verb fails here until it stands in a table, or in a list with the reason.
+The verbs come from the catalogue, and the server counts which of them the tables of pairs call. A
+new verb fails here until it is in one of these tables, or in a list with its reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.source import mutators
 RACES = Path(__file__).parent
 ENDS = ("commit", "rollback")
 
-# What concerns no single job, and meets others in tests of its own.
+# Verbs that are not about a single job, and the tests in which they meet others.
 ELSEWHERE = {
     "set_queue": "test_slots",
     "pause_queue": "test_slots",
@@ -54,8 +54,10 @@ ALONE = {
 }
 
 
-def deeds() -> Iterator[tuple[str, Callable[[Session], Any], Callable[[Session, Any], Any]]]:
-    """Yield what the tables of pairs do, each with its name and with what sets its stage."""
+def calls_of_pairs() -> Iterator[
+    tuple[str, Callable[[Session], Any], Callable[[Session, Any], Any]]
+]:
+    """Yield the calls of the tables of pairs: name, function that sets the stage, and call."""
     for module in (test_pairs, test_command_pairs):
         for name, mutator in module.MUTATORS.items():
             yield name, module.cast, mutator.do
@@ -64,44 +66,48 @@ def deeds() -> Iterator[tuple[str, Callable[[Session], Any], Callable[[Session, 
             yield f"{name}, {stage.__name__}", stage, do
 
 
-def called(session: Session, it: Any, do: Callable[[Session, Any], Any]) -> set[str]:
-    """Do something that is undone, and tell which functions ran."""
+def functions_called(session: Session, actors: Any, do: Callable[[Session, Any], Any]) -> set[str]:
+    """Make a call that is undone; give the functions that ran."""
     session.begin()
     try:
-        do(session, it)
+        do(session, actors)
         query = "select funcname from pg_stat_xact_user_functions where schemaname = 'perdure'"
         return {name for (name,) in session.run(query)}
     except psycopg.Error:
-        return set()  # a refusal; the verb stands in another pair
+        return set()  # refused in this state; another pair succeeds
     finally:
         session.rollback()
 
 
 def test_every_verb_of_the_catalogue_meets_others(a: Session) -> None:
-    """(T3): in a table of pairs, or where ELSEWHERE says, or it says why not."""
+    """(T3) In a table of pairs, or in the test that ELSEWHERE names, or ALONE says why not."""
     a.run("set track_functions = 'pl'")
-    paired = {name for _, stage, do in deeds() for name in called(a, stage(a), do)}
+    paired = {
+        name for _, stage, do in calls_of_pairs() for name in functions_called(a, stage(a), do)
+    }
     a.run("reset track_functions")
 
-    # An install adopts, so the catalogue takes this for a part of something else.
+    # An installation calls it, so the catalogue does not list it as a verb of its own.
     verbs = mutators(a.connection) | {"adopt_instance"}
     assert verbs - paired == ELSEWHERE.keys() | ALONE.keys()
 
 
-def test_all_pairs_are_all_of_them() -> None:
-    """(T3): `make pairs` lets each meet each, in both orders and to both ends, and holds each job
-    in turn where two cross; `make test` leaves out no pair of what resembles nothing else."""
-    mutators, deeds = test_pairs.MUTATORS, test_crossing_pairs.DEEDS
+def test_all_pairs_are_made() -> None:
+    """(T3) `make pairs` makes every pair in both orders, with both ends and each job held.
+
+    `make test` leaves out only pairs of mutators that resemble others.
+    """
+    mutators, actions = test_pairs.MUTATORS, test_crossing_pairs.ACTIONS
     assert set(test_pairs.pairs(everything=True)) == {*product(mutators, mutators, ENDS)}
     gates = test_crossing_pairs.GATES
-    assert set(test_crossing_pairs.pairs(everything=True)) == {*product(deeds, deeds, gates)}
+    assert set(test_crossing_pairs.pairs(everything=True)) == {*product(actions, actions, gates)}
     usual = {pair[:2] for pair in test_pairs.pairs(everything=False)}
     own = [name for name, mutator in mutators.items() if not mutator.is_alike]
     assert usual >= {*product(own, own)}
 
 
-def test_where_others_say_they_are_tested_they_are() -> None:
-    """A list of names that nobody keeps is worth nothing."""
+def test_verbs_tested_elsewhere_appear_in_the_named_test() -> None:
+    """The lists here must not be outdated."""
     missing = [
         verb
         for verb, module in ELSEWHERE.items()

@@ -1,7 +1,7 @@
-"""Hints meet the transactions of those who write: told with the commit, or found by the next look.
+"""Hints race the transactions of writers: they arrive with the commit, or a look finds the news.
 
-A listener says for what it listens, and looks after that has been committed. Whoever writes looks
-for listeners, and commits later. The orders of these five steps are played one by one.
+A listener registers what it listens for, commits that, and then looks. A writer looks for
+listeners, and commits later. Every order of these five steps is tried.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.races.mail import MAILS, Mail
+from tests.races.messages import KINDS, Incoming
 from tests.races.sessions import PATIENCE, Session, Stage
 from tests.races.theatre import Theatre, shut
 
@@ -27,74 +27,74 @@ ORDERS = [
 ]
 
 
-class Ear:
-    """A connection that listens, and hears in the order of the commits."""
+class Listener:
+    """A connection that listens, and gets hints in the order of the commits."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._channel = session.call("channel")
         session.run(f'listen "{self._channel}"')
 
-    def heard(self) -> list[str]:
-        """Give the hints since the last time: all that were committed before this."""
-        self._session.run("select pg_notify(%s, 'that was all')", self._channel)
+    def hints(self) -> list[str]:
+        """Give the hints since the last call: all that were committed before this one."""
+        self._session.run("select pg_notify(%s, 'end of hints')", self._channel)
         hints: list[str] = []
         for notice in self._session.connection.notifies(timeout=PATIENCE):
-            if notice.payload == "that was all":
+            if notice.payload == "end of hints":
                 return hints
             hints.append(notice.payload)
-        raise AssertionError("the server does not tell")
+        raise AssertionError("the server sends no notifications")
 
     def close(self) -> None:
-        """Listen no more: others use the connection again."""
+        """Stop listening, since other tests reuse the connection."""
         self._session.run("unlisten *")
 
 
 @pytest.fixture
-def ear(c: Session) -> Iterator[Ear]:
+def listener(c: Session) -> Iterator[Listener]:
     """Listen with the third session."""
-    ear = Ear(c)
-    yield ear
-    ear.close()
+    listener = Listener(c)
+    yield listener
+    listener.close()
 
 
-@pytest.mark.parametrize("kind", MAILS, ids=lambda kind: kind.__name__)
-def test_whoever_holds_a_task_is_told_of_mail_that_commits(
-    a: Session, b: Session, ear: Ear, kind: Callable[[Session, Session], Mail]
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_holder_of_a_task_gets_a_hint_for_a_message_that_commits(
+    a: Session, b: Session, listener: Listener, kind: Callable[[Session, Session], Incoming]
 ) -> None:
-    """[P5] [P11]: and of none that is taken back, nor before anybody can see it."""
-    mail = kind(a, b)
+    """[P5] [P11] It gets none before the commit, and none for a message that is rolled back."""
+    incoming = kind(a, b)
     a.claim("nothing", idle=True)
     with b.open("rollback"):
-        mail.send()
-        assert ear.heard() == []
-    assert ear.heard() == []
-    assert a.advance(mail.task.keep(awaits=list(mail.awaits))).messages == []
+        incoming.send()
+        assert listener.hints() == []
+    assert listener.hints() == []
+    assert a.advance(incoming.task.keep(awaits=list(incoming.awaits))).messages == []
 
     with b.open():
-        mail.send()
-        assert ear.heard() == []
-    assert ear.heard() == ["$mail/a"]
-    assert mail.is_in(a.advance(mail.task.keep(awaits=list(mail.awaits))).messages)
+        incoming.send()
+        assert listener.hints() == []
+    assert listener.hints() == ["$mail/a"]
+    assert incoming.is_all_of(a.advance(incoming.task.keep(awaits=list(incoming.awaits))).messages)
 
 
-def test_nobody_else_is_told_of_mail_for_a_held_task(
-    a: Session, b: Session, ear: Ear, stage: Stage
+def test_only_the_holder_of_a_task_gets_hints_for_its_messages(
+    a: Session, b: Session, listener: Listener, stage: Stage
 ) -> None:
-    """[P11]: nor is the holder any more, once another worker has taken the task."""
+    """[P11] A former holder gets none once another worker has claimed the task."""
     task = a.held("j")
     for worker in (a, stage.session("d")):
         worker.claim("nothing", idle=True)
     b.signal("j", "go")
-    assert ear.heard() == ["$mail/a"]
+    assert listener.hints() == ["$mail/a"]
 
     b.stolen(task)
     b.signal("j", "go")
-    assert ear.heard() == []
+    assert listener.hints() == []
 
 
-class Told(NamedTuple):
-    """What a listener waits for: how it asks for hints, what comes, and whether a look finds it."""
+class Hinted(NamedTuple):
+    """News that a listener waits for, with calls that ask for hints, make the news and look."""
 
     topic: str
     ask: Callable[[], object]
@@ -102,10 +102,10 @@ class Told(NamedTuple):
     look: Callable[[], bool]
 
 
-def of_a_signal(a: Session, b: Session) -> Told:
-    """A worker waits for mail of a task that it holds."""
+def of_a_signal(a: Session, b: Session) -> Hinted:
+    """A worker waits for messages to a task that it holds."""
     task = a.held("j")
-    return Told(
+    return Hinted(
         "$mail/a",
         lambda: a.claim("nothing", idle=True),
         lambda: b.signal("j", "go"),
@@ -113,10 +113,10 @@ def of_a_signal(a: Session, b: Session) -> Told:
     )
 
 
-def of_a_hook(a: Session, b: Session) -> Told:
-    """A client waits for the result of a hook that nobody else awaits."""
-    hook = asked_hook(a, b)
-    return Told(
+def of_a_hook(a: Session, b: Session) -> Hinted:
+    """A client waits for the result of a hook that it requested."""
+    hook = requested_hook(a, b)
+    return Hinted(
         "$job/j",
         lambda: a.call("listen_for", topic="$job/j", listener="a"),
         lambda: b.call("finish_task", **hook, value="done"),
@@ -126,51 +126,52 @@ def of_a_hook(a: Session, b: Session) -> Told:
 
 @pytest.mark.parametrize("order", ORDERS, ids=", ".join)
 @pytest.mark.parametrize("kind", [of_a_signal, of_a_hook], ids=lambda kind: kind.__name__)
-def test_what_is_not_told_is_there_to_be_found(
+def test_news_without_a_hint_is_found_by_a_look(
     a: Session,
     b: Session,
-    ear: Ear,
-    kind: Callable[[Session, Session], Told],
+    listener: Listener,
+    kind: Callable[[Session, Session], Hinted],
     order: tuple[str, ...],
 ) -> None:
-    """[P5] [P11]: only where the writer looked before, and commits after the look, does it take one
-    look more: which is why a worker looks again after a few milliseconds.
+    """[P5] [P11] News needs a second look only if the writer looked for listeners too early.
+
+    Such a writer commits after the first look, so a worker looks again after a few milliseconds.
     """
-    waits = kind(a, b)
+    news = kind(a, b)
     seen: list[bool] = []
 
     def look() -> None:
-        seen.append(waits.look())
+        seen.append(news.look())
 
     def ask() -> None:
         a.begin()
-        waits.ask()
+        news.ask()
 
     def write() -> None:
         b.begin()
-        waits.write()
+        news.write()
 
     steps = {"asks": ask, "is known": a.commit, "looks": look, "writes": write, "commits": b.commit}
     for step in order:
         steps[step]()
 
-    assert (waits.topic in ear.heard()) == (order.index("is known") < order.index("writes"))
+    assert (news.topic in listener.hints()) == (order.index("is known") < order.index("writes"))
     assert seen == [order.index("commits") < order.index("looks")]
-    assert waits.look()
+    assert news.look()
 
 
-# The result of a hook.
+# The result of a hook
 
 
-def asked_hook(a: Session, b: Session) -> dict[str, str]:
-    """Let a hook be asked for from outside, and a worker hold it; give its lease."""
+def requested_hook(a: Session, b: Session) -> dict[str, str]:
+    """Request a hook from outside, and let a worker claim it; give its lease."""
     a.call("entity_create", id="j", entity="e")
     a.call("hook", id="j", name="h", queue="hooks", key="k")
     return b.claim_one("hooks").lease
 
 
 def result(session: Session) -> tuple[object, ...]:
-    """Ask how the hook has ended: status, result and error."""
+    """Give the status, result and error of the hook."""
     ((status, value, error),) = session.rows("hook_result", id="j", task="$hook/k")
     return status, value, error and error["message"]
 
@@ -180,12 +181,12 @@ ENDED = {"done": ("completed", 1, None), "failed": ("failed", None, "no")}
 
 @pytest.mark.parametrize("how", ENDED)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_result_is_asked_for_while_the_hook_ends(
+def test_hook_result_does_not_wait_for_an_uncommitted_end(
     a: Session, b: Session, how: str, end: str
 ) -> None:
-    """[P10]: it runs until its end is committed, and nobody who asks waits for that."""
+    """[P10] The hook is running until its end commits."""
     value = 1 if how == "done" else {"message": "no"}
-    turn = {**asked_hook(a, b), "position": 0, "state": how, "value": value}
+    turn = {**requested_hook(a, b), "position": 0, "state": how, "value": value}
     assert result(a) == ("running", None, None)
     with b.open(end):
         assert b.advance(turn).state == how
@@ -199,11 +200,11 @@ def test_a_result_is_asked_for_while_the_hook_ends(
     assert result(a) == ENDED[how]
 
 
-def test_a_hook_that_ends_between_two_looks_has_not_vanished(theatre: Theatre) -> None:
-    """[P10]: no end in the journal, then no task: both are looked for in one snapshot."""
+def test_hook_result_reads_journal_and_tasks_in_one_snapshot(theatre: Theatre) -> None:
+    """[P10] A hook that ends between the two reads must not look as if it did not exist."""
     theatre.put_gate("hook_result", "perform from tasks")
     with theatre.players() as (a, b, c, _):
-        hook = asked_hook(a, b)
+        hook = requested_hook(a, b)
         shut(c)
         asking = a.later(result, a)
         assert asking.waits()

@@ -1,4 +1,4 @@
-"""Many writers, one document: no update is lost, and versions tell the order. [P2] [P3]"""
+"""Many writers change one document: no update is lost, and versions give their order. [P2] [P3]"""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EACH = 50  # commands of each writer
 
 
 def versions(session: Session, job: str) -> list[int]:
-    """Read the versions of a job's history, in order of time."""
+    """Read the versions of a job's history, in order."""
     query = "select version from history where job_id = %s order by version"
     return [row[0] for row in session.run(query, job)]
 
 
 def test_four_hundred_increments_from_eight_sessions_are_all_counted(stage: Stage) -> None:
-    """[P3] (C31) (C42): every number from 1 to 400 is the answer to one of them."""
+    """[P3] (C31) (C42) Each number from 1 to 400 is the answer to one of them."""
     sessions = stage.sessions(WRITERS)
     sessions[0].call("entity_create", id="e", entity="counter")
 
@@ -36,8 +36,8 @@ def test_four_hundred_increments_from_eight_sessions_are_all_counted(stage: Stag
     assert versions(sessions[0], "e") == list(range(1, 401))
 
 
-def test_merges_of_adjacent_subtrees_lose_nothing_to_each_other(stage: Stage) -> None:
-    """[P3] (C27) (C62): from outside, in turns, and by an ordinary UPDATE; answers are versions."""
+def test_concurrent_merges_of_adjacent_subtrees_keep_all_changes(stage: Stage) -> None:
+    """[P3] (C27) (C62) Clients, turns and plain UPDATEs write; each gets a version of its own."""
     holder, plain, *outside = stage.sessions(6)
     task = holder.held("j", context={"plain": 0})
 
@@ -59,23 +59,23 @@ def test_merges_of_adjacent_subtrees_lose_nothing_to_each_other(stage: Stage) ->
              where id = 'j' returning version"""
         return [plain.one(query) for _ in range(EACH)]
 
-    told = together(turns, update, *(partial(merge, session) for session in outside))
+    answers = together(turns, update, *(partial(merge, session) for session in outside))
 
     total = 6 * EACH
-    assert sorted(version for each in told for version in each) == list(range(2, total + 2))
+    assert sorted(version for each in answers for version in each) == list(range(2, total + 2))
     context, version = plain.memory("j")
     assert version == total + 1
     assert context.pop("plain") == EACH
-    every = {str(n): n for n in range(EACH)}
+    written = {str(n): n for n in range(EACH)}
     names = {"turns", *(session.name for session in outside)}
-    assert context == {"deep": dict.fromkeys(names, every)}
+    assert context == {"deep": dict.fromkeys(names, written)}
     assert versions(plain, "j") == list(range(1, total + 2))
 
 
-def test_appends_and_prepends_of_all_writers_stand_in_the_order_of_their_versions(
+def test_concurrent_appends_and_prepends_keep_the_order_of_each_writer(
     stage: Stage,
 ) -> None:
-    """[P3] (C28) (C29) (C66): each once; those of one writer in the order in which it wrote."""
+    """[P3] (C28) (C29) (C66) Each item is in the list once; each length is one answer."""
     sessions = stage.sessions(WRITERS)
     sessions[0].call("entity_create", id="e", entity="list", context={"list": ["middle"]})
 
@@ -97,7 +97,7 @@ def test_appends_and_prepends_of_all_writers_stand_in_the_order_of_their_version
 
 
 def test_compare_and_set_lets_one_of_eight_win_each_round(stage: Stage) -> None:
-    """[P3] (E11): expected_version is compared under the lock; the others get PD105."""
+    """[P3] (E11) expected_version is compared under the lock; the others get PD105."""
     sessions = stage.sessions(WRITERS)
     sessions[0].call("entity_create", id="e", entity="race")
 
@@ -117,10 +117,10 @@ def test_compare_and_set_lets_one_of_eight_win_each_round(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_command_that_waited_is_applied_to_what_the_other_left(
+def test_a_command_that_waited_is_applied_to_the_new_memory(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P3] (C20): read after the lock, not in the statement that waits."""
+    """[P3] (C20) The memory is read under the lock, not in the statement that waits."""
     a.call("entity_create", id="e", entity="x", context={"list": [1]})
     a.begin()
     assert a.call("entity_append", id="e", path="list", items=[2]) == 2
@@ -133,10 +133,10 @@ def test_a_command_that_waited_is_applied_to_what_the_other_left(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both(
+def test_a_merge_that_waited_for_an_adjacent_merge_keeps_both(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P3] (C27) (C61): deep in the document, with parents that neither has made."""
+    """[P3] (C27) (C61) Both create the same parent deep in the document."""
     a.call("entity_create", id="e", entity="x")
     a.begin()
     a.call("entity_merge", id="e", patch={"deep": {"er": {"a": 1}}, "list": [1]})
@@ -151,7 +151,7 @@ def test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both(
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_key_that_is_used_by_two_at_once_is_one_command(a: Session, b: Session, end: str) -> None:
-    """[P2] [P12]: the second gets the answer of the first, or makes it."""
+    """[P2] [P12] The second waits for the first; only after a rollback it applies the command."""
     a.call("entity_create", id="e", entity="x")
     a.begin()
     assert a.call("entity_increment", id="e", path="n", by=5, key="k") == 5
@@ -164,7 +164,7 @@ def test_a_key_that_is_used_by_two_at_once_is_one_command(a: Session, b: Session
 
 
 def test_keys_repeated_by_all_sessions_at_once_are_applied_once(stage: Stage) -> None:
-    """[P2] [P12]: the same fifty commands from eight sessions, each in its own order."""
+    """[P2] [P12] Eight sessions send the same fifty commands, each in an order of its own."""
     sessions = stage.sessions(WRITERS)
     sessions[0].call("entity_create", id="e", entity="x")
 
@@ -175,9 +175,9 @@ def test_keys_repeated_by_all_sessions_at_once_are_applied_once(stage: Stage) ->
             for n in order
         }
 
-    told = together(*(partial(write, place, session) for place, session in enumerate(sessions)))
+    answers = together(*(partial(write, place, session) for place, session in enumerate(sessions)))
 
-    assert all(each == told[0] for each in told)
+    assert all(each == answers[0] for each in answers)
     context, version = sessions[0].memory("e")
     assert version == EACH
-    assert context["l"] == sorted(range(EACH), key=lambda n: told[0][n])
+    assert context["l"] == sorted(range(EACH), key=lambda n: answers[0][n])

@@ -15,7 +15,7 @@ BUSY = "j50"
 
 
 def one_hundred(a: Session) -> list[Task]:
-    """Give the tasks of a hundred jobs, all in the hands of one worker."""
+    """Give the tasks of a hundred jobs, all held by one worker."""
     a.rows(
         "start_many",
         starts=[{"id": f"j{n}", "workflow": "w", "queue": "q"} for n in range(JOBS)],
@@ -23,8 +23,8 @@ def one_hundred(a: Session) -> list[Task]:
     return sorted(a.claim("q"), key=lambda task: int(task.job[1:]))
 
 
-# What a user may do to a job in a transaction of his own, and whether it takes the job's lock.
-DEEDS: dict[str, tuple[Callable[[Session], object], bool]] = {
+# Calls of a user on a job, in a transaction, and whether they take the lock of the job.
+CALLS: dict[str, tuple[Callable[[Session], object], bool]] = {
     "a plain UPDATE": (
         lambda user: user.run("update jobs set context = '{\"user\": 1}' where id = %s", BUSY),
         True,
@@ -50,12 +50,12 @@ DEEDS: dict[str, tuple[Callable[[Session], object], bool]] = {
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-@pytest.mark.parametrize("deed", DEEDS)
-def test_an_open_transaction_on_one_job_makes_one_turn_busy_and_delays_none(
-    a: Session, b: Session, deed: str, end: str
+@pytest.mark.parametrize("call", CALLS)
+def test_an_open_transaction_on_one_job_makes_only_its_turn_busy(
+    a: Session, b: Session, call: str, end: str
 ) -> None:
-    """[P3] (E7) (C25): 99 of 100 are done at once, the last when the transaction has ended."""
-    act, locks = DEEDS[deed]
+    """[P3] (E7) (C25) A batch ends 99 jobs at once, and the last one when the transaction ends."""
+    act, locks = CALLS[call]
     tasks = one_hundred(a)
     b.begin()
     act(b)
@@ -74,10 +74,10 @@ def test_an_open_transaction_on_one_job_makes_one_turn_busy_and_delays_none(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_an_open_terminate_makes_one_turn_busy_and_delays_none(
+def test_an_open_terminate_of_one_job_makes_only_its_turn_busy(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P6] (E2): afterwards its task is gone, or it was never touched."""
+    """[P6] (E2) If it commits, the task of that turn is gone."""
     tasks = one_hundred(a)
     b.begin()
     b.call("terminate", id=BUSY)
@@ -91,8 +91,8 @@ def test_an_open_terminate_makes_one_turn_busy_and_delays_none(
     assert finishing.get().state == ("gone" if end == "commit" else "done")
 
 
-def test_facts_alone_do_not_even_need_the_lock_of_the_job(a: Session, b: Session) -> None:
-    """[P4]: a result is recorded while a user changes the memory of that job."""
+def test_a_turn_with_facts_alone_does_not_need_the_lock_of_the_job(a: Session, b: Session) -> None:
+    """[P4] A result is recorded while a user changes the memory of that job."""
     tasks = one_hundred(a)
     b.begin()
     b.call("entity_increment", id=BUSY, path="n")
@@ -103,8 +103,10 @@ def test_facts_alone_do_not_even_need_the_lock_of_the_job(a: Session, b: Session
     b.commit()
 
 
-def test_claims_heartbeats_and_releases_do_not_wait_either(a: Session, b: Session) -> None:
-    """[P6]: none of them needs the lock of a job."""
+def test_claims_heartbeats_and_releases_do_not_wait_for_a_locked_job(
+    a: Session, b: Session
+) -> None:
+    """[P6] None of them needs the lock of a job."""
     tasks = one_hundred(a)
     a.start("late", queue="q")
     b.begin()
@@ -118,22 +120,24 @@ def test_claims_heartbeats_and_releases_do_not_wait_either(a: Session, b: Sessio
     b.rollback()
 
 
-def test_a_batch_that_is_busy_is_not_judged(a: Session, b: Session) -> None:
-    """It is sent again: what it says is looked at when its job is locked. What its turns touch is
-    asked for once, not for each of them."""
+def test_the_turns_of_a_busy_batch_are_not_checked(a: Session, b: Session) -> None:
+    """They are sent again, and checked once their job is locked.
+
+    The jobs that a batch touches are computed once, not for each turn.
+    """
     task = a.held("j")
     a.advance(task.park(requests=[hook(f"h#{n}") for n in range(50)]))
     hooks = a.claim("hooks")
-    looks = ("touched_jobs", "turn_fields_failure", "turn_failure")
+    functions = ("touched_jobs", "turn_fields_failure", "turn_failure")
     query = "select funcname, calls from pg_stat_xact_user_functions where funcname = any(%s)"
 
     def calls(turns: Sequence[dict[str, Any]]) -> list[int]:
         with a.open("rollback"):
             a.run("set local track_functions = 'pl'")
-            before = dict(a.run(query, list(looks)))
+            before = dict(a.run(query, list(functions)))
             a.advance_all(turns)
-            after = dict(a.run(query, list(looks)))
-        return [after.get(name, 0) - before.get(name, 0) for name in looks]
+            after = dict(a.run(query, list(functions)))
+        return [after.get(name, 0) - before.get(name, 0) for name in functions]
 
     turns = [each.done("x" * 300, increment("n")) for each in hooks]
     assert calls(turns) == [1, 50, 50]
@@ -144,10 +148,8 @@ def test_a_batch_that_is_busy_is_not_judged(a: Session, b: Session) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_hooks_of_other_jobs_go_on_while_one_asker_is_locked(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P5] (C42): the hooks of the locked job are busy together and go through together."""
+def test_only_hooks_of_a_locked_job_are_busy(a: Session, b: Session, end: str) -> None:
+    """[P5] (C42) Both hooks of the locked job are busy together, and end together."""
     tasks = one_hundred(a)[:10]
     a.advance_all([task.park(requests=[hook("h#1"), hook("h#2")]) for task in tasks])
     hooks = sorted(a.claim("hooks"), key=lambda task: (int(task.job[1:]), task.task))
@@ -166,10 +168,10 @@ def test_hooks_of_other_jobs_go_on_while_one_asker_is_locked(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_start_signal_and_command_of_a_user_commit_or_vanish_together(
+def test_a_start_a_signal_and_a_command_of_a_user_commit_together(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P1] [P3] [P5] (E7): nothing of an open transaction is seen, run or told."""
+    """[P1] [P3] [P5] (E7) Nothing of an open transaction is visible to others."""
     a.parked("there", "go")
     b.begin()
     b.start("new", queue="q")
@@ -187,10 +189,10 @@ def test_a_start_signal_and_command_of_a_user_commit_or_vanish_together(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_plain_update_that_waited_sees_the_memory_that_a_turn_left(
+def test_a_plain_update_that_waited_works_on_the_memory_of_the_turn(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P3] (C25): an UPDATE reads its row again after the wait; its version is the next one."""
+    """[P3] (C25) An UPDATE reads its row again after the wait; its version is the next one."""
     task = a.held("j", context={"n": 1})
     a.begin()
     a.advance(task.keep(increment("n"), increment("m")))
@@ -205,39 +207,41 @@ def test_a_plain_update_that_waited_sees_the_memory_that_a_turn_left(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_turn_that_waited_for_a_plain_update_works_on_what_it_left(
+def test_a_turn_that_waited_for_a_plain_update_works_on_its_memory(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P3] (C25)"""
+    """[P3] (C25) If the UPDATE is rolled back, the turn works on the memory as it was."""
     task = a.held("j", context={"n": 1})
     b.begin()
     b.run("update jobs set context = '{\"n\": 10}' where id = 'j'")
-    telling = a.later(a.advance, task.keep(increment("n")), waiting=True)
-    assert telling.waits()
+    advancing = a.later(a.advance, task.keep(increment("n")), waiting=True)
+    assert advancing.waits()
     b.end(end)
 
-    assert telling.get().values == [11 if end == "commit" else 2]
+    assert advancing.get().values == [11 if end == "commit" else 2]
     assert a.memory("j") == (({"n": 11}, 3) if end == "commit" else ({"n": 2}, 2))
 
 
-# A table of the user's may point to jobs: who writes a row into it shares the key of a job.
+# A table of the user may have a foreign key to jobs: inserting a row locks the key of a job.
 
-POINTING = "create table public.orders (job text references perdure.jobs (id) on delete cascade)"
+WITH_FOREIGN_KEY = (
+    "create table public.orders (job text references perdure.jobs (id) on delete cascade)"
+)
 
 
 @pytest.fixture
 def orders(a: Session) -> Iterator[None]:
-    """Have a table that points to jobs."""
-    a.run(POINTING)
+    """Give a table with a foreign key to jobs."""
+    a.run(WITH_FOREIGN_KEY)
     yield
     a.run("drop table public.orders")
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_job_to_which_an_open_transaction_points_is_passed_over_by_retention(
+def test_forget_finished_skips_a_job_that_an_open_transaction_refers_to(
     a: Session, b: Session
 ) -> None:
-    """It waited, with all that it had found locked."""
+    """It must not wait while it holds the locks of other jobs."""
     for job in ("j", "k"):
         a.advance(a.held(job).done())
     b.begin()
@@ -250,10 +254,10 @@ def test_a_job_to_which_an_open_transaction_points_is_passed_over_by_retention(
 
 
 @pytest.mark.usefixtures("orders")
-def test_who_points_to_a_job_may_go_on_with_it_while_another_waits_to_forget_it(
+def test_a_transaction_that_refers_to_a_job_can_change_it_behind_a_forget(
     a: Session, b: Session
 ) -> None:
-    """Each had what the other wanted: the server ended one of them as a deadlock."""
+    """The waiting forget() holds no lock that the transaction needs, so there is no deadlock."""
     a.call("entity_create", id="j", entity="e")
     b.begin()
     b.run("insert into orders values ('j')")
@@ -272,10 +276,10 @@ def test_who_points_to_a_job_may_go_on_with_it_while_another_waits_to_forget_it(
     "fate",
     ["", "on delete restrict", "deferrable initially deferred", "on delete restrict deferrable"],
 )
-def test_what_a_row_of_a_user_keeps_is_passed_over_by_retention(
+def test_forget_finished_skips_jobs_that_rows_of_a_user_refer_to(
     a: Session, b: Session, fate: str, at_once: bool
 ) -> None:
-    """[P13] One such job ended each page with 23503, and nothing was forgotten any more."""
+    """[P13] Such a job must not fail the page (23503), and the other jobs are forgotten."""
     starts = [{"id": f"j{n}", "workflow": "w", "queue": "q"} for n in range(10)]
     if at_once:
         a.rows("start_many", starts=starts)
@@ -306,7 +310,7 @@ def test_what_a_row_of_a_user_keeps_is_passed_over_by_retention(
         a.run("drop table public.orders")
 
 
-# A caller may ask for stronger isolation: he is told to try again, and nothing is lost.
+# Isolation levels above read committed: callers may have to retry, and nothing is lost.
 
 VERBS: dict[str, Callable[[Session, Task], object]] = {
     "a command": lambda user, task: user.call("entity_increment", id="j", path="n"),
@@ -322,10 +326,10 @@ VERBS: dict[str, Callable[[Session, Task], object]] = {
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_with_an_old_snapshot_is_refused_and_decides_nothing(
+def test_a_verb_with_an_old_snapshot_is_refused_and_changes_nothing(
     a: Session, b: Session, verb: str, isolation: str
 ) -> None:
-    """[P3] [P5] (E7): 40001, and the same call in a new transaction goes through."""
+    """[P3] [P5] (E7) It gets 40001; the same call in a new transaction succeeds."""
     task = a.held("j")
     a.run(f"begin isolation level {isolation}")
     a.memory("j")  # the snapshot is from here
@@ -358,7 +362,7 @@ BLIND: dict[str, Callable[[Session], object]] = {
 def test_a_verb_that_does_not_see_a_hook_from_outside_is_refused(
     a: Session, b: Session, verb: str, isolation: str
 ) -> None:
-    """[P5] [P13] (I5) (I16) (I20): nobody asked for it, so it alone says that it is there."""
+    """[P5] [P13] (I5) (I16) (I20) Only the row of such a hook shows that it exists."""
     task = a.held("j")
     if "forget" in verb:
         a.advance(task.done())
@@ -379,7 +383,7 @@ def test_a_verb_that_does_not_see_a_hook_from_outside_is_refused(
 def test_a_hook_that_has_ended_meanwhile_is_not_run_again(
     a: Session, b: Session, isolation: str
 ) -> None:
-    """[P12]: its second end would undo whatever batch it came in."""
+    """[P12] Its second end would fail the batch that contains it."""
     a.call("entity_create", id="j", entity="e")
     again = {"id": "j", "name": "h", "queue": "hooks", "key": "k"}
     b.call("hook", **again)
@@ -397,10 +401,10 @@ def test_a_hook_that_has_ended_meanwhile_is_not_run_again(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_a_signal_that_was_sent_meanwhile_is_refused_and_then_known(
+def test_a_signal_with_a_key_sent_since_the_snapshot_must_be_retried(
     a: Session, b: Session, isolation: str
 ) -> None:
-    """[P12]: it is told to try again, not that a constraint is broken."""
+    """[P12] It gets a serialization failure, not a broken constraint; the retry returns false."""
     a.held("j")
     a.run(f"begin isolation level {isolation}")
     a.status("j")  # the snapshot is from here
@@ -415,15 +419,15 @@ def test_a_signal_that_was_sent_meanwhile_is_refused_and_then_known(
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize(
-    "deed", ["entity_increment(id => 'j', path => 'n')", "hook(id => 'j', name => 'h')"]
+    "call", ["entity_increment(id => 'j', path => 'n')", "hook(id => 'j', name => 'h')"]
 )
-def test_a_plain_delete_sees_what_it_has_waited_for(
-    a: Session, b: Session, deed: str, end: str
+def test_a_plain_delete_of_a_job_sees_what_it_waited_for(
+    a: Session, b: Session, call: str, end: str
 ) -> None:
-    """[P3] [P5]: it waits for the lock of the job, and looks what belongs to it only then."""
+    """[P3] [P5] It waits for the lock of the job, and only then reads what belongs to the job."""
     a.run("insert into jobs (id, entity) values ('j', 'thing')")
     b.begin()
-    b.run(f"select {deed}")
+    b.run(f"select {call}")
     deleting = a.later(a.run, "delete from jobs where id = 'j' returning id")
     assert deleting.waits()
     b.end(end)
@@ -435,8 +439,8 @@ def test_a_plain_delete_sees_what_it_has_waited_for(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_who_comes_to_a_job_that_is_deleted_finds_none(a: Session, b: Session, end: str) -> None:
-    """[P3]: a command waits for the delete, and is of no job that is gone."""
+def test_a_command_that_waited_for_a_delete_is_refused(a: Session, b: Session, end: str) -> None:
+    """[P3] It gets PD401, and leaves no fact of a job that is gone."""
     a.run("insert into jobs (id, entity) values ('j', 'thing')")
     b.begin()
     b.run("delete from jobs where id = 'j'")
@@ -451,10 +455,10 @@ def test_who_comes_to_a_job_that_is_deleted_finds_none(a: Session, b: Session, e
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_all_verbs_work_in_one_transaction_of_stronger_isolation(
+def test_all_verbs_work_in_one_transaction_above_read_committed(
     a: Session, b: Session, isolation: str
 ) -> None:
-    """[P1] [P3] [P5] (E7): where nobody else changes the same jobs."""
+    """[P1] [P3] [P5] (E7) As long as no other session changes the same jobs."""
     a.run(f"begin isolation level {isolation}")
     task = a.held("j")
     assert a.advance(task.keep(increment("n"), requests=[hook("h#1")])).values == [1]

@@ -1,11 +1,10 @@
-"""Every mutator against every other on one job: the outcome is that of one of the two orders.
+"""Every mutator runs beside every other on one job: the outcome is that of one of the two orders.
 
 A runs in an open transaction; B comes meanwhile and may have to wait; then A commits or rolls back.
-What both were told and what is left in the tables must equal `A, then B` or `B, then A` as they
-come out one after the other on a job of their own; after a rollback, B alone. The mutators stand in
-a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all, as in `make pairs`, takes
-the mutators that differ little from others against all too, and every pair with a rollback.
-[P3] [P5] [P6] [P8]
+The answers to both and the rows that are left must equal those of `A, then B` or `B, then A`, each
+run in sequence on a job of its own; after a rollback, those of B alone. The mutators are listed in
+a table, from which the pairs are made. With PERDURE_RACE_PAIRS=all, as in `make pairs`, also
+mutators that resemble others meet all, and every pair runs with a rollback too. [P3] [P5] [P6] [P8]
 """
 
 from __future__ import annotations
@@ -40,21 +39,22 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Cast:
-    """A job with a task in every state in which one can be, on a queue of its own."""
+    """A job with a task in every possible state, on a queue of its own."""
 
     job: str
-    main: Task  # held
-    hook: Task  # held; main has asked for it
-    child: Task  # held; main has asked for it
-    deadline: Task  # held; the time of the job is up
-    item: str = ""  # main has asked people
-    other_item: str = ""  # the hook that is parked waits for it
+    main: Task  # the coordinator; held
+    hook: Task  # held; main has requested it
+    child: Task  # held; main has requested it
+    deadline: Task  # held; the time limit of the job is over
+    item: str = ""  # main waits for it
+    other_item: str = ""  # the parked hook waits for it
 
 
 def cast(session: Session) -> Cast:
-    """Set the stage: beside the three that are held, a hook is parked, one stuck, one ready.
+    """Start a job with tasks in all states: held, parked, stuck and ready.
 
-    The one that is parked waits for a signal, for the first writer, or for people.
+    A coordinator, a hook and a child are held. The parked hook waits for a signal, for the first
+    write of the memory, or for people.
     """
     job = f"job {next(_numbers):06}"
     session.start(job, entity=job, context={"n": 0, "log": []}, timeout="1 h")
@@ -76,148 +76,148 @@ def cast(session: Session) -> Cast:
 
 
 def due_deadline(session: Session, job: str) -> Task:
-    """Let the time of a job be up, and claim its deadline."""
+    """Let the time limit of a job be over, and claim its deadline."""
     deadline = "job_id = %s and task = '1/main/$deadline'"
     session.run(f"update tasks set due_at = clock() where {deadline}", job)
     (task,) = [task for task in session.claim("$sql") if task.job == job]
     return task
 
 
-# What can be done to the job
+# The calls on the job
 
 
-def say(role: str, state: str, *facts: Any, **more: Any) -> Callable[[Session, Cast], Any]:
-    """Send a turn of one of the tasks that are held."""
+def send_turn(role: str, state: str, *facts: Any, **more: Any) -> Callable[[Session, Cast], Any]:
+    """Make a function that sends a turn of one of the held tasks."""
 
-    def turn(session: Session, it: Cast) -> Any:
-        task: Task = getattr(it, role)
-        touches = {"touches": [it.job]} if role == "child" else {}
+    def turn(session: Session, actors: Cast) -> Any:
+        task: Task = getattr(actors, role)
+        touches = {"touches": [actors.job]} if role == "child" else {}
         return session.advance(task.turn(state, *facts, **more, **touches), waiting=True)
 
     return turn
 
 
 def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
-    """Call a verb with the id of the job."""
-    return lambda session, it: session.call(function, id=it.job, **arguments)
+    """Make a function that calls a verb with the id of the job."""
+    return lambda session, actors: session.call(function, id=actors.job, **arguments)
 
 
-def claim_item(session: Session, it: Cast) -> Any:
-    """Take an item for a person."""
-    return session.call("claim_item", item=it.item, by="jane") == it.item
+def claim_item(session: Session, actors: Cast) -> Any:
+    """Claim an item for a person."""
+    return session.call("claim_item", item=actors.item, by="jane") == actors.item
 
 
-def release_item(session: Session, it: Cast) -> Any:
-    """Give an item back, whoever has it."""
-    return session.call("release_item", item=it.item) == it.item
+def release_item(session: Session, actors: Cast) -> Any:
+    """Give an item back, whoever has claimed it."""
+    return session.call("release_item", item=actors.item) == actors.item
 
 
-def assign_item(session: Session, it: Cast) -> Any:
-    """Give an item to somebody else."""
-    return session.call("assign_item", item=it.item, assignee="bob") == it.item
+def assign_item(session: Session, actors: Cast) -> Any:
+    """Assign an item to another person."""
+    return session.call("assign_item", item=actors.item, assignee="bob") == actors.item
 
 
-def publish(session: Session, it: Cast) -> Any:
-    """Add to a stream beside the facts of the coordinator."""
-    return session.call("publish", **it.main.lease, stream="told", items=["published"])
+def publish(session: Session, actors: Cast) -> Any:
+    """Publish to a stream, as the coordinator."""
+    return session.call("publish", **actors.main.lease, stream="told", items=["published"])
 
 
-def signal_found(session: Session, it: Cast) -> Any:
-    """Signal the job, which is found by its memory."""
-    arguments = {"entity": it.job, "conditions": {"n": 0}, "name": "go", "payload": "found"}
+def signal_found(session: Session, actors: Cast) -> Any:
+    """Signal the job, found by its memory."""
+    arguments = {"entity": actors.job, "conditions": {"n": 0}, "name": "go", "payload": "found"}
     return [is_new for _, is_new in session.rows("signal_found", **arguments)]
 
 
-def cancel_found(session: Session, it: Cast) -> Any:
-    """Ask the job to cancel, which is found by its memory."""
-    rows = session.rows("cancel_found", entity=it.job, conditions={"n": 0}, reason="found")
+def cancel_found(session: Session, actors: Cast) -> Any:
+    """Ask the job to cancel, found by its memory."""
+    rows = session.rows("cancel_found", entity=actors.job, conditions={"n": 0}, reason="found")
     return [is_new for _, is_new in rows]
 
 
-def start_many(session: Session, it: Cast) -> Any:
-    """Start the job again, and another."""
+def start_many(session: Session, actors: Cast) -> Any:
+    """Start the job again, and another one."""
     starts = [
         {"workflow": "w", "id": job, "queue": "other", "if_exists": "existing"}
-        for job in (f"{it.job}/other", it.job)
+        for job in (f"{actors.job}/other", actors.job)
     ]
     return [is_new for _, is_new in session.rows("start_many", starts=starts)]
 
 
-def run_deadline(session: Session, it: Cast) -> Any:
-    """Let the time of the job be up, as the worker does who has claimed its deadline."""
-    return session.call("run_task", **it.deadline.lease)
+def run_deadline(session: Session, actors: Cast) -> Any:
+    """Run the deadline of the job, as the worker that claimed it."""
+    return session.call("run_task", **actors.deadline.lease)
 
 
-def finish_task(session: Session, it: Cast) -> Any:
-    """End the hook that is held, as a worker without a journal does."""
-    return session.call("finish_task", **it.hook.lease, value=1)
+def finish_task(session: Session, actors: Cast) -> Any:
+    """End the held hook, as a worker without a journal does."""
+    return session.call("finish_task", **actors.hook.lease, value=1)
 
 
-def fail_task(session: Session, it: Cast) -> Any:
-    """Give it back after an attempt that failed."""
-    return session.call("fail_task", **it.hook.lease, retry_at="2100-01-01")
+def fail_task(session: Session, actors: Cast) -> Any:
+    """Report a failed attempt of the held hook."""
+    return session.call("fail_task", **actors.hook.lease, retry_at="2100-01-01")
 
 
-def plain_update(session: Session, it: Cast) -> None:
-    """Write the memory with ordinary SQL, so that the order of the writers can be seen."""
+def plain_update(session: Session, actors: Cast) -> None:
+    """Write the memory with plain SQL; the result shows the order of the writers."""
     query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
-    session.run(query, it.job)
+    session.run(query, actors.job)
 
 
-def watch(session: Session, it: Cast) -> Any:
-    """Ask for a hint at each change; who has the memory open is passed by."""
-    version = session.call("entity_watch", id=it.job, listener="client")
+def watch(session: Session, actors: Cast) -> Any:
+    """Ask for a hint at each change; a locked memory is skipped."""
+    version = session.call("entity_watch", id=actors.job, listener="client")
     return [] if version is None else version
 
 
 def logged(what: str) -> Any:
-    """Append to a list of the memory, whose order tells the order of the writers."""
+    """Append to a list of the memory, which shows the order of the writers."""
     return command("append", "log", [what])
 
 
 @dataclass(frozen=True)
 class Mutator:
-    """Something that changes a job; whether it takes the job's lock, and is much like another."""
+    """A call that changes a job."""
 
     do: Callable[[Session, Cast], Any]
-    locks: bool = True
-    is_alike: bool = False
+    locks: bool = True  # whether it takes the lock of the job
+    is_alike: bool = False  # whether it resembles another, and meets all only in `make pairs`
 
 
 MUTATORS: dict[str, Mutator] = {
     "command": Mutator(verb("entity_append", path="log", items=["outside"])),
     "plain update": Mutator(plain_update),
-    "turn with a command": Mutator(say("main", "keep", logged("turn"))),
-    "turn with a fact": Mutator(say("main", "keep", activity("x#1", 1)), locks=False),
-    "turn with a request": Mutator(say("main", "keep", requests=[hook("h#2")])),
-    "turn with a signal": Mutator(say("main", "keep", send("go", "own")), is_alike=True),
-    "turn of a hook": Mutator(say("hook", "keep", logged("hook"), send("go", "hook"))),
-    "park": Mutator(say("main", "park", logged("park"), awaits=["go"])),
-    "park until": Mutator(say("main", "park", requests=[until(WRITTEN, "u#1")])),
-    "withdraw": Mutator(say("main", "keep", cancels=["u#0"])),
-    "withdraw an item": Mutator(say("main", "keep", cancels=["i#0"])),
+    "turn with a command": Mutator(send_turn("main", "keep", logged("turn"))),
+    "turn with a fact": Mutator(send_turn("main", "keep", activity("x#1", 1)), locks=False),
+    "turn with a request": Mutator(send_turn("main", "keep", requests=[hook("h#2")])),
+    "turn with a signal": Mutator(send_turn("main", "keep", send("go", "own")), is_alike=True),
+    "turn of a hook": Mutator(send_turn("hook", "keep", logged("hook"), send("go", "hook"))),
+    "park": Mutator(send_turn("main", "park", logged("park"), awaits=["go"])),
+    "park until": Mutator(send_turn("main", "park", requests=[until(WRITTEN, "u#1")])),
+    "withdraw": Mutator(send_turn("main", "keep", cancels=["u#0"])),
+    "withdraw an item": Mutator(send_turn("main", "keep", cancels=["i#0"])),
     "claim an item": Mutator(claim_item),
     "release an item": Mutator(release_item, is_alike=True),
     "assign an item": Mutator(assign_item, is_alike=True),
-    "resolve an item": Mutator(lambda session, it: session.resolve(it.item, by="jane")),
-    "resolve too": Mutator(lambda session, it: session.resolve(it.item, "no", "bob")),
-    "resolve what is slept for": Mutator(
-        lambda session, it: session.resolve(it.other_item, by="x")
+    "resolve an item": Mutator(lambda session, actors: session.resolve(actors.item, by="jane")),
+    "resolve too": Mutator(lambda session, actors: session.resolve(actors.item, "no", "bob")),
+    "resolve the item of the hook": Mutator(
+        lambda session, actors: session.resolve(actors.other_item, by="x")
     ),
-    "watch": Mutator(watch, locks=False),  # it waits a moment only
-    "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01Z")),
-    "continue": Mutator(say("main", "continue", logged("continue"), value=[2])),
+    "watch": Mutator(watch, locks=False),  # it waits only for a moment
+    "retry": Mutator(send_turn("main", "retry", value=FAILURE, until="2100-01-01Z")),
+    "continue": Mutator(send_turn("main", "continue", logged("continue"), value=[2])),
     "try again": Mutator(
-        say("main", "continue", logged("again"), failure=FAILURE, until="2100-01-01Z"),
+        send_turn("main", "continue", logged("again"), failure=FAILURE, until="2100-01-01Z"),
         is_alike=True,
     ),
-    "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
-    "done": Mutator(say("main", "done", logged("done"), value=1)),
-    "failed": Mutator(say("main", "failed", value=FAILURE), is_alike=True),
-    "end of a hook": Mutator(say("hook", "done", logged("hook"), value="h")),
+    "stuck": Mutator(send_turn("main", "stuck", value={"message": "?"}), is_alike=True),
+    "done": Mutator(send_turn("main", "done", logged("done"), value=1)),
+    "failed": Mutator(send_turn("main", "failed", value=FAILURE), is_alike=True),
+    "end of a hook": Mutator(send_turn("hook", "done", logged("hook"), value="h")),
     "hook finished": Mutator(finish_task),
     "hook failed": Mutator(fail_task),
-    "end of a child": Mutator(say("child", "done", value="c")),
+    "end of a child": Mutator(send_turn("child", "done", value="c")),
     "signal": Mutator(verb("signal", name="go", payload="outside")),
     "signal found": Mutator(signal_found, is_alike=True),
     "publish": Mutator(publish, is_alike=True),
@@ -231,39 +231,41 @@ MUTATORS: dict[str, Mutator] = {
     "hook": Mutator(verb("hook", name="h", key="new", queue="other")),
     "hook again": Mutator(verb("hook", name="h", key="ready", queue="other"), is_alike=True),
     "start again": Mutator(
-        lambda session, it: session.start(it.job, if_exists="existing"), locks=False
+        lambda session, actors: session.start(actors.job, if_exists="existing"), locks=False
     ),
     "start of many": Mutator(start_many, locks=False, is_alike=True),
     "repin": Mutator(verb("repin", version="2")),
     "forget old runs": Mutator(verb("forget_old_runs")),
-    "new run": Mutator(  # one that is refused, while the job runs, holds nothing any more
-        lambda session, it: session.start(it.job, if_exists="new_run"), locks=False
+    "new run": Mutator(  # while the job runs it is refused, and holds no lock
+        lambda session, actors: session.start(actors.job, if_exists="new_run"), locks=False
     ),
     "signal with start": Mutator(
-        lambda s, it: s.rows(
-            "signal_with_start", workflow="w", id=it.job, name="go", if_exists="new_run"
+        lambda s, actors: s.rows(
+            "signal_with_start", workflow="w", id=actors.job, name="go", if_exists="new_run"
         )[0][1]
     ),
     "retry by hand": Mutator(verb("retry", key="retry")),
     "fork": Mutator(
-        lambda session, it: session.one("select (fork(%s, %s)).is_new", it.job, f"{it.job}/fork")
+        lambda session, actors: session.one(
+            "select (fork(%s, %s)).is_new", actors.job, f"{actors.job}/fork"
+        )
     ),
-    "extend": Mutator(lambda session, it: session.extend(it.main), locks=False),
-    "release": Mutator(lambda session, it: session.release(it.main), locks=False),
-    "claim": Mutator(lambda session, it: session.claim(it.job), locks=False),
+    "extend": Mutator(lambda session, actors: session.extend(actors.main), locks=False),
+    "release": Mutator(lambda session, actors: session.release(actors.main), locks=False),
+    "claim": Mutator(lambda session, actors: session.claim(actors.job), locks=False),
 }
 
 NEVER_WAITS = ("extend", "claim")
-MEET_ALL = ("command", "terminate")  # who meets also the mutators that differ little from others
+MEET_ALL = ("command", "terminate")  # these meet also the mutators that resemble others
 
 
-# What comes out
+# Outcomes
 
 
-def told(mutator: Mutator, session: Session, it: Cast) -> Any:
-    """Do it; say the answer, without what differs from run to run."""
+def result_of(mutator: Mutator, session: Session, actors: Cast) -> Any:
+    """Make the call; return its answer without what differs from run to run."""
     try:
-        answer = mutator.do(session, it)
+        answer = mutator.do(session, actors)
     except psycopg.Error as error:
         return f"error {error.sqlstate}"
     if isinstance(answer, Answer):
@@ -274,8 +276,8 @@ def told(mutator: Mutator, session: Session, it: Cast) -> Any:
     return answer
 
 
-def passed_by(answer: Any) -> bool:
-    """Tell whether a call went round what another session holds: the caller comes again."""
+def has_skipped(answer: Any) -> bool:
+    """Tell whether a call skipped what another session holds; then the caller repeats it."""
     return answer in ([], ["busy"]) or (isinstance(answer, tuple) and answer[0] == "busy")
 
 
@@ -290,10 +292,10 @@ with its as (
                               when due_at < clock() + interval '10 min' then 'lease'
                               else 'later' end as due
       from tasks where job_id like %(family)s
-), told as (
+), facts as (
     select to_jsonb(f) - 'at' as fact, job_id, task, seq
       from journal as f where job_id like %(family)s
-), mail as (
+), messages as (
     select to_jsonb(i) - array['id', 'sent_at', 'consumed_at'] as message, id,
            consumed_at is null as is_open
       from inbox as i where job_id like %(family)s
@@ -306,41 +308,41 @@ select jsonb_build_object(
                      from conditions as c where c.job_id like %(family)s),
     'jobs', (select jsonb_agg(to_jsonb(j) order by j.id) from its as j),
     'tasks', (select jsonb_agg(to_jsonb(t) order by t.job_id, t.task) from tasks_left as t),
-    'journal', (select jsonb_agg(f.fact order by f.job_id, f.task, f.seq) from told as f),
-    'inbox', (select jsonb_agg(to_jsonb(m) - 'id' order by m.id) from mail as m))
+    'journal', (select jsonb_agg(f.fact order by f.job_id, f.task, f.seq) from facts as f),
+    'inbox', (select jsonb_agg(to_jsonb(m) - 'id' order by m.id) from messages as m))
 """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What both were told, and what is left."""
+    """The answers to both calls, and the rows that are left."""
 
     first: Any
     second: Any
     left: str
 
 
-def left(session: Session, it: Cast) -> str:
-    """Read what is left of a job and its child, without times and names that differ."""
-    (row,) = session.connection.execute(LEFT, {"family": f"{it.job}%"}).fetchone() or (None,)
-    return json.dumps(row, indent=1).replace(it.job, "JOB")
+def rows_left(session: Session, actors: Cast) -> str:
+    """Read the rows of a job and its child, without times and names that differ."""
+    (row,) = session.connection.execute(LEFT, {"family": f"{actors.job}%"}).fetchone() or (None,)
+    return json.dumps(row, indent=1).replace(actors.job, "JOB")
 
 
-_alone: dict[tuple[str, str | None], Outcome] = {}
+_sequences: dict[tuple[str, str | None], Outcome] = {}
 
 
 def one_after_the_other(session: Session, first: str, second: str | None) -> Outcome:
-    """Find what comes out of two calls in order, once for each pair; `second` may be missing."""
-    if (first, second) not in _alone:
-        it = cast(session)
-        one = told(MUTATORS[first], session, it)
-        two = told(MUTATORS[second], session, it) if second else None
-        _alone[first, second] = Outcome(one, two, left(session, it))
-    return _alone[first, second]
+    """Run one or two calls in sequence on a job of their own; each pair runs only once."""
+    if (first, second) not in _sequences:
+        actors = cast(session)
+        one = result_of(MUTATORS[first], session, actors)
+        two = result_of(MUTATORS[second], session, actors) if second else None
+        _sequences[first, second] = Outcome(one, two, rows_left(session, actors))
+    return _sequences[first, second]
 
 
 def swapped(outcome: Outcome) -> Outcome:
-    """Tell an outcome from the other side."""
+    """Swap the two answers of an outcome."""
     return Outcome(outcome.second, outcome.first, outcome.left)
 
 
@@ -360,10 +362,10 @@ def pairs(everything: bool) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("first", "second", "end"), list(pairs(EVERYTHING)))
-def test_two_at_once_come_out_as_one_after_the_other(
+def test_two_concurrent_calls_have_the_outcome_of_one_of_their_orders(
     a: Session, b: Session, first: str, second: str, end: str
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20) (C42)"""
+    """[P3] [P5] [P6] [P8] (C20) (C42) The second call waits if both need the lock of the job."""
     expected = {
         "commit": lambda: [
             one_after_the_other(a, first, second),
@@ -371,19 +373,19 @@ def test_two_at_once_come_out_as_one_after_the_other(
         ],
         "rollback": lambda: [swapped(one_after_the_other(a, second, None))],
     }[end]()
-    it = cast(a)
+    actors = cast(a)
 
     a.begin()
-    one = told(MUTATORS[first], a, it)
-    coming = b.later(told, MUTATORS[second], b, it)
+    one = result_of(MUTATORS[first], a, actors)
+    coming = b.later(result_of, MUTATORS[second], b, actors)
     waited = coming.waits()
     a.end(end)
     two = coming.get()
-    if passed_by(two):
-        two = told(MUTATORS[second], b, it)
+    if has_skipped(two):
+        two = result_of(MUTATORS[second], b, actors)
 
-    found = Outcome(one if end == "commit" else None, two, left(a, it))
+    found = Outcome(one if end == "commit" else None, two, rows_left(a, actors))
     assert found in expected
     assert waited or not (MUTATORS[first].locks and MUTATORS[second].locks)
     assert not (waited and second in NEVER_WAITS)
-    assert not passed_by(found.second) or found.second == expected[0].second
+    assert not has_skipped(found.second) or found.second == expected[0].second

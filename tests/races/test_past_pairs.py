@@ -1,8 +1,9 @@
-"""Restoring, applying, logging and forgetting, against whatever else may happen to the same memory.
+"""Restoring, applying, logging and forgetting run beside every other call on the same memory.
 
-A runs in an open transaction; B comes meanwhile and waits; then A commits or rolls back. What both
-were told and what is left must equal `A, then B` or `B, then A`, as they come out one after the
-other; after a rollback, B alone. The histories must be the sums of their commands. [P2] [P3] [P8]
+A runs in an open transaction; B comes meanwhile and may wait; then A commits or rolls back. The
+answers to both and the rows that are left must equal those of `A, then B` or `B, then A`, each run
+in sequence; after a rollback, those of B alone. Each history must be the sum of its commands. [P2]
+[P3] [P8]
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Cast:
-    """A memory of some versions: of a finished job, of one that runs, or of a plain entity."""
+    """A memory with some versions: of a finished job, or of one that runs."""
 
     job: str
     main: Task | None
 
 
 def finished(session: Session) -> Cast:
-    """Give the memory of a job that has ended."""
-    it = running(session)
-    assert it.main is not None
-    assert session.advance(it.main.done("end")).state == "done"
-    return Cast(it.job, None)
+    """Give the memory of a finished job."""
+    actors = running(session)
+    assert actors.main is not None
+    assert session.advance(actors.main.done("end")).state == "done"
+    return Cast(actors.job, None)
 
 
 def running(session: Session) -> Cast:
@@ -47,11 +48,11 @@ def running(session: Session) -> Cast:
 
 
 def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
-    """Call a verb with the id of the job."""
-    return lambda session, it: session.call(function, id=it.job, **arguments)
+    """Make a function that calls a verb with the id of the job."""
+    return lambda session, actors: session.call(function, id=actors.job, **arguments)
 
 
-def apply(session: Session, it: Cast) -> Any:
+def apply(session: Session, actors: Cast) -> Any:
     """Apply three commands."""
     commands = [
         {"op": "append", "path": "l", "value": "applied"},
@@ -59,18 +60,18 @@ def apply(session: Session, it: Cast) -> Any:
         {"op": "increment", "path": "n", "value": 10},
     ]
     query = "select entity_apply(%s, %s, key => 'apply')"
-    return session.one(query, it.job, json.dumps(commands))
+    return session.one(query, actors.job, json.dumps(commands))
 
 
-def plain_update(session: Session, it: Cast) -> None:
-    """Write the memory with ordinary SQL, so that the order of the writers can be seen."""
+def plain_update(session: Session, actors: Cast) -> None:
+    """Write the memory with plain SQL; the result shows the order of the writers."""
     query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
-    session.run(query, it.job)
+    session.run(query, actors.job)
 
 
-def turn(session: Session, it: Cast) -> Any:
+def turn(session: Session, actors: Cast) -> Any:
     """Send a turn with commands and a read."""
-    if it.main is None:
+    if actors.main is None:
         return None
     facts = [
         command("append", "l", ["turn"]),
@@ -78,21 +79,21 @@ def turn(session: Session, it: Cast) -> Any:
         command("get"),
         command("get", "log"),
     ]
-    return session.advance(it.main.keep(*facts), waiting=True)
+    return session.advance(actors.main.keep(*facts), waiting=True)
 
 
-def start(session: Session, it: Cast) -> Any:
+def start(session: Session, actors: Cast) -> Any:
     """Start a job of the same id."""
-    return session.start(it.job, context={"new": True}, if_exists="existing")
+    return session.start(actors.job, context={"new": True}, if_exists="existing")
 
 
-def create(session: Session, it: Cast) -> Any:
-    """Make an entity of the same id."""
-    return session.call("entity_create", id=it.job, entity="note", context={"new": True})
+def create(session: Session, actors: Cast) -> Any:
+    """Create an entity of the same id."""
+    return session.call("entity_create", id=actors.job, entity="note", context={"new": True})
 
 
-def forget_finished(session: Session, it: Cast) -> Any:
-    """Forget what is old, of this family."""
+def forget_finished(session: Session, actors: Cast) -> Any:
+    """Forget all finished jobs."""
     return session.one("select forget_finished('infinity')")
 
 
@@ -116,14 +117,14 @@ OTHERS: dict[str, Callable[[Session, Cast], Any]] = {
 MUTATORS = PAST | OTHERS
 CASTS = {"finished": finished, "running": running}
 
-# Does not wait, but passes round what is locked: whoever calls it comes again.
-PASSES_ROUND = {"forget finished"}
+# It does not wait, but skips locked jobs; its caller repeats it.
+SKIPS_LOCKED = {"forget finished"}
 
 
-def told(name: str, session: Session, it: Cast) -> Any:
-    """Do it; say the answer, without what differs from run to run."""
+def result_of(name: str, session: Session, actors: Cast) -> Any:
+    """Make the call; return its answer without what differs from run to run."""
     try:
-        answer = MUTATORS[name](session, it)
+        answer = MUTATORS[name](session, actors)
     except psycopg.Error as error:
         return f"error {error.sqlstate}"
     return (answer.state, answer.answers) if isinstance(answer, Answer) else answer
@@ -143,42 +144,43 @@ select jsonb_build_object(
 """
 
 
-def left(session: Session, it: Cast) -> str:
-    """Read what is left of a job, and look that nothing is left of what is not there."""
-    ((row,),) = session.connection.execute(LEFT, {"job": it.job}).fetchall()
+def rows_left(session: Session, actors: Cast) -> str:
+    """Read the rows of a job; of a job that is gone, no row may be left."""
+    ((row,),) = session.connection.execute(LEFT, {"job": actors.job}).fetchall()
     if row["job"] is None:
         assert [name for name, rows in row.items() if rows is not None] == []
-    return json.dumps(row, indent=1).replace(it.job, "JOB")
+    return json.dumps(row, indent=1).replace(actors.job, "JOB")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What both were told, and what is left."""
+    """The answers to both calls, and the rows that are left."""
 
     first: Any
     second: Any
     left: str
 
 
-_alone: dict[tuple[str, ...], Outcome] = {}
+_sequences: dict[tuple[str, ...], Outcome] = {}
 
 
 def one_after_the_other(session: Session, cast: str, *names: str) -> Outcome:
-    """Find what comes out of one or two calls in order, once for each pair."""
-    if (cast, *names) not in _alone:
-        it = CASTS[cast](session)
-        answers = [told(name, session, it) for name in names]
-        _alone[cast, *names] = Outcome(
-            answers[0], answers[1] if answers[1:] else None, left(session, it)
+    """Run one or two calls in sequence on a memory of their own; each sequence runs only once."""
+    if (cast, *names) not in _sequences:
+        actors = CASTS[cast](session)
+        answers = [result_of(name, session, actors) for name in names]
+        _sequences[cast, *names] = Outcome(
+            answers[0], answers[1] if answers[1:] else None, rows_left(session, actors)
         )
-        session.run("delete from tasks")  # what is forgotten by age is counted in each test alone
+        # Each test counts only the jobs that it forgets itself.
+        session.run("delete from tasks")
         for table in ("conditions", "inbox", "snapshots", "journal", "jobs"):
             session.run(f"delete from {table}")
-    return _alone[cast, *names]
+    return _sequences[cast, *names]
 
 
 def pairs() -> Iterator[tuple[str, str, str]]:
-    """Make the pairs, of which one at least has to do with the past."""
+    """Make the pairs in which at least one call is of PAST."""
     for first in MUTATORS:
         for second in MUTATORS:
             if first in PAST or second in PAST:
@@ -186,61 +188,61 @@ def pairs() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("cast", "first", "second"), list(pairs()))
-def test_two_at_once_come_out_as_one_after_the_other(
+def test_two_concurrent_calls_have_the_outcome_of_one_of_their_orders(
     a: Session, b: Session, cast: str, first: str, second: str
 ) -> None:
-    """[P2] [P3] [P8]"""
+    """[P2] [P3] [P8] Forgetting finished jobs never waits."""
     forth = one_after_the_other(a, cast, first, second)
     back = one_after_the_other(a, cast, second, first)
-    it = CASTS[cast](a)
+    actors = CASTS[cast](a)
 
     a.begin()
-    one = told(first, a, it)
-    coming = b.later(told, second, b, it)
+    one = result_of(first, a, actors)
+    coming = b.later(result_of, second, b, actors)
     waited = coming.waits()
     a.commit()
     two = coming.get()
-    if second in PASSES_ROUND and two == 0:
-        two = told(second, b, it)
+    if second in SKIPS_LOCKED and two == 0:
+        two = result_of(second, b, actors)
 
-    found = Outcome(one, two, left(a, it))
+    found = Outcome(one, two, rows_left(a, actors))
     assert found in [forth, Outcome(back.second, back.first, back.left)]
-    if second in PASSES_ROUND:
+    if second in SKIPS_LOCKED:
         assert not waited
 
 
 @pytest.mark.parametrize("second", [*PAST, "command", "start", "create"])
 @pytest.mark.parametrize("first", PAST)
-def test_what_is_rolled_back_leaves_nothing(
+def test_a_call_that_is_rolled_back_leaves_no_trace(
     a: Session, b: Session, first: str, second: str
 ) -> None:
-    """[P2] [P3] [P8]"""
+    """[P2] [P3] [P8] A call that waited for it has the same outcome as alone."""
     alone = one_after_the_other(a, "finished", second)
-    it = finished(a)
+    actors = finished(a)
 
     a.begin()
-    told(first, a, it)
-    coming = b.later(told, second, b, it)
+    result_of(first, a, actors)
+    coming = b.later(result_of, second, b, actors)
     coming.waits()
     a.rollback()
     two = coming.get()
-    if second in PASSES_ROUND and two == 0:
-        two = told(second, b, it)
+    if second in SKIPS_LOCKED and two == 0:
+        two = result_of(second, b, actors)
 
-    assert Outcome(two, None, left(a, it)) == alone
+    assert Outcome(two, None, rows_left(a, actors)) == alone
 
 
-def test_a_command_that_waited_for_a_job_to_be_forgotten_finds_nobody(
+def test_a_call_that_waited_while_its_job_was_forgotten_is_refused(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P8]"""
-    it = finished(a)
+    """[P8] A command and a restore both get PD401, and leave no row."""
+    actors = finished(a)
 
     with a.open():
-        assert a.call("forget", id=it.job) is True
-        writes = b.later(b.call, "entity_set", id=it.job, value=1, path="n")
+        assert a.call("forget", id=actors.job) is True
+        writes = b.later(b.call, "entity_set", id=actors.job, value=1, path="n")
         assert writes.waits()
-        restores = c.later(c.call, "entity_restore", id=it.job, version=1)
+        restores = c.later(c.call, "entity_restore", id=actors.job, version=1)
         assert restores.waits()
 
     for call in (writes, restores):
@@ -250,38 +252,38 @@ def test_a_command_that_waited_for_a_job_to_be_forgotten_finds_nobody(
     assert not any(a.everything().values())
 
 
-def test_an_id_that_is_forgotten_and_taken_again_has_no_other_past(
+def test_a_restore_never_uses_versions_of_a_forgotten_job_of_the_same_id(
     a: Session, b: Session, c: Session
 ) -> None:
-    """A restore that waited does not bring back the memory of the job before. [P3]"""
-    it = finished(a)
+    """[P3] A restore waits while its job is forgotten and another one takes the id."""
+    actors = finished(a)
 
     with a.open():
-        a.call("forget", id=it.job)
-        a.call("entity_create", id=it.job, entity="note", context={"new": True})
-        restores = b.later(b.call, "entity_restore", id=it.job, version=2)
+        a.call("forget", id=actors.job)
+        a.call("entity_create", id=actors.job, entity="note", context={"new": True})
+        restores = b.later(b.call, "entity_restore", id=actors.job, version=2)
         assert restores.waits()
 
     error = restores.error()
     assert error is None or getattr(error, "sqlstate", None) in ("PD401", "PD404")
-    assert c.memory(it.job) == ({"new": True}, 1)
+    assert c.memory(actors.job) == ({"new": True}, 1)
 
 
 def test_a_hook_that_begins_while_jobs_are_forgotten_keeps_its_job(a: Session, b: Session) -> None:
-    """[P8]"""
-    it, other = finished(a), finished(a)
+    """[P8] Forgetting skips a job that is locked, and a job that has a task."""
+    actors, other = finished(a), finished(a)
 
     with a.open():
-        a.call("hook", id=it.job, name="h", key="new")
+        a.call("hook", id=actors.job, name="h", key="new")
         assert b.one("select forget_finished('infinity')") == 1
     assert b.one("select forget_finished('infinity')") == 0
-    assert a.run("select id from jobs") == [(it.job,)]
-    assert a.tasks(it.job) == {"$hook/new": "ready"}
-    assert other.job != it.job
+    assert a.run("select id from jobs") == [(actors.job,)]
+    assert a.tasks(actors.job) == {"$hook/new": "ready"}
+    assert other.job != actors.job
 
 
-def test_who_forgets_waits_for_nobody_and_needs_no_order(a: Session, b: Session) -> None:
-    """[P8]: jobs are locked by age, others lock them by id; who never waits closes no circle."""
+def test_forget_finished_waits_for_no_lock_and_closes_no_cycle(a: Session, b: Session) -> None:
+    """[P8] It locks jobs by age while others lock them by id, so it must never wait."""
     finished(a)
     new = finished(a).job
 
@@ -296,8 +298,8 @@ def test_who_forgets_waits_for_nobody_and_needs_no_order(a: Session, b: Session)
     assert b.run("select id from jobs") == [(new,)]
 
 
-def test_two_who_forget_share_the_work(a: Session, b: Session) -> None:
-    """[P8]"""
+def test_two_concurrent_forget_finished_take_different_jobs(a: Session, b: Session) -> None:
+    """[P8] The second skips the jobs that the first has locked."""
     jobs = [finished(a).job for _ in range(6)]
 
     with a.open():
@@ -308,13 +310,13 @@ def test_two_who_forget_share_the_work(a: Session, b: Session) -> None:
 
 
 def test_a_repeated_apply_waits_and_gets_the_first_answers(a: Session, b: Session) -> None:
-    """[P2] [P12]"""
-    it = finished(a)
+    """[P2] [P12] The commands are applied only once."""
+    actors = finished(a)
 
     with a.open():
-        first = apply(a, it)
-        again = b.later(apply, b, it)
+        first = apply(a, actors)
+        again = b.later(apply, b, actors)
         assert again.waits()
 
     assert again.get() == first
-    assert a.memory(it.job)[1] == 6
+    assert a.memory(actors.job)[1] == 6

@@ -1,8 +1,8 @@
-"""Every verb is stopped at each of its lock points, while every other comes: all orders of those.
+"""One call is stopped at each of its lock points while every other call runs: all their orders.
 
-`points.py` puts the points into an engine, and `meetings.py` lets two calls meet there. Verbs,
-stages and outcomes are those of the other tables of pairs. By default a few pairs meet, which are
-others in each run; PERDURE_RACE_PAIRS=all takes all (`make pairs`). [P3] [P5] [P6] [P8] (T3)
+`points.py` puts the points into an engine, and `meetings.py` lets two calls meet there. The calls,
+stages and outcomes are those of the other tables of pairs. By default a few pairs meet, others in
+each run; PERDURE_RACE_PAIRS=all takes all of them (`make pairs`). [P3] [P5] [P6] [P8] (T3)
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from tests.races.test_pairs import EVERYTHING
 from tests.races.theatre import Theatre
 from tests.source import sql_functions
 
-all_seen = Counter[str]()
+total_seen = Counter[str]()
 
 
-pytestmark = pytest.mark.direct("its sessions are named by where they stand")
+pytestmark = pytest.mark.direct("its sessions report their place in their name")
 
 
 def groups(everything: bool) -> Iterator[tuple[str, str | None]]:
-    """Yield the groups of pairs: all of a verb that is stopped, or some of a play."""
+    """Yield the groups of pairs: all pairs of a call that is stopped, or some pairs of a play."""
     for name, play in PLAYS.items():
-        yield from product([name], play.deeds if everything else [None])
+        yield from product([name], play.actions if everything else [None])
 
 
 @pytest.mark.parametrize(("play", "first"), [*groups(EVERYTHING)])
-def test_two_that_meet_half_way_come_out_as_one_after_the_other(
+def test_two_calls_stopped_half_way_have_the_outcome_of_one_order(
     stepped: tuple[Theatre, list[str]], play: str, first: str | None
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20) (C42) (T3): and no circle of waiting."""
+    """[P3] [P5] [P6] [P8] (C20) (C42) (T3) And they do not deadlock."""
     theatre, places = stepped
-    deeds = PLAYS[play].deeds
+    actions = PLAYS[play].actions
     (chance,) = chances(1)
-    pairs = [*product([first] if first else deeds, deeds)]
+    pairs = [*product([first] if first else actions, actions)]
     if not EVERYTHING:
         pairs = chance.sample(pairs, min(len(pairs), amount(4)))
-    with theatre.players() as it:
-        director = Director(it, PLAYS[play], places)
+    with theatre.players() as players:
+        director = Director(players, PLAYS[play], places)
         for one, other in pairs:
             director.pair(one, other, chance)
-    all_seen.update(director.seen)
+    total_seen.update(director.seen)
     print(len(places), "places in the engine at which a call can be stopped")
-    print(f"{play}: {told(director.seen)}\nall so far: {told(all_seen)}")
+    print(f"{play}: {summary(director.seen)}\nall so far: {summary(total_seen)}")
     assert not director.wrong, "\n\n".join(director.wrong[:10])
 
 
 def test_every_function_that_locks_or_writes_has_points(
     stepped: tuple[Theatre, list[str]],
 ) -> None:
-    """Nothing is passed over where a function is taken apart."""
+    """The parser that puts in the points misses no function."""
     _, places = stepped
     touching = {
         function.name
@@ -69,14 +69,14 @@ def test_every_function_that_locks_or_writes_has_points(
     assert touching - {place.split(":")[0] for place in places} == set()
 
 
-def told(seen: Counter[str]) -> str:
-    """Tell what was counted."""
+def summary(seen: Counter[str]) -> str:
+    """Give the counts as text."""
     return ", ".join(f"{count} {what}" for what, count in seen.items())
 
 
 @dataclass(frozen=True)
 class Race:
-    """A change to a function of the engine, and two who meet there."""
+    """A change to a function of the engine, and two calls that race there."""
 
     function: str
     place: str  # a regular expression; a space stands for any white space
@@ -85,7 +85,7 @@ class Race:
     first: str
     second: str
     is_narrow: bool = True
-    """Whether they do not meet there where one of them is whole before the other comes."""
+    """Whether the race is missed where one call has ended before the other begins."""
 
 
 RACES = {
@@ -106,7 +106,7 @@ RACES = {
         "fork",
         "turn with a command",
     ),
-    "what is forgotten is not looked at again under its lock": Race(
+    "a job to forget is not checked again under its lock": Race(
         "forget_finished",
         r"array\(select id from unnest\(found_now\) as id where not is_at_work\(id\)\)",
         "found_now",
@@ -136,16 +136,16 @@ RACES = {
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("name", RACES)
-def test_a_race_that_is_put_into_the_engine_is_found(
+def test_a_race_put_into_the_engine_is_found(
     theatre: Theatre, record_property: Callable[[str, object], None], name: str
 ) -> None:
-    """(T3) (T32): most of them between two steps only, where no whole call goes."""
+    """(T3) (T32) Most are found only if a call is stopped between two of its steps."""
     record_property("mutant", name)
     race = RACES[name]
     theatre.change(race.function, race.place, race.change)
     places = put_points(theatre)
-    with theatre.players() as it:
-        director = Director(it, PLAYS[race.play], places)
+    with theatre.players() as players:
+        director = Director(players, PLAYS[race.play], places)
         director.judge(Meeting(race.first, race.second))
         director.judge(Meeting(race.second, race.first))
         assert (director.wrong == []) == race.is_narrow, director.wrong

@@ -8,14 +8,14 @@ from tests.races.sessions import Json, Session, Task, activity, hook, take
 
 
 def two_hooks(a: Session) -> list[Task]:
-    """Give two hooks of one job, both in the hands of one worker."""
+    """Give two hooks of one job, both held by one worker."""
     coordinator = a.held("j")
     a.advance(coordinator.park(requests=[hook("h#1"), hook("h#2")]))
     return sorted(a.claim("hooks"), key=lambda task: task.task)
 
 
-def told_both(a: Session, hooks: list[Task]) -> Json:
-    """Let both hooks see one and the same signal."""
+def shown_to_both(a: Session, hooks: list[Task]) -> Json:
+    """Let both hooks see the same signal."""
     first, second = (a.advance(task.park("go")) for task in hooks)
     assert first.state == second.state == "keep"
     assert first.messages == second.messages
@@ -24,13 +24,13 @@ def told_both(a: Session, hooks: list[Task]) -> Json:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first wins", "second wins"])
-def test_whoever_takes_a_signal_first_has_it_and_the_other_is_stale(
+def test_the_first_task_that_takes_a_signal_gets_it_the_other_is_stale(
     a: Session, b: Session, order: tuple[int, int]
 ) -> None:
-    """[P5] (C43): also when the second comes from another connection."""
+    """[P5] (C43) Also if the second turn comes from another connection."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
-    message = told_both(a, hooks)
+    message = shown_to_both(a, hooks)
     winner, loser = (hooks[place] for place in order)
 
     assert a.advance(winner.keep(take(message))).state == "keep"
@@ -42,11 +42,13 @@ def test_whoever_takes_a_signal_first_has_it_and_the_other_is_stale(
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "reversed"])
-def test_one_batch_tells_a_signal_to_one_task_only(a: Session, order: tuple[int, int]) -> None:
-    """[P5]: the turn that stands first in the batch has it."""
+def test_a_batch_gives_a_signal_to_the_first_turn_that_takes_it(
+    a: Session, order: tuple[int, int]
+) -> None:
+    """[P5] The second turn in the batch is stale."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
-    message = told_both(a, hooks)
+    message = shown_to_both(a, hooks)
 
     reply = a.advance_all([hooks[place].keep(take(message)) for place in order])
 
@@ -55,13 +57,13 @@ def test_one_batch_tells_a_signal_to_one_task_only(a: Session, order: tuple[int,
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_taker_waits_for_the_other_and_has_the_signal_if_that_one_rolls_back(
+def test_the_second_task_gets_the_signal_only_if_the_first_rolls_back(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5]: that the message is still open is read after the lock."""
+    """[P5] Whether the message is still open is read under the lock."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
-    message = told_both(a, hooks)
+    message = shown_to_both(a, hooks)
     a.begin()
     assert a.advance(hooks[0].keep(take(message))).state == "keep"
     assert b.advance(hooks[1].keep(take(message))).state == "busy"
@@ -73,11 +75,11 @@ def test_a_taker_waits_for_the_other_and_has_the_signal_if_that_one_rolls_back(
     assert a.one("select count(*) from journal where kind = 'signal'") == 1
 
 
-def test_a_stale_turn_leaves_nothing_behind(a: Session) -> None:
-    """[P5] [P12]: none of its facts, requests and commands; the lease stays good."""
+def test_a_stale_turn_has_no_effect(a: Session) -> None:
+    """[P5] [P12] None of its facts, requests and commands is recorded, and the lease is kept."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
-    message = told_both(a, hooks)
+    message = shown_to_both(a, hooks)
     a.advance(hooks[0].keep(take(message)))
     before = a.everything()
 
@@ -88,8 +90,8 @@ def test_a_stale_turn_leaves_nothing_behind(a: Session) -> None:
     assert a.advance(hooks[1].done("x")).state == "done"
 
 
-def test_two_parked_tasks_share_two_signals_one_each(a: Session, b: Session) -> None:
-    """[P5] (C43) (C51): both are woken by the first; the one that finds nothing parks again."""
+def test_two_parked_tasks_take_one_of_two_signals_each(a: Session, b: Session) -> None:
+    """[P5] (C43) (C51) The first signal wakes both; the task that does not get it parks again."""
     hooks = two_hooks(a)
     assert a.advance_all([task.park("go") for task in hooks]).states == ["parked", "parked"]
 
@@ -107,7 +109,7 @@ def test_two_parked_tasks_share_two_signals_one_each(a: Session, b: Session) -> 
 def test_signals_of_one_name_are_told_in_the_order_of_acceptance(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P5]: the later of two senders waits for the earlier, whoever commits."""
+    """[P5] The second sender waits for the first, which sends another signal before it commits."""
     task = a.parked("j", "go")
     b.begin()
     b.signal("j", "go", 1)

@@ -1,4 +1,4 @@
-"""A holder that lost its lease speaks late: not a row of any table changes. [P6]"""
+"""A holder that has lost its lease calls too late: no row of any table changes. [P6]"""
 
 from __future__ import annotations
 
@@ -42,47 +42,47 @@ LATE_TURNS: dict[str, Callable[[Task], Json]] = {
 
 
 def stolen(a: Session, b: Session, task: Task) -> None:
-    """Another worker has claimed the task after its lease had ended."""
+    """Another worker has claimed the task after its lease ended."""
     b.stolen(task)
 
 
 def parked_and_claimed(a: Session, b: Session, task: Task) -> None:
-    """The task was parked, woken and claimed by another worker: the attempt is the same."""
+    """The task was parked, woken and claimed by another worker; the attempt is the same."""
     a.advance(task.park("wake", facts=[activity("x#1")]))
     b.signal("j", "wake")
     b.claim_one("j")
 
 
 def parked_and_claimed_by_the_same(a: Session, b: Session, task: Task) -> None:
-    """The task was parked, woken and claimed by the same worker: each claim has its own token."""
+    """The task was parked, woken and claimed by the same worker, with another token."""
     a.advance(task.park("wake"))
     b.signal("j", "wake")
     a.claim_one("j")
 
 
 def parked(a: Session, b: Session, task: Task) -> None:
-    """The task was parked and sleeps."""
+    """The task is parked."""
     a.advance(task.park("nothing yet"))
 
 
 def released_and_claimed(a: Session, b: Session, task: Task) -> None:
-    """The lease was given back, and another worker has it."""
+    """The task was given back, and claimed by another worker."""
     a.release(task)
     b.claim_one("j")
 
 
 def terminated(a: Session, b: Session, task: Task) -> None:
-    """Somebody has ended the job."""
+    """A client has terminated the job."""
     b.call("terminate", id="j")
 
 
 def finished(a: Session, b: Session, task: Task) -> None:
-    """Another worker has stolen the task and finished it."""
+    """Another worker has claimed the task and ended it."""
     b.advance(b.stolen(task).done("b", command("set", "by", "b")))
 
 
 def resumed(a: Session, b: Session, task: Task) -> None:
-    """The task was stuck, and an operator has let it go on."""
+    """The task was stuck, and an operator has resumed it."""
     a.advance(task.turn("stuck", value={"message": "?"}))
     b.call("resume", id="j")
 
@@ -93,7 +93,7 @@ def resumed_and_claimed(a: Session, b: Session, task: Task) -> None:
     b.claim_one("j")
 
 
-STORIES = (
+LOSSES = (
     stolen,
     parked_and_claimed,
     parked_and_claimed_by_the_same,
@@ -106,24 +106,24 @@ STORIES = (
 )
 
 
-def dead(a: Session, b: Session, story: Callable[[Session, Session, Task], None]) -> Task:
-    """Give a lease that has ended in this way."""
+def lost_lease(a: Session, b: Session, loss: Callable[[Session, Session, Task], None]) -> Task:
+    """Give a lease that was lost in this way."""
     a.held("other")
     task = a.held("j")
     b.signal("j", "go", 1)  # message 1
-    story(a, b, task)
+    loss(a, b, task)
     return task
 
 
-@pytest.fixture(params=STORIES, ids=lambda story: story.__name__)
+@pytest.fixture(params=LOSSES, ids=lambda loss: loss.__name__)
 def zombie(request: pytest.FixtureRequest, a: Session, b: Session) -> Task:
-    """Give a lease that has ended in each of the ways in which one can end."""
-    return dead(a, b, request.param)
+    """Give a lease that was lost, in each way in which that can happen."""
+    return lost_lease(a, b, request.param)
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["at once", "waiting"])
-def test_nothing_of_a_late_turn_has_any_effect(a: Session, zombie: Task, waiting: bool) -> None:
-    """[P6] (C4): whatever it says, however it asks."""
+def test_a_late_turn_has_no_effect(a: Session, zombie: Task, waiting: bool) -> None:
+    """[P6] (C4) Whatever the turn contains, and whether or not it waits for locks."""
     before = a.everything()
 
     for name, turn in LATE_TURNS.items():
@@ -134,8 +134,8 @@ def test_nothing_of_a_late_turn_has_any_effect(a: Session, zombie: Task, waiting
     assert a.everything() == before
 
 
-def test_a_batch_of_late_turns_leaves_its_neighbours_alone(a: Session, zombie: Task) -> None:
-    """[P6]: a good turn in the same batch is applied, the others are not."""
+def test_late_turns_do_not_harm_a_good_turn_in_their_batch(a: Session, zombie: Task) -> None:
+    """[P6] The good turn is applied, the others are not."""
     good = a.held("good")
     turns = [turn(zombie) for turn in LATE_TURNS.values()]
 
@@ -147,8 +147,8 @@ def test_a_batch_of_late_turns_leaves_its_neighbours_alone(a: Session, zombie: T
     assert a.one("select count(*) from journal where value @> '\"zombie\"'") == 0
 
 
-def test_a_late_heartbeat_renews_nothing(a: Session, zombie: Task) -> None:
-    """[P6]: and says that the lease is lost."""
+def test_a_late_heartbeat_is_answered_lost_and_renews_nothing(a: Session, zombie: Task) -> None:
+    """[P6] A worker learns in this way that it has lost the task."""
     before = a.everything()
 
     assert a.extend(zombie) == ["lost"]
@@ -156,8 +156,8 @@ def test_a_late_heartbeat_renews_nothing(a: Session, zombie: Task) -> None:
     assert a.everything() == before
 
 
-def test_a_late_release_gives_back_nothing(a: Session, zombie: Task) -> None:
-    """[P6]: what another worker holds stays held."""
+def test_a_late_release_releases_nothing(a: Session, zombie: Task) -> None:
+    """[P6] A task that another worker holds stays held."""
     before = a.everything()
 
     a.release(zombie)
@@ -165,14 +165,12 @@ def test_a_late_release_gives_back_nothing(a: Session, zombie: Task) -> None:
     assert a.everything() == before
 
 
-# While the new holder's transaction is still open
+# Calls beside an open transaction of the new holder
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_late_turn_waits_for_the_claim_that_steals_its_task(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P6]: it is judged by what the lock shows; if the thief fails, the lease is good again."""
+def test_a_late_turn_waits_for_an_open_claim_of_its_task(a: Session, b: Session, end: str) -> None:
+    """[P6] It is judged under the lock; if the claim is rolled back, the lease is good again."""
     task = a.held("j")
     a.expire(task)
     b.begin()
@@ -186,10 +184,10 @@ def test_a_late_turn_waits_for_the_claim_that_steals_its_task(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_does_not_wait_for_a_turn_that_comes_at_the_last_moment(
+def test_a_claim_skips_a_task_whose_holder_was_just_in_time(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P6]: the lease has ended, but its holder was first: the claim passes it by."""
+    """[P6] The lease had ended, but the holder's turn came first; the next claim takes the task."""
     task = a.held("j")
     a.expire(task)
     a.begin()
@@ -198,14 +196,16 @@ def test_a_claim_does_not_wait_for_a_turn_that_comes_at_the_last_moment(
     assert b.claim("j") == []
 
     a.end(end)
-    (mine,) = b.claim("j")
-    assert mine.position == (1 if end == "commit" else 0)
-    assert a.advance(task.told(mine.position).done()).state == "fenced"
+    (claimed,) = b.claim("j")
+    assert claimed.position == (1 if end == "commit" else 0)
+    assert a.advance(task.told(claimed.position).done()).state == "fenced"
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_heartbeat_does_not_wait_and_does_not_lie(a: Session, b: Session, end: str) -> None:
-    """[P6]: a locked row is busy, not lost; afterwards the answer is definite."""
+def test_a_heartbeat_beside_an_open_claim_is_busy_not_lost(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P6] It does not wait; after the transaction its answer is `lost` or `held`."""
     task = a.held("j")
     a.expire(task)
     b.begin()
@@ -219,21 +219,21 @@ def test_a_heartbeat_does_not_wait_and_does_not_lie(a: Session, b: Session, end:
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_late_turn_waits_for_a_terminate_and_is_gone(a: Session, b: Session, end: str) -> None:
-    """[P6]: no fact is told after the end."""
+    """[P6] No fact is recorded after the end of a job."""
     task = a.held("j")
     b.begin()
     b.call("terminate", id="j")
-    telling = a.later(a.advance, task.keep(command("set", "n", 1)), waiting=True)
-    assert telling.waits()
+    advancing = a.later(a.advance, task.keep(command("set", "n", 1)), waiting=True)
+    assert advancing.waits()
     b.end(end)
 
-    assert telling.get().state == ("gone" if end == "commit" else "keep")
+    assert advancing.get().state == ("gone" if end == "commit" else "keep")
     assert a.memory("j")[1] == (0 if end == "commit" else 1)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_lease_that_is_renewed_in_time_is_not_claimed(a: Session, b: Session, end: str) -> None:
-    """[P6]: the heartbeat moves the end of the lease, if it commits."""
+def test_a_lease_that_is_being_renewed_is_not_claimed(a: Session, b: Session, end: str) -> None:
+    """[P6] After a rollback of the heartbeat, the expired lease is claimed."""
     task = a.held("j")
     a.expire(task)
     a.begin()

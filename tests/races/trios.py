@@ -1,7 +1,7 @@
-"""Trios: A is stopped at one of its points, B at one of its own, and C comes as far as it gets.
+"""Trios: A is stopped at one of its points, B at one of its own, and C goes as far as it can.
 
-Then A and B are let go, in either order. What the three were told and what is left must be what
-comes out of them one after another, in one of the six orders. `meetings.py` says how two meet.
+Then A and B go on, in either order. The three answers and the rows that are left must be those of
+the three calls in sequence, in one of the six orders. `meetings.py` describes how two calls meet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Names = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Encounter:
-    """Who meets, where A and B are stopped, and whether A is let go before B."""
+    """Which calls meet, where A and B are stopped, and whether A goes on before B."""
 
     names: Names
     at: int
@@ -30,8 +30,8 @@ class Encounter:
 
 
 @dataclass(frozen=True)
-class Came:
-    """What came of it, and whether A and B were stopped where they should be."""
+class EncounterResult:
+    """The outcome, and whether A and B were stopped where they should be."""
 
     found: Outcome
     a_is_stopped: bool
@@ -39,44 +39,44 @@ class Came:
 
 
 class TrioDirector(Director):
-    """Lets three calls of a play meet, and notes what comes out as in no order of the three."""
+    """Lets three calls of a play meet, and collects outcomes of none of their orders."""
 
     def __init__(self, players: Players, play: Play, places: list[str]) -> None:
         super().__init__(players, play, places)
         self._third = players.stage.session("third")
 
     def meet_everywhere(self, names: Names) -> None:
-        """Let A stop at each of its points, and B at each that it comes to meanwhile."""
+        """Stop A at each of its points, and B at each that it reaches meanwhile."""
         self.seen["trios"] += 1
         for at in count(1):
             for then in count(1):
-                came = self.judge_trio(Encounter(names, at, then, (at + then) % 2 == 0))
-                if not came.a_is_stopped:
+                result = self.judge_trio(Encounter(names, at, then, (at + then) % 2 == 0))
+                if not result.a_is_stopped:
                     return
-                if not came.b_is_stopped:
+                if not result.b_is_stopped:
                     break
 
-    def judge_trio(self, encounter: Encounter) -> Came:
-        """Let three meet, and note what comes out as in no order."""
-        came = self._let_three_meet(encounter)
+    def judge_trio(self, encounter: Encounter) -> EncounterResult:
+        """Let three calls meet, and note an outcome of none of their orders."""
+        result = self._let_three_meet(encounter)
         self.seen["meetings of three"] += 1
-        self.seen["with two stopped"] += came.a_is_stopped and came.b_is_stopped
+        self.seen["with two stopped"] += result.a_is_stopped and result.b_is_stopped
         if self.seen["meetings of three"] % 100 == 0:
             self.a.run("vacuum jobs, tasks, journal, inbox")
         orders = [*self._in_all_orders(encounter.names)]
-        if came.found not in orders:
-            self.wrong.append(self.difference(encounter, came.found, orders))
-        return came
+        if result.found not in orders:
+            self.wrong.append(self.difference(encounter, result.found, orders))
+        return result
 
     def _in_all_orders(self, names: Names) -> Iterator[Outcome]:
-        """Find what comes out of three calls in each order, told as of A, B and C."""
+        """Give the outcomes of the three calls in each order, with the answers to A, B and C."""
         for order in permutations(range(3)):
             alone = self.one_after_the_other(*(names[which] for which in order))
             answers = dict(zip(order, (alone.first, *alone.second), strict=True))
             yield Outcome(answers[0], (answers[1], answers[2]), alone.left)
 
-    def _let_three_meet(self, encounter: Encounter) -> Came:
-        it = self._scene.set()
+    def _let_three_meet(self, encounter: Encounter) -> EncounterResult:
+        actors = self._scene.set()
         calls = [partial(self.play.do, name) for name in encounter.names]
         shut_gate(self.c, 1)
         shut_gate(self._gate, 2)
@@ -84,12 +84,12 @@ class TrioDirector(Director):
         enter(self.b, encounter.then, 2)
 
         self.a.begin()
-        first = self.a.later(calls[0], self.a, it)
+        first = self.a.later(calls[0], self.a, actors)
         a_is_stopped = first.waits()
-        second = self.b.later(calls[1], self.b, it)
+        second = self.b.later(calls[1], self.b, actors)
         b_waits = second.waits()
-        _, stands = places_of(self.c, self.a, self.b)
-        third = self._third.later(calls[2], self._third, it)
+        _, place_of_b = places_of(self.c, self.a, self.b)
+        third = self._third.later(calls[2], self._third, actors)
         third.waits()
 
         gates, calls_behind = [self.c, self._gate], [first, second]
@@ -99,14 +99,14 @@ class TrioDirector(Director):
         gates[0].rollback()
         calls_behind[0].waits()
         gates[1].rollback()
-        told = [first.get()]
+        first_answers = [first.get()]
         self.a.end("commit")
-        told += [second.get(), third.get()]
+        first_answers += [second.get(), third.get()]
 
         leave(self.a)
         answers = [
-            self.play.again(name, self.a, it, answer)
-            for name, answer in zip(encounter.names, told, strict=True)
+            self.play.repeat(name, self.a, actors, answer)
+            for name, answer in zip(encounter.names, first_answers, strict=True)
         ]
-        b_is_stopped = b_waits and stands.passed == encounter.then
-        return Came(self._outcome(it, *answers), a_is_stopped, b_is_stopped)
+        b_is_stopped = b_waits and place_of_b.passed == encounter.then
+        return EncounterResult(self._outcome(actors, *answers), a_is_stopped, b_is_stopped)

@@ -1,7 +1,7 @@
-"""A task parks while mail for it is on its way: nothing is lost, in whatever order. [P5] [P8]
+"""A task parks while a message to it is on its way: none is lost, in whatever order. [P5] [P8]
 
-Many kinds of mail, each before, after and during the park, with the transaction of either side open
-until it commits or rolls back.
+Each kind of message arrives before, after and during the park; the transaction of either side stays
+open until it commits or rolls back.
 """
 
 from __future__ import annotations
@@ -9,154 +9,162 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.races.mail import MAILS, Mail
+from tests.races.messages import KINDS, Incoming
 from tests.races.sessions import Json, Session, child, hook, increment, send, take
 
 
-@pytest.fixture(params=MAILS, ids=lambda kind: kind.__name__)
-def mail(request: pytest.FixtureRequest, a: Session, b: Session) -> Mail:
-    """Give each kind of mail, sent by `b` to a task that `a` holds."""
-    made: Mail = request.param(a, b)
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def incoming(request: pytest.FixtureRequest, a: Session, b: Session) -> Incoming:
+    """Give each kind of message, which `b` sends to a task that `a` holds."""
+    made: Incoming = request.param(a, b)
     return made
 
 
-def test_mail_that_came_before_the_park_is_given_to_it(a: Session, b: Session, mail: Mail) -> None:
-    """[P5] (C36) (C47): a park that finds mail keeps the lease."""
-    mail.send()
+def test_a_park_that_finds_a_message_keeps_the_lease(
+    a: Session, b: Session, incoming: Incoming
+) -> None:
+    """[P5] (C36) (C47) The task gets the message with the reply."""
+    incoming.send()
 
-    parked = a.advance(mail.park)
+    parked = a.advance(incoming.park)
 
     assert parked.state == "keep"
-    assert mail.is_in(parked.messages)
-    assert mail.state(a) == "held"
+    assert incoming.is_all_of(parked.messages)
+    assert incoming.state(a) == "held"
 
 
-def test_mail_that_comes_after_the_park_wakes_the_task(a: Session, mail: Mail) -> None:
-    """[P5] [P8] (C36)"""
-    assert a.advance(mail.park).state == "parked"
-    assert mail.state(a) == "parked"
+def test_a_message_after_the_park_wakes_the_task(a: Session, incoming: Incoming) -> None:
+    """[P5] [P8] (C36) The claim that follows gives the message to the task."""
+    assert a.advance(incoming.park).state == "parked"
+    assert incoming.state(a) == "parked"
 
-    mail.send()
+    incoming.send()
 
-    assert mail.state(a) == "ready"
-    assert mail.is_in(mail.claim(a)[0].row["messages"])
+    assert incoming.state(a) == "ready"
+    assert incoming.is_all_of(incoming.claim(a)[0].row["messages"])
 
 
-def test_a_park_does_not_wait_for_open_mail_but_is_busy(a: Session, b: Session, mail: Mail) -> None:
-    """[P5]: the batch never waits; nothing of a busy turn is applied."""
+def test_a_park_is_busy_while_a_message_is_uncommitted(
+    a: Session, b: Session, incoming: Incoming
+) -> None:
+    """[P5] A batch never waits, and no part of a busy turn is applied."""
     b.begin()
-    mail.send()
+    incoming.send()
 
-    assert a.advance(mail.task.park(*mail.awaits, facts=[increment("n")])).state == "busy"
+    assert a.advance(incoming.task.park(*incoming.awaits, facts=[increment("n")])).state == "busy"
 
     b.commit()
-    assert a.memory(mail.task.job) == ({}, 0)
-    assert mail.is_in(a.advance(mail.park).messages)
+    assert a.memory(incoming.task.job) == ({}, 0)
+    assert incoming.is_all_of(a.advance(incoming.park).messages)
 
 
-def test_a_waiting_park_sees_mail_that_commits(a: Session, b: Session, mail: Mail) -> None:
-    """[P5]: the inbox is read after the lock."""
+def test_a_park_that_waits_sees_the_message_that_commits(
+    a: Session, b: Session, incoming: Incoming
+) -> None:
+    """[P5] The inbox is read under the lock of the job."""
     b.begin()
-    mail.send()
-    parking = a.later(a.advance, mail.park, waiting=True)
+    incoming.send()
+    parking = a.later(a.advance, incoming.park, waiting=True)
     assert parking.waits()
     b.commit()
 
     parked = parking.get()
 
     assert parked.state == "keep"
-    assert mail.is_in(parked.messages)
+    assert incoming.is_all_of(parked.messages)
 
 
-def test_a_waiting_park_parks_when_the_mail_is_rolled_back(
-    a: Session, b: Session, mail: Mail
+def test_a_park_that_waits_parks_when_the_message_is_rolled_back(
+    a: Session, b: Session, incoming: Incoming
 ) -> None:
-    """[P5] (E7)"""
+    """[P5] (E7) The message sent again wakes the task."""
     b.begin()
-    mail.send()
-    parking = a.later(a.advance, mail.park, waiting=True)
+    incoming.send()
+    parking = a.later(a.advance, incoming.park, waiting=True)
     assert parking.waits()
     b.rollback()
 
     assert parking.get().state == "parked"
-    assert mail.state(a) == "parked"
-    mail.send()
-    assert mail.state(a) == "ready"
+    assert incoming.state(a) == "parked"
+    incoming.send()
+    assert incoming.state(a) == "ready"
 
 
-def test_mail_waits_for_an_open_park_and_wakes_it(a: Session, b: Session, mail: Mail) -> None:
-    """[P5]: the writer sees the parked task, since it has waited for the job's lock."""
+def test_a_message_waits_for_an_open_park_and_wakes_the_task(
+    a: Session, b: Session, incoming: Incoming
+) -> None:
+    """[P5] The sender waits for the lock of the job, and so sees the parked task."""
     a.begin()
-    assert a.advance(mail.park).state == "parked"
-    sending = b.later(mail.send)
+    assert a.advance(incoming.park).state == "parked"
+    sending = b.later(incoming.send)
     assert sending.waits()
     a.commit()
     sending.get()
 
-    assert mail.state(a) == "ready"
-    assert mail.is_in(mail.claim(a)[0].row["messages"])
+    assert incoming.state(a) == "ready"
+    assert incoming.is_all_of(incoming.claim(a)[0].row["messages"])
 
 
-def test_mail_that_waited_for_a_park_rolled_back_is_there_for_the_next(
-    a: Session, b: Session, mail: Mail
+def test_a_message_that_waited_for_a_rolled_back_park_reaches_the_next(
+    a: Session, b: Session, incoming: Incoming
 ) -> None:
-    """[P5]: waking moves only a parked task."""
+    """[P5] A message moves only a task that is parked."""
     a.begin()
-    assert a.advance(mail.park).state == "parked"
-    sending = b.later(mail.send)
+    assert a.advance(incoming.park).state == "parked"
+    sending = b.later(incoming.send)
     assert sending.waits()
     a.rollback()
     sending.get()
 
-    assert mail.state(a) == "held"
-    parked = a.advance(mail.park)
+    assert incoming.state(a) == "held"
+    parked = a.advance(incoming.park)
     assert parked.state == "keep"
-    assert mail.is_in(parked.messages)
+    assert incoming.is_all_of(parked.messages)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_mail_that_comes_while_a_claim_is_open_is_found_by_the_holder(
-    a: Session, b: Session, mail: Mail, end: str
+def test_a_message_beside_an_open_claim_is_found_by_the_holder(
+    a: Session, b: Session, incoming: Incoming, end: str
 ) -> None:
-    """[P5] [P6]: the wake-up moves nothing of a task that is just being claimed."""
-    a.advance(mail.task.park(*mail.awaits, until="2000-01-01Z"))
+    """[P5] [P6] A message does not move a task that is just being claimed."""
+    a.advance(incoming.task.park(*incoming.awaits, until="2000-01-01Z"))
     a.begin()
-    (task,) = mail.claim(a)
-    sending = b.later(mail.send)
+    (task,) = incoming.claim(a)
+    sending = b.later(incoming.send)
     sending.waits()  # only a cancel touches the row of a task that is due
     a.end(end)
     sending.get()
 
     if end == "rollback":
-        (task,) = mail.claim(a)
-        assert mail.is_in(task.row["messages"])
-    assert mail.claim(b) == []
-    parked = a.advance(task.park(*mail.awaits))
+        (task,) = incoming.claim(a)
+        assert incoming.is_all_of(task.row["messages"])
+    assert incoming.claim(b) == []
+    parked = a.advance(task.park(*incoming.awaits))
     assert parked.state == "keep"
-    assert mail.is_in(parked.messages)
+    assert incoming.is_all_of(parked.messages)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_task_that_sleeps_until_a_deadline_is_due_when_its_mail_commits(
-    a: Session, b: Session, mail: Mail, end: str
+def test_a_task_with_a_later_deadline_is_due_when_its_message_commits(
+    a: Session, b: Session, incoming: Incoming, end: str
 ) -> None:
-    """[P5] [P7]: nobody sees the open mail; afterwards the task is due once, or sleeps on."""
-    a.advance(mail.task.park(*mail.awaits, until="2100-01-01Z"))
+    """[P5] [P7] Before the commit no claim finds it; after a rollback it stays parked."""
+    a.advance(incoming.task.park(*incoming.awaits, until="2100-01-01Z"))
     b.begin()
-    mail.send()
-    assert mail.claim(a) == []
+    incoming.send()
+    assert incoming.claim(a) == []
     b.end(end)
 
-    assert mail.state(a) == ("ready" if end == "commit" else "parked")
-    assert len(mail.claim(a)) == (1 if end == "commit" else 0)
-    assert mail.claim(a) == []
+    assert incoming.state(a) == ("ready" if end == "commit" else "parked")
+    assert len(incoming.claim(a)) == (1 if end == "commit" else 0)
+    assert incoming.claim(a) == []
 
 
-# Busy instead of waiting: what a turn leaves for another job that somebody else has locked
+# Turns that send messages to a locked job are busy instead of waiting
 
 
 def senders(a: Session, b: Session) -> dict[str, tuple[Json, Json]]:
-    """Give turns of `b` that leave something for job j, each with the turn of `a` that parks j."""
+    """Give turns of `b` that send a message to job j, each with the turn of `a` that parks j."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1"), hook("h#2", signal="ready")]))
     first, second = sorted(b.claim("hooks"), key=lambda t: t.task)
@@ -168,21 +176,21 @@ def senders(a: Session, b: Session) -> dict[str, tuple[Json, Json]]:
     }
 
 
-def test_a_turn_that_leaves_mail_for_a_locked_job_is_busy(a: Session, b: Session) -> None:
-    """[P5]: an inbox is not written without its job's lock, or a task that parks would miss it."""
-    for what, (leave, park) in senders(a, b).items():
+def test_a_turn_that_sends_a_message_to_a_locked_job_is_busy(a: Session, b: Session) -> None:
+    """[P5] A message sent without the lock of the job would be missed by a task that parks."""
+    for kind, (turn, park) in senders(a, b).items():
         a.begin()
         assert a.advance(park).state == "parked"
 
-        assert (what, b.advance(leave).state) == (what, "busy")
+        assert (kind, b.advance(turn).state) == (kind, "busy")
 
         a.rollback()
     assert a.one("select count(*) from inbox") == 0
     assert a.one("select count(*) from journal") == 0
 
 
-def test_a_turn_that_cancels_a_child_which_is_locked_is_busy(a: Session, b: Session) -> None:
-    """[P5] (E2): the child's inbox is not written without the child's lock."""
+def test_a_turn_that_cancels_a_locked_child_is_busy(a: Session, b: Session) -> None:
+    """[P5] (E2) The child gets the request to cancel only under the lock of the child."""
     parent = a.held("j")
     a.advance(parent.keep(requests=[child("c#1")]))
     task = b.claim_one("children")
@@ -197,8 +205,8 @@ def test_a_turn_that_cancels_a_child_which_is_locked_is_busy(a: Session, b: Sess
     assert a.state("j/c#1") == "ready"
 
 
-def test_a_turn_that_cancels_waits_for_none_of_its_other_children(a: Session, b: Session) -> None:
-    """[P5]: who writes to a child that has long ended makes nobody busy."""
+def test_a_turn_that_cancels_one_child_does_not_lock_the_others(a: Session, b: Session) -> None:
+    """[P5] A transaction open on a child that has ended does not make the turn busy."""
     parent = a.held("j")
     a.advance(parent.keep(requests=[child("c#1"), child("c#2"), hook("h#1")]))
     first, second = a.claim("children")
@@ -212,14 +220,14 @@ def test_a_turn_that_cancels_waits_for_none_of_its_other_children(a: Session, b:
     assert [m["key"] for m in a.advance(first.park("go")).messages] == ["$cancel"]
 
 
-# Mail for a job that ends
+# Messages to a job that ends
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_signal_that_waited_for_the_end_of_a_job_is_refused(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5]: PD403, unless the end is rolled back; a signal is never accepted in vain."""
+    """[P5] It gets PD403, unless the end is rolled back; no signal is accepted in vain."""
     task = a.held("j")
     a.begin()
     assert a.advance(task.done()).state == "done"
@@ -238,10 +246,10 @@ def test_a_signal_that_waited_for_the_end_of_a_job_is_refused(
 
 @pytest.mark.parametrize("verb", ["cancel", "terminate"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_cancel_or_terminate_that_waited_for_the_end_of_a_job_says_that_it_was_too_late(
+def test_a_cancel_or_terminate_behind_the_end_of_a_job_returns_false(
     a: Session, b: Session, verb: str, end: str
 ) -> None:
-    """[P6] (E2): false, and the result stands."""
+    """[P6] (E2) The result of the job does not change."""
     task = a.held("j")
     a.begin()
     assert a.advance(task.done("result")).state == "done"
@@ -255,10 +263,10 @@ def test_a_cancel_or_terminate_that_waited_for_the_end_of_a_job_says_that_it_was
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_child_whose_parent_is_just_being_ended_ends_without_an_answer(
+def test_a_child_whose_parent_is_being_terminated_sends_no_answer(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P8] (E3): the answer is left only where somebody is there to take it."""
+    """[P8] (E3) It answers only if the terminate is rolled back."""
     task = a.held("j")
     a.advance(task.keep(requests=[child("c#1")]))
     ending = b.claim_one("children").done("answer", touches=["j"])
@@ -274,13 +282,13 @@ def test_a_child_whose_parent_is_just_being_ended_ends_without_an_answer(
     assert a.one("select count(*) from inbox") == (0 if end == "commit" else 1)
 
 
-# The same mail twice
+# The same message twice
 
 
-def test_a_signal_with_a_key_is_accepted_once_also_after_it_was_consumed(
+def test_a_signal_with_a_key_is_accepted_once_even_after_it_was_consumed(
     a: Session, b: Session
 ) -> None:
-    """[P5] [P12] (C36)"""
+    """[P5] [P12] (C36) A repeated signal does not wake the task."""
     task = a.held("j")
     assert b.signal("j", "go", 1, key="k")
     assert not b.signal("j", "go", 1, key="k")
@@ -296,7 +304,7 @@ def test_a_signal_with_a_key_is_accepted_once_also_after_it_was_consumed(
 def test_the_same_key_from_two_sessions_at_once_is_one_signal(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P5] [P12]"""
+    """[P5] [P12] The second session waits, and sends the signal only if the first rolls back."""
     a.parked("j", "go")
     b.begin()
     assert b.signal("j", "go", 1, key="k")
@@ -309,7 +317,7 @@ def test_the_same_key_from_two_sessions_at_once_is_one_signal(
 
 
 def test_a_hook_that_signalled_early_answers_once(a: Session, b: Session) -> None:
-    """[P5] (C46) (C47): its return value is not a second answer."""
+    """[P5] (C46) (C47) Its return value is not a second answer."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1", signal="ready")]))
     working = b.claim_one("hooks")
@@ -324,10 +332,10 @@ def test_a_hook_that_signalled_early_answers_once(a: Session, b: Session) -> Non
     assert a.one("select count(*) from inbox where key = 'h#1'") == 1
 
 
-def test_a_second_cancel_asks_for_nothing_also_after_it_was_consumed(
+def test_a_second_cancel_is_ignored_even_after_the_first_was_consumed(
     a: Session, b: Session
 ) -> None:
-    """[P12] (E2)"""
+    """[P12] (E2) It returns false, and does not wake the task."""
     task = a.held("j")
     assert b.call("cancel", id="j", reason="first")
     assert not b.call("cancel", id="j", reason="second")
