@@ -68,7 +68,7 @@ def test_a_request_repeated_while_its_task_runs_inserts_nothing(
     assert b.claim("hooks") == []
 
 
-def test_a_request_repeated_while_its_answer_is_open_inserts_nothing(
+def test_request_repeated_while_its_answer_is_open_inserts_nothing(
     a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
     """[P4] [P12] A coordinator that crashed before it took the answer still finds that answer."""
@@ -106,12 +106,11 @@ def test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_repeated_request_waits_for_an_uncommitted_answer(
+def test_repeated_request_waits_for_uncommitted_answer(
     a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]], end: str
 ) -> None:
-    """[P4] [P5] It gets the answer if that commits; otherwise the first task is still there.
-
-    No second task appears.
+    """[P4] [P5] After a rollback of the answer, the first task still exists: no second
+    one appears.
     """
     request, finish = kind
     task = a.held("j")
@@ -128,7 +127,7 @@ def test_a_repeated_request_waits_for_an_uncommitted_answer(
     assert b.claim("hooks") == []
 
 
-def test_an_answer_waits_for_an_uncommitted_repetition_of_its_request(
+def test_answer_waits_for_uncommitted_repetition_of_its_request(
     a: Session, b: Session, kind: tuple[Json, Callable[[Task], Json]]
 ) -> None:
     """[P4] [P5] The answer then wakes the coordinator, and no second task appears."""
@@ -170,7 +169,7 @@ def test_a_hook_from_outside_with_a_key_runs_once(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_request_for_a_child_waits_for_an_uncommitted_start_of_its_id(
+def test_request_for_child_waits_for_uncommitted_start_of_its_id(
     a: Session, b: Session, end: str
 ) -> None:
     """[P1] (E3) If that start commits, the request gets PD402; otherwise the child starts."""
@@ -227,7 +226,7 @@ def test_one_batch_that_asks_for_a_child_id_twice_makes_one_child(
 # Many requests at once
 
 
-def test_a_thousand_early_answers_all_reach_a_coordinator_that_parks_later(
+def test_thousand_early_answers_all_reach_coordinator_that_parks_later(
     a: Session, stage: Stage
 ) -> None:
     """[P5] (C51) Four workers answer before it parks; it gets the answers in their order."""
@@ -253,7 +252,7 @@ def test_a_thousand_early_answers_all_reach_a_coordinator_that_parks_later(
     assert a.one("select count(*) from inbox") == 0
 
 
-def test_jobs_that_use_the_same_names_get_only_their_own_messages(a: Session, b: Session) -> None:
+def test_jobs_that_use_same_names_get_only_their_own_messages(a: Session, b: Session) -> None:
     """[P5] (C52) Fifty jobs share the name of a signal and the key of a hook."""
     jobs = [f"j{n:02}" for n in range(JOBS)]
     a.rows("start_many", starts=[{"id": job, "workflow": "w", "queue": "q"} for job in jobs])

@@ -40,7 +40,7 @@ def run_deadline(session: Session, deadline: Task) -> str:
     return str(session.call("run_task", **lease))
 
 
-def test_of_concurrent_starts_of_a_new_run_one_succeeds(stage: Stage) -> None:
+def test_one_of_many_concurrent_starts_of_new_run_succeeds(stage: Stage) -> None:
     """[P1] (E5) Eight sessions try; the others get the error PD402, and one run exists."""
     sessions = stage.sessions(8)
     for number in range(10):
@@ -78,9 +78,7 @@ def test_concurrent_retries_with_one_key_begin_one_run(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_new_run_waits_for_the_uncommitted_end_of_the_last_run(
-    a: Session, b: Session, end: str
-) -> None:
+def test_new_run_waits_for_uncommitted_end_of_last_run(a: Session, b: Session, end: str) -> None:
     """It begins if the end commits, and is refused if the last run goes on."""
     task = a.held("j")
     a.begin()
@@ -116,7 +114,7 @@ def test_new_runs_in_opposite_orders_do_not_deadlock(stage: Stage) -> None:
     assert sessions[0].one("select count(*) from tasks") == len(ids)
 
 
-def test_a_new_run_waits_for_the_uncommitted_creation_of_its_memory(a: Session, b: Session) -> None:
+def test_new_run_waits_for_uncommitted_creation_of_its_memory(a: Session, b: Session) -> None:
     """[P1] The row could not be locked before it existed; the run begins as soon as it does."""
     a.begin()
     a.call("entity_create", id="e", entity="note")
@@ -131,7 +129,7 @@ def test_a_new_run_waits_for_the_uncommitted_creation_of_its_memory(a: Session, 
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_request_to_cancel_during_continue_reaches_the_run_that_follows(
+def test_request_to_cancel_during_continue_reaches_run_that_follows(
     a: Session, b: Session, end: str
 ) -> None:
     """(E2) It waits for the open turn; if that is rolled back, the old run gets the request."""
@@ -149,7 +147,7 @@ def test_a_request_to_cancel_during_continue_reaches_the_run_that_follows(
         assert a.advance(task.park("go")).payloads == ["enough"]
 
 
-def test_a_signal_during_continue_reaches_the_next_run(a: Session, b: Session) -> None:
+def test_signal_during_continue_reaches_next_run(a: Session, b: Session) -> None:
     """[P5] The turn that ends the run waits for the uncommitted signal, and hands it on once."""
     task = a.held("j")
     b.begin()
@@ -175,7 +173,7 @@ def test_the_key_of_a_signal_is_remembered_by_the_next_run(a: Session, b: Sessio
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_signal_behind_an_end_is_refused_even_while_children_are_ended(
+def test_signal_after_end_is_refused_even_while_children_are_ended(
     a: Session, b: Session, end: str
 ) -> None:
     """[P5] No task of this run could take the signal, and it was not meant for the next run."""
@@ -195,9 +193,7 @@ def test_a_signal_behind_an_end_is_refused_even_while_children_are_ended(
         assert a.advance(a.claim_one("p").park("go")).state == "parked"
 
 
-def test_an_answer_of_a_child_does_not_reach_the_next_run_of_its_parent(
-    a: Session, b: Session
-) -> None:
+def test_answer_of_child_does_not_reach_next_run_of_its_parent(a: Session, b: Session) -> None:
     """[P6] [P8] The run that asked for the child is over."""
     parent = a.held("p")
     a.advance(parent.keep(requests=[child("c#1")]))
@@ -213,13 +209,10 @@ def test_an_answer_of_a_child_does_not_reach_the_next_run_of_its_parent(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_last_turn_that_commits_before_the_deadline_completes_the_job(
+def test_last_turn_that_commits_before_deadline_completes_job(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P6] [P7] [P10] The deadline waits for the open turn.
-
-    If that is rolled back, the job fails.
-    """
+    """[P6] [P7] [P10] The deadline waits for the turn; after a rollback the job fails."""
     main, deadline = with_deadline(a, "j")
     a.begin()
     assert a.advance(main.done(1)).state == "done"
@@ -232,7 +225,7 @@ def test_a_last_turn_that_commits_before_the_deadline_completes_the_job(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_last_turn_behind_a_committed_deadline_is_gone(a: Session, b: Session, end: str) -> None:
+def test_last_turn_that_waits_for_deadline_is_gone(a: Session, b: Session, end: str) -> None:
     """[P6] [P7] The turn waits for the deadline, and counts only if that is rolled back."""
     main, deadline = with_deadline(a, "j")
     b.begin()
@@ -248,8 +241,8 @@ def test_a_last_turn_behind_a_committed_deadline_is_gone(a: Session, b: Session,
     assert a.status("j") == ("failed" if end == "commit" else "completed")
 
 
-def test_a_deadline_that_is_due_during_continue_ends_the_next_run(a: Session, b: Session) -> None:
-    """[P7] Continuing hands the deadline on to the next run, where it is due at once."""
+def test_deadline_that_is_due_during_continue_ends_next_run(a: Session, b: Session) -> None:
+    """[P7] The deadline moves to the next run, where it is due at once."""
     main, deadline = with_deadline(a, "j")
     a.begin()
     assert a.advance(main.turn("continue", value=[2])).state == "continue"
@@ -273,9 +266,7 @@ def test_a_stuck_deadline_is_due_in_the_next_run(a: Session) -> None:
     assert run_deadline(a, a.claim_one("$sql")) == "done"
 
 
-def test_a_deadline_of_a_child_waits_for_the_locked_parent_and_wakes_it(
-    a: Session, b: Session
-) -> None:
+def test_deadline_of_child_waits_for_locked_parent_and_wakes_it(a: Session, b: Session) -> None:
     """[P8] It locks both jobs up front, in order."""
     parent = a.held("p")
     request = child("c#1", id="a child", timeout="1 h")
@@ -293,7 +284,7 @@ def test_a_deadline_of_a_child_waits_for_the_locked_parent_and_wakes_it(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_terminating_a_new_run_of_a_child_sends_its_parent_nothing_more(
+def test_terminating_new_run_of_child_sends_its_parent_nothing_more(
     a: Session, b: Session, end: str
 ) -> None:
     """[P8] The parent got the failure of the run before, and waits for nothing else."""
@@ -312,9 +303,7 @@ def test_terminating_a_new_run_of_a_child_sends_its_parent_nothing_more(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_fork_waits_for_an_open_turn_and_copies_one_moment(
-    a: Session, b: Session, end: str
-) -> None:
+def test_fork_waits_for_open_turn_and_copies_one_moment(a: Session, b: Session, end: str) -> None:
     """[P3] [P9] Memory and journal of the fork have the same position."""
     task = a.held("j", context={"n": 0})
     a.advance(task.keep(increment("n")))

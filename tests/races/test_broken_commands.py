@@ -39,7 +39,7 @@ READ_WHILE_UPDATING = (
 
 def pair(first: str, second: str) -> Test:
     """Make a test in which two commands meet, and the first commits."""
-    test = pairs.test_a_call_that_waits_for_a_command_works_on_its_result
+    test = pairs.test_call_that_waits_for_command_works_on_its_result
     return lambda players: test(players.a, players.b, first, second, "commit")
 
 
@@ -211,7 +211,7 @@ _passed: set[Test] = set()  # on the sound engine
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_command_fails_its_test(theatre: Theatre, name: str) -> None:
+def test_broken_command_fails_its_test(theatre: Theatre, name: str) -> None:
     """(T32) The test named in the table passes on the sound engine and fails on the mutant."""
     mutant = MUTANTS[name]
     assert mutant.test in _passed or theatre.passes(mutant.test)

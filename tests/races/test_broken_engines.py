@@ -72,23 +72,23 @@ READ_WITHOUT_LOCK = "read_job({})"
 
 MUTANTS: dict[str, Mutant] = {
     # [P6] Fences.
-    "turns are judged without their token": Mutant(
+    "turns are checked without their token": Mutant(
         "judge_turns",
         r"\(h\.token = g\.token\) is not true or",
         "",
-        stolen(zombies.test_a_late_turn_has_no_effect, False),
+        stolen(zombies.test_late_turn_has_no_effect, False),
     ),
     "heartbeats are accepted without a token": Mutant(
         "renew_leases",
         r"and g\.token = a\.token",
         "",
-        stolen(zombies.test_a_late_heartbeat_is_answered_lost_and_renews_nothing),
+        stolen(zombies.test_late_heartbeat_is_answered_lost_and_renews_nothing),
     ),
     "claims wait for rows that are locked": Mutant(
         "find_due",
         r"for no key update skip locked",
         "for no key update",
-        lambda players: claims.test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(
+        lambda players: claims.test_tasks_of_claim_that_is_rolled_back_can_be_claimed(
             players.stage
         ),
     ),
@@ -97,43 +97,43 @@ MUTANTS: dict[str, Mutant] = {
         "apply_batch",
         r"lock_jobs\(touched, apply_batch\.waiting\)",
         "touched",
-        signalled(parks.test_a_park_that_waits_sees_the_message_that_commits),
+        signalled(parks.test_park_that_waits_sees_message_that_commits),
     ),
     "a signal wakes without the lock of the job": Mutant(
         "signal",
         r"lock_job\(signal\.id\)",
         READ_WITHOUT_LOCK.format("signal.id"),
-        signalled(parks.test_a_message_waits_for_an_open_park_and_wakes_the_task),
+        signalled(parks.test_message_waits_for_open_park_and_wakes_task),
     ),
     "a turn is not busy when the job that it signals is locked": Mutant(
         "judge_turns",
         r"judge_turns\.missed <> '\{\}' and touches_any\(.*?\) as is_missed",
         "given.job = any(judge_turns.missed) as is_missed",
-        two(parks.test_a_turn_that_sends_a_message_to_a_locked_job_is_busy),
+        two(parks.test_turn_that_sends_message_to_locked_job_is_busy),
     ),
     "waking moves tasks that are held": Mutant(
         "wake_tasks",
         r"and t\.token is null and t\.awaits is not null and t\.due_at > wake_tasks\.woken_at",
         "",
-        signalled(parks.test_a_message_beside_an_open_claim_is_found_by_the_holder, "commit"),
+        signalled(parks.test_message_during_open_claim_is_found_by_holder, "commit"),
     ),
     "the key of a signal is forgotten when it is consumed": Mutant(
         "signal_was_sent",
         r"i\.dedupe_key = signal_was_sent\.key",
         r"i.dedupe_key = signal_was_sent.key and i.consumed_at is null",
-        two(parks.test_a_signal_with_a_key_is_accepted_once_even_after_it_was_consumed),
+        two(parks.test_signal_with_key_is_accepted_once_even_after_it_was_consumed),
     ),
     "a message is taken without looking whether it is open": Mutant(
         "messages_are_open",
         r"and i\.consumed_at is null",
         "",
-        two(takers.test_the_first_task_that_takes_a_signal_gets_it_the_other_is_stale, (0, 1)),
+        two(takers.test_first_task_that_takes_signal_gets_it_and_other_turn_is_stale, (0, 1)),
     ),
     "one batch gives a message to two turns": Mutant(
         "apply_batch",
         r"or f\.message is not null",
         "",
-        lambda players: takers.test_a_batch_gives_a_signal_to_the_first_turn_that_takes_it(
+        lambda players: takers.test_batch_gives_signal_to_first_turn_that_takes_it(
             players.a, (0, 1)
         ),
     ),
@@ -143,7 +143,7 @@ MUTANTS: dict[str, Mutant] = {
         r"lock_job\(run_command\.id\)",
         READ_WITHOUT_LOCK.format("run_command.id"),
         written(
-            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
+            conditions.test_writer_waits_for_open_park_and_wakes_task,
             "a command",
             "commit",
         ),
@@ -154,7 +154,7 @@ MUTANTS: dict[str, Mutant] = {
         r"""is_watched boolean := (select j.watched from jobs as j where j.id = run_command.id);
             held memory := lock_job(run_command.id);\1if is_watched or""",
         written(
-            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
+            conditions.test_writer_waits_for_open_park_and_wakes_task,
             "a command",
             "commit",
         ),
@@ -164,7 +164,7 @@ MUTANTS: dict[str, Mutant] = {
         r"lock_jobs\(touched, apply_batch\.waiting\)",
         "touched",
         written(
-            conditions.test_a_writer_waits_for_an_open_park_and_wakes_the_task,
+            conditions.test_writer_waits_for_open_park_and_wakes_task,
             "a turn of a hook",
             "commit",
         ),
@@ -173,7 +173,7 @@ MUTANTS: dict[str, Mutant] = {
         "record_update",
         r"if new\.watched or new\.version % 100 = 0",
         "if new.version % 100 = 0",
-        written(conditions.test_a_write_after_the_park_wakes_the_task, "a plain UPDATE"),
+        written(conditions.test_write_after_park_wakes_task, "a plain UPDATE"),
     ),
     "several commands check the conditions only after the last": Mutant(
         "run_commands",
@@ -181,7 +181,7 @@ MUTANTS: dict[str, Mutant] = {
         r" held\.watched := mark_version\(held, run_at\); end if;(.*?end loop;)",
         r"\1 held.watched := mark_version(held, run_at);",
         written(
-            conditions.test_a_write_after_the_park_wakes_the_task,
+            conditions.test_write_after_park_wakes_task,
             "commands, true in between",
         ),
     ),
@@ -189,44 +189,44 @@ MUTANTS: dict[str, Mutant] = {
         "meet_conditions",
         r"wake_tasks\(array\[held\.id\], meet_conditions\.met_at\)",
         "'{}'",
-        written(conditions.test_a_write_after_the_park_wakes_the_task, "a command"),
+        written(conditions.test_write_after_park_wakes_task, "a command"),
     ),
     "a condition is answered again and again": Mutant(
         "meet_conditions",
         r"delete from conditions as c where",
         "update conditions as c set asked_at = c.asked_at where",
-        two(conditions.test_a_condition_is_answered_only_once),
+        two(conditions.test_condition_is_answered_only_once),
     ),
     "a request does not check its condition": Mutant(
         "await_conditions",
         r"perform meet_conditions\(.*?\) from unnest\(waiting_jobs\) as job;",
         "",
-        written(conditions.test_a_park_on_a_true_condition_is_answered_at_once, "a command"),
+        written(conditions.test_park_on_true_condition_is_answered_at_once, "a command"),
     ),
     "a request does not mark its job as watched": Mutant(
         "await_conditions",
         r"perform watch_jobs\(waiting_jobs\);",
         "",
-        written(conditions.test_a_write_after_the_park_wakes_the_task, "a command"),
+        written(conditions.test_write_after_park_wakes_task, "a command"),
     ),
     "a request for a condition looks up open answers only": Mutant(
         "await_conditions",
         r"i\.key = q\.key offset 0\)",
         "i.key = q.key and i.consumed_at is null offset 0)",
-        two(conditions.test_a_condition_is_answered_only_once),
+        two(conditions.test_condition_is_answered_only_once),
     ),
     "a withdrawn condition stays": Mutant(
         "withdraw_conditions",
         r"and r\.cancels \? c\.key",
         "and false",
-        two(conditions.test_a_writer_that_waited_for_a_withdrawal_wakes_no_task, "commit"),
+        two(conditions.test_writer_that_waited_for_withdrawal_wakes_no_task, "commit"),
     ),
     "conditions outlive their tasks": Mutant(
         "end_tasks",
         r"perform forget_conditions\(ended\);",
         "",
         two(
-            conditions.test_a_writer_that_waited_for_the_end_of_a_task_answers_nothing,
+            conditions.test_writer_that_waited_for_end_of_task_answers_nothing,
             "terminate",
             "commit",
         ),
@@ -235,14 +235,14 @@ MUTANTS: dict[str, Mutant] = {
         "notify_watchers",
         r"or is_listened_for\(.*?'1 hour'\)",
         "",
-        two(conditions.test_a_client_that_watches_gets_a_hint_for_every_change, "commit"),
+        two(conditions.test_client_that_watches_gets_hint_for_every_change, "commit"),
     ),
     "an old snapshot may look up conditions": Mutant(
         "check_snapshot",
         r"= 'read committed'",
         "is not null",
         two(
-            conditions.test_a_writer_with_an_old_snapshot_gets_a_serialization_failure,
+            conditions.test_writer_with_old_snapshot_gets_serialization_failure,
             "repeatable read",
             "a command",
         ),
@@ -268,7 +268,7 @@ MUTANTS: dict[str, Mutant] = {
         "run_command",
         r"lock_job\(run_command\.id\)",
         READ_WITHOUT_LOCK.format("run_command.id"),
-        two(updates.test_a_command_that_waited_is_applied_to_the_new_memory, "commit"),
+        two(updates.test_command_that_waited_is_applied_to_new_memory, "commit"),
     ),
     "commands read the memory in a sub-select of the update that waits": Mutant(
         "run_command",
@@ -282,20 +282,20 @@ MUTANTS: dict[str, Mutant] = {
                    version = j.version + 1
              where j.id = run_command.id
             returning j.version - 1 into held.version;""",
-        two(updates.test_a_command_that_waited_is_applied_to_the_new_memory, "commit"),
+        two(updates.test_command_that_waited_is_applied_to_new_memory, "commit"),
     ),
     "merge is that of ||": Mutant(
         "merge_at",
         r"begin .* end",
         "begin return put_value(merge_at.context, merge_at.path,"
         " coalesce(merge_at.context #> merge_at.path, '{}') || merge_at.patch); end",
-        two(updates.test_a_merge_that_waited_for_an_adjacent_merge_keeps_both, "commit"),
+        two(updates.test_merge_that_waited_for_adjacent_merge_keeps_both, "commit"),
     ),
     "merge is that of jsonb_set": Mutant(
         "merge_at",
         r"begin .* end",
         "begin return jsonb_set(merge_at.context, merge_at.path, merge_at.patch); end",
-        two(updates.test_a_merge_that_waited_for_an_adjacent_merge_keeps_both, "commit"),
+        two(updates.test_merge_that_waited_for_adjacent_merge_keeps_both, "commit"),
     ),
     "a key of a command is not looked up": Mutant(
         "answers_by_key",
@@ -307,7 +307,7 @@ MUTANTS: dict[str, Mutant] = {
         "record_update",
         r"new\.version := old\.version \+ 1;",
         "return new;",
-        two(transactions.test_a_plain_update_that_waited_works_on_the_memory_of_the_turn, "commit"),
+        two(transactions.test_plain_update_that_waited_works_on_memory_of_turn, "commit"),
     ),
     # [P1] [P4] [P12] Repeats.
     "a turn is applied whatever its position": Mutant(
@@ -349,7 +349,7 @@ MUTANTS: dict[str, Mutant] = {
         r"where children_to_end\(.*?\) <> '\{\}'",
         "where false",
         two(
-            families.test_a_task_that_ends_children_appears_when_the_parent_has_ended,
+            families.test_task_that_ends_children_appears_when_parent_has_ended,
             "commit",
         ),
     ),
@@ -358,7 +358,7 @@ MUTANTS: dict[str, Mutant] = {
         r"100\), waiting => false",
         "100), waiting => true",
         two(
-            families.test_a_locked_child_is_skipped_and_ended_later,
+            families.test_locked_child_is_skipped_and_ended_later,
             "cancel",
             "commit",
         ),
@@ -368,7 +368,7 @@ MUTANTS: dict[str, Mutant] = {
         r"if children_to_end\(held\.job, parent, 1\) <> '\{\}' then",
         "if false then",
         two(
-            families.test_a_locked_child_is_skipped_and_ended_later,
+            families.test_locked_child_is_skipped_and_ended_later,
             "terminate",
             "commit",
         ),
@@ -377,14 +377,14 @@ MUTANTS: dict[str, Mutant] = {
         "end_children",
         r"if held\.job is null then return 'gone'; end if;",
         "held.job := coalesce(held.job, end_children.job);",
-        two(families.test_the_holder_of_a_lost_lease_ends_no_children, "commit"),
+        two(families.test_holder_of_lost_lease_ends_no_children, "commit"),
     ),
     "requests after a cancel begin as usual": Mutant(
         "cancel_new_requests",
         r"if unaware = '\{\}' then",
         "if true then",
         two(
-            families.test_a_request_behind_a_cancel_begins_cancelled,
+            families.test_request_that_waited_for_cancel_begins_cancelled,
             "a detached child",
             "commit",
         ),
@@ -394,7 +394,7 @@ MUTANTS: dict[str, Mutant] = {
         r"perform check_snapshot\(.*?\);",
         "",
         two(
-            families.test_a_cancel_with_an_old_snapshot_gets_a_serialization_failure,
+            families.test_cancel_with_old_snapshot_gets_serialization_failure,
             "a hook",
             "repeatable read",
         ),
@@ -405,7 +405,7 @@ MUTANTS: dict[str, Mutant] = {
         r"skip locked",
         "",
         two(
-            transactions.test_an_open_transaction_on_one_job_makes_only_its_turn_busy,
+            transactions.test_open_transaction_on_one_job_makes_only_its_turn_busy,
             "a plain UPDATE",
             "commit",
         ),
@@ -416,7 +416,7 @@ MUTANTS: dict[str, Mutant] = {
         "order by case current_setting('application_name') when 'b' then j.id end desc, j.id"
         " for no key update)",
         three(
-            deadlocks.test_two_batches_with_opposite_orders_lock_jobs_in_the_same_order,
+            deadlocks.test_two_batches_with_opposite_orders_lock_jobs_in_same_order,
         ),
     ),
     "the tasks of a batch are locked in its own order": Mutant(
@@ -449,7 +449,7 @@ LISTENING = "the last writer ignores listeners"
         for name in MUTANTS
     ],
 )
-def test_a_broken_engine_fails_its_test(theatre: Theatre, name: str) -> None:
+def test_broken_engine_fails_its_test(theatre: Theatre, name: str) -> None:
     """(T32) The test named in the table passes on the sound engine and fails on the mutant."""
     mutant = MUTANTS[name]
     assert theatre.passes(mutant.test)

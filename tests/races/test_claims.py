@@ -67,7 +67,7 @@ def test_concurrent_advances_that_claim_finish_each_task_once(stage: Stage) -> N
     assert sessions[0].one("select count(*) from jobs where status = 'completed'") == TASKS
 
 
-def test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(stage: Stage) -> None:
+def test_tasks_of_claim_that_is_rolled_back_can_be_claimed(stage: Stage) -> None:
     """[P6] [P8] No delivery is counted, and no other claim waits for the open one."""
     a, b, c = stage.sessions(3)
     start(a, 20)
@@ -85,7 +85,7 @@ def test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(stage: Stage) -> No
     assert {task.row["deliveries"] for task in again} == {1}
 
 
-def test_a_lease_begins_at_the_claim_not_at_the_start_of_the_transaction(a: Session) -> None:
+def test_lease_begins_at_claim_not_at_start_of_transaction(a: Session) -> None:
     """[P6] [P7] (H9) The lease has the requested length even in an old transaction."""
     a.start("j")
     a.begin()
@@ -97,7 +97,7 @@ def test_a_lease_begins_at_the_claim_not_at_the_start_of_the_transaction(a: Sess
     a.commit()
 
 
-def test_open_claims_do_not_wait_and_take_the_best_of_what_is_left(stage: Stage) -> None:
+def test_open_claims_do_not_wait_and_take_best_of_what_is_left(stage: Stage) -> None:
     """[P6] Three workers claim in order of priority, each in an open transaction."""
     sessions = stage.sessions(3)
     start(sessions[0], 30)
@@ -113,7 +113,7 @@ def test_open_claims_do_not_wait_and_take_the_best_of_what_is_left(stage: Stage)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_an_expired_lease_goes_to_one_of_two_claimers(
+def test_expired_lease_goes_to_one_of_two_claimers(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P6] The second claimer gets it only if the first rolls back; the former holder is fenced."""
@@ -128,7 +128,7 @@ def test_an_expired_lease_goes_to_one_of_two_claimers(
     assert a.advance(task.done()).state == ("fenced")
 
 
-def test_a_claim_does_not_take_a_task_that_was_parked_meanwhile(a: Session, b: Session) -> None:
+def test_claim_does_not_take_task_that_was_parked_meanwhile(a: Session, b: Session) -> None:
     """[P6] The lease has ended, so the task was due; its holder parks it in an open transaction."""
     task = a.held("j")
     a.expire(task)
@@ -170,10 +170,10 @@ def lock_by_stray_claim(claimer: Session, other: Session, task: Task) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_turn_waits_for_a_stray_lock_of_a_claim_and_is_applied(
+def test_turn_waits_for_stray_lock_of_claim_and_is_applied(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6] The lock of the claim is short, so the turn waits instead of being busy."""
+    """[P6] A claim holds such a lock only briefly, so the turn waits instead of being busy."""
     task = a.held("j")
     a.expire(task)
     lock_by_stray_claim(b, c, task)
@@ -186,9 +186,7 @@ def test_a_turn_waits_for_a_stray_lock_of_a_claim_and_is_applied(
     assert advancing.get().state == "done"
 
 
-def test_a_heartbeat_skips_a_stray_lock_and_answers_busy(
-    a: Session, b: Session, c: Session
-) -> None:
+def test_heartbeat_skips_stray_lock_and_answers_busy(a: Session, b: Session, c: Session) -> None:
     """[P6] `busy` means that the lease is still held; a repeated heartbeat renews it."""
     task = a.held("j")
     a.expire(task)
@@ -201,10 +199,8 @@ def test_a_heartbeat_skips_a_stray_lock_and_answers_busy(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_finds_a_signalled_task_once_the_signal_commits(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P5] [P8] [P11] A claim beside the open signal finds nothing; the next one does."""
+def test_claim_finds_signalled_task_once_signal_commits(a: Session, b: Session, end: str) -> None:
+    """[P5] [P8] [P11] A claim during the open signal finds nothing; the next one does."""
     a.parked("j", "go")
     b.begin()
     b.signal("j", "go", 1)

@@ -38,7 +38,7 @@ def end_run(session: Session, main: Task, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", LAST)
-def test_an_item_of_a_hook_that_cleans_up_survives_the_run(a: Session, state: str) -> None:
+def test_item_of_hook_that_cleans_up_survives_run(a: Session, state: str) -> None:
     """[P8] The hook waits for the item, and gets its resolution."""
     main, running = cleaning_up(a)
     assert a.advance(running.park(requests=[item("i#1")])).state == "parked"
@@ -50,7 +50,7 @@ def test_an_item_of_a_hook_that_cleans_up_survives_the_run(a: Session, state: st
 
 
 @pytest.mark.parametrize("state", LAST)
-def test_a_condition_of_a_hook_that_cleans_up_survives_the_run(a: Session, state: str) -> None:
+def test_condition_of_hook_that_cleans_up_survives_run(a: Session, state: str) -> None:
     """[P8] The hook waits for the condition, and is woken when it is met."""
     main, running = cleaning_up(a)
     assert a.advance(running.park(requests=[until("$.n == 1")])).state == "parked"
@@ -62,9 +62,7 @@ def test_a_condition_of_a_hook_that_cleans_up_survives_the_run(a: Session, state
 
 
 @pytest.mark.parametrize("how", ["commit", "rollback"])
-def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
-    a: Session, b: Session, how: str
-) -> None:
+def test_early_answer_after_end_of_its_asker_is_dropped(a: Session, b: Session, how: str) -> None:
     """[P8] The task that it is addressed to is gone, so it would stay in the inbox for ever."""
     main, running = cleaning_up(a)
     b.begin()
@@ -77,7 +75,7 @@ def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
     assert a.one("select count(*) from inbox where key = 'h#1'") == (how == "rollback")
 
 
-def test_forgetting_old_runs_keeps_the_journal_of_a_hook_that_cleans_up(a: Session) -> None:
+def test_forgetting_old_runs_keeps_journal_of_hook_that_cleans_up(a: Session) -> None:
     """[P4] Without its journal the hook would repeat its activities."""
     main, running = cleaning_up(a)
     assert a.advance(running.keep(activity("x#1", 1))).state == "keep"
@@ -89,7 +87,7 @@ def test_forgetting_old_runs_keeps_the_journal_of_a_hook_that_cleans_up(a: Sessi
 
 
 @pytest.mark.parametrize("how", ["commit", "rollback"])
-def test_terminating_a_job_ends_hooks_that_clean_up_after_an_earlier_run(
+def test_terminating_job_ends_hooks_that_clean_up_after_earlier_run(
     a: Session, b: Session, how: str
 ) -> None:
     """[P6] Their items and requested hooks end too, and their children are terminated."""

@@ -103,7 +103,7 @@ def pairs() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("first", "second", "end"), list(pairs()))
-def test_a_call_that_waits_for_a_command_works_on_its_result(
+def test_call_that_waits_for_command_works_on_its_result(
     a: Session, b: Session, first: str, second: str, end: str
 ) -> None:
     """[P2] [P3] (C20) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) After a rollback
@@ -126,7 +126,7 @@ def test_a_call_that_waits_for_a_command_works_on_its_result(
     assert waited
 
 
-def test_most_pairs_leave_other_rows_in_the_other_order(a: Session) -> None:
+def test_most_pairs_leave_other_rows_in_other_order(a: Session) -> None:
     """A pair whose two orders look alike would prove little."""
     visible = [
         one_after_the_other(a, first, second).left != one_after_the_other(a, second, first).left

@@ -123,7 +123,7 @@ def gets_one_answer(session: Session) -> bool:
 # Before, after and during the park
 
 
-def test_a_park_on_a_true_condition_is_answered_at_once(a: Session, lasting_write: Write) -> None:
+def test_park_on_true_condition_is_answered_at_once(a: Session, lasting_write: Write) -> None:
     """[P5] The task stays held, and gets the answer with the reply."""
     lasting_write.do()
 
@@ -133,7 +133,7 @@ def test_a_park_on_a_true_condition_is_answered_at_once(a: Session, lasting_writ
     assert a.state("j") == "held"
 
 
-def test_a_write_after_the_park_wakes_the_task(a: Session, write: Write) -> None:
+def test_write_after_park_wakes_task(a: Session, write: Write) -> None:
     """[P5] [P8] The task is due with one answer, even if the condition held only in between."""
     assert a.advance(write.park).state == "parked"
     assert a.claim("j") == []
@@ -155,7 +155,7 @@ def test_a_park_is_busy_while_a_writer_is_open(a: Session, b: Session, write: Wr
 
 
 @ENDS
-def test_a_park_that_waits_for_a_writer_sees_its_write(
+def test_park_that_waits_for_writer_sees_its_write(
     a: Session, b: Session, lasting_write: Write, end: str
 ) -> None:
     """[P5] The condition is checked under the lock; after a rollback the task waits for a write."""
@@ -174,9 +174,7 @@ def test_a_park_that_waits_for_a_writer_sees_its_write(
 
 
 @ENDS
-def test_a_writer_waits_for_an_open_park_and_wakes_the_task(
-    a: Session, write: Write, end: str
-) -> None:
+def test_writer_waits_for_open_park_and_wakes_task(a: Session, write: Write, end: str) -> None:
     """[P5] Conditions are read under the lock; if the park is rolled back, there is no answer."""
     a.begin()
     assert a.advance(write.park).state == "parked"
@@ -194,7 +192,7 @@ def test_a_writer_waits_for_an_open_park_and_wakes_the_task(
 
 
 @ENDS
-def test_a_task_with_a_later_deadline_is_due_when_the_writer_commits(
+def test_task_with_later_deadline_is_due_when_writer_commits(
     a: Session, b: Session, write: Write, end: str
 ) -> None:
     """[P5] [P7] Before the commit no claim finds it; after a rollback it stays parked."""
@@ -211,7 +209,7 @@ def test_a_task_with_a_later_deadline_is_due_when_the_writer_commits(
 
 
 @ENDS
-def test_a_due_deadline_and_a_writer_wake_the_task_only_once(
+def test_due_deadline_and_writer_wake_task_only_once(
     a: Session, b: Session, write: Write, end: str
 ) -> None:
     """[P5] [P7] The claim of the deadline is open; its holder gets the answer when it parks."""
@@ -231,7 +229,7 @@ def test_a_due_deadline_and_a_writer_wake_the_task_only_once(
     assert (parked.state, keys_of(parked.messages)) == ("keep", ["u#1"])
 
 
-def test_a_condition_is_answered_only_once(a: Session, b: Session) -> None:
+def test_condition_is_answered_only_once(a: Session, b: Session) -> None:
     """[P12] Further writes, a repeated request and a repeated turn bring no second answer."""
     task = a.held("j")
     a.advance(task.park(requests=[ONE]))
@@ -256,7 +254,7 @@ def test_a_condition_is_answered_only_once(a: Session, b: Session) -> None:
 
 
 @ENDS
-def test_a_condition_that_was_true_between_two_writes_is_answered(
+def test_condition_that_was_true_between_two_writes_is_answered(
     a: Session, b: Session, c: Session, write: Write, end: str
 ) -> None:
     """[P5] The writer that makes it false waits for the one that made it true."""
@@ -277,7 +275,7 @@ def test_a_condition_that_was_true_between_two_writes_is_answered(
 
 
 @ENDS
-def test_a_job_stays_watched_when_a_task_asks_while_another_is_answered(
+def test_job_stays_watched_when_task_asks_while_another_is_answered(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P8] Answering the last condition unsets `watched`, and the park that waited sets
@@ -299,7 +297,7 @@ def test_a_job_stays_watched_when_a_task_asks_while_another_is_answered(
 
 
 @ENDS
-def test_a_writer_that_waits_for_a_second_park_answers_both_tasks(
+def test_writer_that_waits_for_second_park_answers_both_tasks(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P8] The second park was not yet committed when the writer began."""
@@ -322,7 +320,7 @@ def test_a_writer_that_waits_for_a_second_park_answers_both_tasks(
 
 @ENDS
 @pytest.mark.parametrize("first", ["signal", "writer"])
-def test_a_concurrent_signal_and_write_both_reach_the_task(
+def test_concurrent_signal_and_write_both_reach_task(
     a: Session, b: Session, c: Session, first: str, end: str
 ) -> None:
     """[P5] After a rollback of the first, only the second does."""
@@ -343,7 +341,7 @@ def test_a_concurrent_signal_and_write_both_reach_the_task(
 
 
 @ENDS
-def test_a_concurrent_cancel_and_write_both_reach_the_task(
+def test_concurrent_cancel_and_write_both_reach_task(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P5] (E2) After a rollback of the write, only the cancel does."""
@@ -361,7 +359,7 @@ def test_a_concurrent_cancel_and_write_both_reach_the_task(
 
 @ENDS
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_a_writer_that_waited_for_the_end_of_a_task_answers_nothing(
+def test_writer_that_waited_for_end_of_task_answers_nothing(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P6] [P8] The conditions of a task end with it."""
@@ -380,7 +378,7 @@ def test_a_writer_that_waited_for_the_end_of_a_task_answers_nothing(
 
 
 @ENDS
-def test_terminating_a_job_behind_a_writer_leaves_no_condition_or_message(
+def test_terminate_that_waited_for_writer_leaves_no_condition_or_message(
     a: Session, b: Session, end: str
 ) -> None:
     """[P6] [P8] The answer that the write has just sent is deleted too."""
@@ -396,9 +394,7 @@ def test_terminating_a_job_behind_a_writer_leaves_no_condition_or_message(
 
 
 @ENDS
-def test_a_writer_that_waited_for_a_withdrawal_wakes_no_task(
-    a: Session, b: Session, end: str
-) -> None:
+def test_writer_that_waited_for_withdrawal_wakes_no_task(a: Session, b: Session, end: str) -> None:
     """[P5] Only if the withdrawal is rolled back, the condition is answered."""
     task = a.held("j")
     a.advance(task.keep(requests=[ONE]))
@@ -414,9 +410,7 @@ def test_a_writer_that_waited_for_a_withdrawal_wakes_no_task(
 
 
 @ENDS
-def test_a_withdrawal_that_waited_for_a_writer_gets_the_answer(
-    a: Session, b: Session, end: str
-) -> None:
+def test_withdrawal_that_waited_for_writer_gets_answer(a: Session, b: Session, end: str) -> None:
     """[P5] [P8] The write came first; the task drops the answer that it no longer wants."""
     task = a.held("j")
     a.advance(task.keep(requests=[ONE]))
@@ -435,7 +429,7 @@ def test_a_withdrawal_that_waited_for_a_writer_gets_the_answer(
         assert a.advance(task.park("go", facts=[dropped])).state == "parked"
 
 
-def test_a_repeated_park_is_parked_even_if_the_task_is_due(a: Session, write: Write) -> None:
+def test_repeated_park_is_parked_even_if_task_is_due(a: Session, write: Write) -> None:
     """[P12] The reply to the first park was lost. The answer arrives with the next claim."""
     assert a.advance(write.park).state == "parked"
     write.do()
@@ -450,9 +444,7 @@ def test_a_repeated_park_is_parked_even_if_the_task_is_due(a: Session, write: Wr
 
 @pytest.mark.direct("it listens")
 @ENDS
-def test_a_client_that_watches_gets_a_hint_for_every_change(
-    a: Session, b: Session, end: str
-) -> None:
+def test_client_that_watches_gets_hint_for_every_change(a: Session, b: Session, end: str) -> None:
     """[P11] The writer waits for the open entity_watch(), and reads under the lock who listens."""
     a.start("j")
     channel = a.call("channel")
@@ -471,7 +463,7 @@ def test_a_client_that_watches_gets_a_hint_for_every_change(
     assert a.one("select watched from jobs") == (end == "commit")
 
 
-def test_watching_does_not_wait_for_an_open_transaction(a: Session, b: Session) -> None:
+def test_watching_does_not_wait_for_open_transaction(a: Session, b: Session) -> None:
     """entity_watch() returns null instead, and the client repeats it."""
     a.start("j")
     b.begin()
@@ -499,7 +491,7 @@ OLD_SNAPSHOTS: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("writer", OLD_SNAPSHOTS)
-def test_a_writer_with_an_old_snapshot_gets_a_serialization_failure(
+def test_writer_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, isolation: str, writer: str
 ) -> None:
     """[P5] (E7) Otherwise it would not see the new condition, and the wake-up would be lost."""

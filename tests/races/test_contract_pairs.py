@@ -12,7 +12,7 @@ HIGH = '{"properties": {"n": {"maximum": 20}}}'
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_the_later_of_two_concurrent_definitions_of_a_contract_holds(
+def test_later_of_two_concurrent_definitions_of_contract_holds(
     a: Session, b: Session, end: str
 ) -> None:
     """(C23) It waits for the first; its time of definition is read after the wait."""
@@ -30,7 +30,7 @@ def test_the_later_of_two_concurrent_definitions_of_a_contract_holds(
     assert defined_at > ended_at
 
 
-def test_a_command_that_waited_obeys_a_contract_defined_meanwhile(
+def test_command_that_waited_obeys_contract_defined_meanwhile(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P3] (C23) The contract is read under the lock of the job, like the document."""
@@ -48,7 +48,7 @@ def test_a_command_that_waited_obeys_a_contract_defined_meanwhile(
     assert a.memory("e") == ({"n": 1, "m": 1}, 2)
 
 
-def test_defining_a_contract_waits_for_no_writer(a: Session, b: Session) -> None:
+def test_defining_contract_waits_for_no_writer(a: Session, b: Session) -> None:
     """(C23) An open transaction may still commit a memory that breaks it, which is listed then."""
     a.call("entity_create", id="e", entity="note", context={"n": 1})
     a.begin()

@@ -257,10 +257,10 @@ def pairs(everything: bool) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("first", "second", "gate"), list(pairs(EVERYTHING)))
-def test_two_crossing_calls_have_the_outcome_of_one_of_their_orders(
+def test_two_crossing_calls_have_outcome_of_one_of_their_orders(
     a: Session, b: Session, c: Session, first: str, second: str, gate: str
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20) Neither call ends as a deadlock."""
+    """[P3] [P5] [P6] [P8] (C20) No call ends as a deadlock."""
     expected = [
         one_after_the_other(a, first, second),
         swapped(one_after_the_other(a, second, first)),

@@ -33,9 +33,7 @@ def pages_of_a_claim(connection: Connection, max_tasks: int) -> int:
 
 
 @pytest.mark.parametrize("limits", ["max_per_key => 2", "max_running => 2"])
-def test_a_claim_does_not_read_tasks_that_wait_for_a_slot(
-    connection: Connection, limits: str
-) -> None:
+def test_claim_does_not_read_tasks_that_wait_for_slot(connection: Connection, limits: str) -> None:
     connection.execute(f"select set_queue('q', {limits})".encode())
     for _ in range(CROWD // 1000):
         start(connection, 1000, "crowd", id=None)

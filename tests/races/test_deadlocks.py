@@ -144,7 +144,7 @@ def test_cancelling_children_that_end_meanwhile_does_not_deadlock(
         assert sorted(m["key"] for m in answer.messages) == ["c#1", "c#2"]
 
 
-def test_two_batches_with_opposite_orders_lock_jobs_in_the_same_order(
+def test_two_batches_with_opposite_orders_lock_jobs_in_same_order(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P3] [P12] A batch and its reversed repetition stop at a locked job, then both succeed."""
@@ -239,7 +239,7 @@ def test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
 
 
 @pytest.mark.parametrize("second", ["a resume", "a pause", "the end of a pause"])
-def test_tasks_are_locked_in_one_order_even_by_a_bitmap_scan(
+def test_tasks_are_locked_in_one_order_even_by_bitmap_scan(
     a: Session, b: Session, c: Session, second: str
 ) -> None:
     """[P8] A bitmap scan has the order of the table; the planner uses it for many tasks."""
@@ -254,7 +254,7 @@ def test_tasks_are_locked_in_one_order_even_by_a_bitmap_scan(
         b.run("discard plans")
 
 
-def test_the_end_of_a_coordinator_and_a_batch_of_its_hooks_do_not_deadlock(
+def test_end_of_coordinator_and_batch_of_its_hooks_do_not_deadlock(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P6] [P8] The end deletes tasks that another worker advances."""
@@ -275,7 +275,7 @@ def test_the_end_of_a_coordinator_and_a_batch_of_its_hooks_do_not_deadlock(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_idle_claims_of_a_worker_with_queues_in_any_order_do_not_deadlock(
+def test_idle_claims_of_worker_with_queues_in_any_order_do_not_deadlock(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P11] Listeners are inserted in one order; a third claim holds the queue in the middle."""
@@ -436,7 +436,7 @@ def test_random_batches_from_four_sessions_never_deadlock(stage: Stage) -> None:
     assert sessions[0].broken() == []
 
 
-def test_sessions_detect_a_deadlock_at_once(a: Session, b: Session) -> None:
+def test_sessions_detect_deadlock_at_once(a: Session, b: Session) -> None:
     """(T16) A control: two transactions lock two jobs in opposite orders, and one gets 40P01."""
     a.start("one")
     a.start("two")

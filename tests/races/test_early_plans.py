@@ -119,7 +119,7 @@ def test_forgetting_ten_jobs_does_not_read_all_jobs(early: Session) -> None:
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_a_page_of_a_timeline_reads_only_rows_of_its_job(early: Session) -> None:
+def test_page_of_timeline_reads_only_rows_of_its_job(early: Session) -> None:
     page = "select count(*) from timeline(%s, max_rows => 10)"
     early.start("j")
     rows_read(early, "j", lambda session, job: session.run(page, job))
@@ -135,7 +135,7 @@ STUCK = """update tasks set due_at = 'infinity', stuck_reason = '{}', last_worke
             where job_id = %s and task = '1/main'"""
 
 
-def test_stuck_tasks_are_found_by_an_index(early: Session) -> None:
+def test_stuck_tasks_are_found_by_index(early: Session) -> None:
     """Registering and unregistering a worker look for them."""
 
     def register_and_forget(session: Session, job: str) -> None:
@@ -154,7 +154,7 @@ def test_stuck_tasks_are_found_by_an_index(early: Session) -> None:
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_the_reason_why_a_task_waits_is_found_without_reading_all_tasks(early: Session) -> None:
+def test_reason_why_task_waits_is_found_without_reading_all_tasks(early: Session) -> None:
     """The counts of its queue give the reason, whatever other tasks there are."""
 
     def explain(session: Session, job: str) -> None:
@@ -171,7 +171,7 @@ def test_the_reason_why_a_task_waits_is_found_without_reading_all_tasks(early: S
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
-def test_cancelling_many_requests_reads_a_linear_number_of_rows(early: Session) -> None:
+def test_cancelling_many_requests_reads_linear_number_of_rows(early: Session) -> None:
     """Each request is found by its key, however many others the task has."""
 
     def cancel_all(session: Session, count: int) -> None:
@@ -185,7 +185,7 @@ def test_cancelling_many_requests_reads_a_linear_number_of_rows(early: Session) 
     assert many < 2.5 * few
 
 
-def test_open_requests_of_a_task_are_found_by_an_index(early: Session) -> None:
+def test_open_requests_of_task_are_found_by_index(early: Session) -> None:
     """Only those of this task are read, whatever other tasks have requested."""
 
     def compare_open(session: Session, job: str) -> None:
@@ -209,7 +209,7 @@ select 'child ' || n, 'other', 'running', '[]', 'other', 5, 'p', '1/main/c#' || 
 """
 
 
-def test_a_child_is_found_among_many_of_its_parent(early: Session) -> None:
+def test_child_is_found_among_many_of_its_parent(early: Session) -> None:
     """By its id or by its request, however many children the parent has."""
     turn = {"job": "p", "task": "1/main", "requests": [{"key": "c#7", "kind": "job"}]}
 

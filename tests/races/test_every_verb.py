@@ -106,7 +106,7 @@ def test_all_pairs_are_made() -> None:
     assert usual >= {*product(own, own)}
 
 
-def test_verbs_tested_elsewhere_appear_in_the_named_test() -> None:
+def test_verbs_tested_elsewhere_appear_in_named_test() -> None:
     """The lists here must not be outdated."""
     missing = [
         verb

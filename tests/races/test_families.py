@@ -52,12 +52,12 @@ def live_tasks(session: Session) -> list[str]:
     return [row[0] for row in session.run("select task from tasks order by 1")]
 
 
-# Requests beside a cancel or a terminate
+# Requests during a cancel or a terminate
 
 
 @ENDS
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_request_behind_a_cancel_begins_cancelled(
+def test_request_that_waited_for_cancel_begins_cancelled(
     a: Session, b: Session, kind: str, end: str
 ) -> None:
     """(E2) The turn waits for the cancel, of which the asker does not know yet."""
@@ -79,7 +79,7 @@ def test_a_request_behind_a_cancel_begins_cancelled(
 
 
 @ENDS
-def test_an_activity_cancelled_beside_its_claim_gets_the_request(
+def test_activity_cancelled_during_its_claim_gets_request(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P6] If the claim is rolled back, no worker holds the activity, and it ends."""
@@ -98,7 +98,7 @@ def test_an_activity_cancelled_beside_its_claim_gets_the_request(
 
 
 @ENDS
-def test_an_activity_that_is_being_cancelled_is_not_claimed(
+def test_activity_that_is_being_cancelled_is_not_claimed(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P6] The claim skips the locked row; after the commit the activity is gone."""
@@ -114,7 +114,7 @@ def test_an_activity_that_is_being_cancelled_is_not_claimed(
 
 @ENDS
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_request_before_a_cancel_is_left_to_its_asker(
+def test_request_before_cancel_is_left_to_its_asker(
     a: Session, b: Session, kind: str, end: str
 ) -> None:
     """(E2) The cancel waits for the turn; only the asker gets it, and decides what to cancel."""
@@ -133,7 +133,7 @@ def test_a_request_before_a_cancel_is_left_to_its_asker(
 
 @ENDS
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_request_behind_a_terminate_begins_nothing(
+def test_request_that_waited_for_terminate_begins_nothing(
     a: Session, b: Session, kind: str, end: str
 ) -> None:
     """[P6] The turn waits for the terminate, and is gone."""
@@ -150,9 +150,7 @@ def test_a_request_behind_a_terminate_begins_nothing(
 
 
 @ENDS
-def test_a_terminate_behind_the_start_of_a_child_ends_the_child(
-    a: Session, b: Session, end: str
-) -> None:
+def test_terminate_that_waited_for_start_of_child_ends_it(a: Session, b: Session, end: str) -> None:
     """[P8] A child that was requested before is terminated with its parent."""
     task = a.held("p")
     a.begin()
@@ -170,10 +168,10 @@ def test_a_terminate_behind_the_start_of_a_child_ends_the_child(
 
 @ENDS
 @pytest.mark.parametrize("first", ["the cancel", "the end"])
-def test_a_cancel_beside_the_last_turn_does_not_change_the_result(
+def test_cancel_during_last_turn_does_not_change_result(
     a: Session, b: Session, first: str, end: str
 ) -> None:
-    """[P6] (E2) The job completes in either order; a cancel that comes too late returns false."""
+    """[P6] (E2) The job completes in either order; a cancel that is too late returns false."""
     task = a.held("p")
     one, two = (b, a) if first == "the cancel" else (a, b)
 
@@ -214,7 +212,7 @@ def orphans(session: Session, *children: str, **options: Any) -> Task:
 
 
 @ENDS
-def test_a_task_that_ends_children_appears_when_the_parent_has_ended(
+def test_task_that_ends_children_appears_when_parent_has_ended(
     a: Session, b: Session, end: str
 ) -> None:
     """[P8] It is not there before the commit, nor after a rollback."""
@@ -229,7 +227,7 @@ def test_a_task_that_ends_children_appears_when_the_parent_has_ended(
 
 @ENDS
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_locked_child_is_skipped_and_ended_later(
+def test_locked_child_is_skipped_and_ended_later(
     a: Session, b: Session, fate: str, end: str
 ) -> None:
     """(E3) An open transaction on one child does not delay the end of the others."""
@@ -256,7 +254,7 @@ def is_ended(session: Session, job: str) -> bool:
 
 @ENDS
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_child_that_ends_meanwhile_keeps_its_result(
+def test_child_that_ends_meanwhile_keeps_its_result(
     a: Session, b: Session, fate: str, end: str
 ) -> None:
     """[P6] The task that ends children waits for the child's turn, which has locked the parent."""
@@ -275,9 +273,7 @@ def test_a_child_that_ends_meanwhile_keeps_its_result(
 
 
 @ENDS
-def test_a_turn_of_a_child_that_is_being_terminated_is_gone(
-    a: Session, b: Session, end: str
-) -> None:
+def test_turn_of_child_that_is_being_terminated_is_gone(a: Session, b: Session, end: str) -> None:
     """[P6] (E3) If that is rolled back, the turn is applied."""
     task = orphans(a, "c", on_parent_end="terminate")
     running = b.claim_one("children")
@@ -292,7 +288,7 @@ def test_a_turn_of_a_child_that_is_being_terminated_is_gone(
 
 
 @ENDS
-def test_the_holder_of_a_lost_lease_ends_no_children(a: Session, b: Session, end: str) -> None:
+def test_holder_of_lost_lease_ends_no_children(a: Session, b: Session, end: str) -> None:
     """[P6] [P12] A repeated call, whose first reply was lost, ends none either."""
     task = orphans(a, "c", on_parent_end="terminate")
     stolen = b.stolen(task)
@@ -365,7 +361,7 @@ def claimed_keys(session: Session) -> list[Any]:
 
 
 @ENDS
-def test_a_cancel_beside_the_park_of_a_hook_is_not_lost(a: Session, b: Session, end: str) -> None:
+def test_cancel_during_park_of_hook_is_not_lost(a: Session, b: Session, end: str) -> None:
     """[P5] (E2) The cancel waits for the park, and wakes the hook."""
     a.held("p")
     a.call("hook", id="p", name="h", queue="hooks", key="k")
@@ -383,7 +379,7 @@ def test_a_cancel_beside_the_park_of_a_hook_is_not_lost(a: Session, b: Session, 
 
 
 @ENDS
-def test_a_cancel_behind_the_end_of_a_hook_returns_false(a: Session, b: Session, end: str) -> None:
+def test_cancel_that_waited_for_end_of_hook_returns_false(a: Session, b: Session, end: str) -> None:
     """[P6] If the end is rolled back, the cancel is accepted."""
     a.held("p")
     a.call("hook", id="p", name="h", queue="hooks", key="k")
@@ -406,7 +402,7 @@ CANCELS: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("target", CANCELS)
-def test_a_cancel_with_an_old_snapshot_gets_a_serialization_failure(
+def test_cancel_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, target: str, isolation: str
 ) -> None:
     """[P5] (E7) It would not see that the task has parked meanwhile, and would not wake it."""

@@ -35,9 +35,7 @@ def fail(session: Session, task: Task, retry_at: str | None = None) -> str:
 
 
 @ENDS
-def test_a_result_that_waits_for_an_open_park_reaches_the_task(
-    a: Session, b: Session, end: str
-) -> None:
+def test_result_that_waits_for_open_park_reaches_task(a: Session, b: Session, end: str) -> None:
     """[P5] It wakes the parked task; if the park is rolled back, the next park finds it."""
     main, task = request_activity(a, b)
     a.begin()
@@ -54,7 +52,7 @@ def test_a_result_that_waits_for_an_open_park_reaches_the_task(
 
 
 @ENDS
-def test_a_park_is_busy_while_a_result_is_uncommitted(a: Session, b: Session, end: str) -> None:
+def test_park_is_busy_while_result_is_uncommitted(a: Session, b: Session, end: str) -> None:
     """[P5] A batch never waits."""
     main, task = request_activity(a, b)
     b.begin()
@@ -68,7 +66,7 @@ def test_a_park_is_busy_while_a_result_is_uncommitted(a: Session, b: Session, en
 
 
 @ENDS
-def test_a_result_of_a_worker_whose_task_was_claimed_again_is_refused(
+def test_result_of_worker_whose_task_was_claimed_again_is_refused(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P4] [P6] The lease ended while it was working; the result of the new holder is recorded."""
@@ -91,9 +89,7 @@ def test_a_result_of_a_worker_whose_task_was_claimed_again_is_refused(
 
 
 @ENDS
-def test_a_claim_skips_a_task_that_is_just_ending(
-    a: Session, b: Session, c: Session, end: str
-) -> None:
+def test_claim_skips_task_that_is_just_ending(a: Session, b: Session, c: Session, end: str) -> None:
     """[P6] It does not wait; after a rollback the task is due as before."""
     _, task = request_activity(a, b)
     a.expire(task)
@@ -107,7 +103,7 @@ def test_a_claim_skips_a_task_that_is_just_ending(
 
 @ENDS
 @pytest.mark.parametrize("how", ["finish", "fail"])
-def test_a_result_or_failure_behind_a_terminate_is_gone(
+def test_result_or_failure_that_waited_for_terminate_is_gone(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P6] [P8] It waits for the terminate, and counts only if that is rolled back."""
@@ -123,7 +119,7 @@ def test_a_result_or_failure_behind_a_terminate_is_gone(
 
 
 @ENDS
-def test_a_failed_attempt_is_not_retried_after_a_cancel(a: Session, b: Session, end: str) -> None:
+def test_failed_attempt_is_not_retried_after_cancel(a: Session, b: Session, end: str) -> None:
     """(E2) The failure waits for the open cancel."""
     main, task = request_activity(a, b)
     a.begin()
@@ -136,7 +132,7 @@ def test_a_failed_attempt_is_not_retried_after_a_cancel(a: Session, b: Session, 
 
 
 @pytest.mark.parametrize("how", ["finish", "fail", "retry"])
-def test_a_repeated_call_of_a_worker_without_a_journal_changes_nothing(
+def test_repeated_call_of_worker_without_journal_changes_nothing(
     a: Session, b: Session, how: str
 ) -> None:
     """[P12] The reply to the first call was lost."""
@@ -156,7 +152,7 @@ def test_a_repeated_call_of_a_worker_without_a_journal_changes_nothing(
 
 
 @ENDS
-def test_a_heartbeat_is_busy_while_the_end_of_its_task_is_uncommitted(
+def test_heartbeat_is_busy_while_end_of_its_task_is_uncommitted(
     a: Session, b: Session, end: str
 ) -> None:
     """It does not wait, and its progress is recorded with the next heartbeat."""
@@ -175,7 +171,7 @@ def test_a_heartbeat_is_busy_while_the_end_of_its_task_is_uncommitted(
 
 
 @pytest.mark.direct("it listens")
-def test_an_idle_worker_gets_a_hint_for_the_next_attempt(a: Session, b: Session) -> None:
+def test_idle_worker_gets_hint_for_next_attempt(a: Session, b: Session) -> None:
     """[P11] The attempt is due at once."""
     _, task = request_activity(a, b)
     a.run(f'listen "{a.call("channel")}"')
@@ -188,7 +184,7 @@ def test_an_idle_worker_gets_a_hint_for_the_next_attempt(a: Session, b: Session)
 
 
 @ENDS
-def test_await_result_returns_when_the_job_has_ended(a: Session, b: Session, end: str) -> None:
+def test_await_result_returns_when_job_has_ended(a: Session, b: Session, end: str) -> None:
     """[P10] It sees an end that commits after it began to wait."""
     main = a.held("j")
     a.begin()
@@ -201,7 +197,7 @@ def test_await_result_returns_when_the_job_has_ended(a: Session, b: Session, end
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_await_result_with_a_fixed_snapshot_does_not_wait(
+def test_await_result_with_fixed_snapshot_does_not_wait(
     a: Session, b: Session, isolation: str
 ) -> None:
     """[P10] It could not see a later end, however long it waited."""
@@ -223,7 +219,7 @@ def advisory_locks(session: Session) -> list[str]:
 
 
 @ENDS
-def test_await_result_waits_for_the_commit_of_an_end_not_for_its_poll(
+def test_await_result_waits_for_commit_of_end_not_for_its_poll(
     a: Session, b: Session, end: str
 ) -> None:
     """[P10] After a rollback it waits no longer than its timeout."""
@@ -239,7 +235,7 @@ def test_await_result_waits_for_the_commit_of_an_end_not_for_its_poll(
     assert advisory_locks(a) == []
 
 
-def test_the_end_of_a_job_does_not_wait_for_await_result(a: Session, b: Session) -> None:
+def test_end_of_job_does_not_wait_for_await_result(a: Session, b: Session) -> None:
     """[P10] Neither the call nor a shared lock of its transaction delays the turn."""
     main = a.held("j")
     b.begin()
@@ -253,7 +249,7 @@ def test_the_end_of_a_job_does_not_wait_for_await_result(a: Session, b: Session)
     b.rollback()
 
 
-def test_await_result_does_not_wait_for_a_turn_that_waits_for_it(a: Session, b: Session) -> None:
+def test_await_result_does_not_wait_for_turn_that_waits_for_it(a: Session, b: Session) -> None:
     """[P10] (T16) The server would report a deadlock."""
     main = a.held("j")
     b.begin()
@@ -267,7 +263,7 @@ def test_await_result_does_not_wait_for_a_turn_that_waits_for_it(a: Session, b: 
     assert ending.get().state == "done"
 
 
-def test_a_batch_that_ends_many_jobs_takes_no_advisory_locks(a: Session) -> None:
+def test_batch_that_ends_many_jobs_takes_no_advisory_locks(a: Session) -> None:
     """[P12] The server has room only for a limited number of locks."""
     turns = [a.held(f"j{n}").turn("done", value=n) for n in range(5)]
     a.begin()

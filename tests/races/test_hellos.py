@@ -28,7 +28,7 @@ def release_without_code(session: Session, job: str) -> None:
 
 
 @ENDS
-def test_two_concurrent_registrations_of_a_worker_make_one_row(
+def test_two_concurrent_registrations_of_worker_make_one_row(
     a: Session, b: Session, end: str
 ) -> None:
     """[P12] The second waits for the first, and its functions are recorded."""
@@ -42,7 +42,7 @@ def test_two_concurrent_registrations_of_a_worker_make_one_row(
 
 
 @ENDS
-def test_registering_skips_a_locked_task_that_waits_for_its_code(
+def test_registering_skips_locked_task_that_waits_for_its_code(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P11] It wakes the others; the locked task is about to move, or becomes due by itself."""
@@ -76,7 +76,7 @@ def unregister_old(session: Session) -> None:
 @ENDS
 @pytest.mark.parametrize("verb", ["terminate", "resume", "pause"])
 @pytest.mark.parametrize("call", [register_w, unregister_old])
-def test_registering_and_unregistering_skip_a_locked_stuck_task(
+def test_registering_and_unregistering_skip_locked_stuck_task(
     a: Session, b: Session, c: Session, call: Callable[[Session], None], verb: str, end: str
 ) -> None:
     """[P9] They wake the other stuck tasks; the locked one is about to move or to be resumed."""
@@ -94,7 +94,7 @@ def test_registering_and_unregistering_skip_a_locked_stuck_task(
 
 @ENDS
 @pytest.mark.parametrize("call", [register_w, unregister_old])
-def test_a_resume_waits_for_a_registration_that_wakes_the_task(
+def test_resume_waits_for_registration_that_wakes_task(
     a: Session, b: Session, c: Session, call: Callable[[Session], None], end: str
 ) -> None:
     """[P9] The task is resumed once, by the call that comes first."""
@@ -113,13 +113,13 @@ def test_a_resume_waits_for_a_registration_that_wakes_the_task(
 
 @ENDS
 @pytest.mark.parametrize("verbs", [(register_w, unregister_old), (unregister_old, register_w)])
-def test_the_later_of_a_registration_and_an_unregistration_wakes_tasks(
+def test_later_of_registration_and_unregistration_wakes_tasks(
     a: Session, b: Session, c: Session, verbs: tuple[Callable[[Session], None], ...], end: str
 ) -> None:
     """[P9] Only the later one sees that one worker has come and the other has gone.
 
-    The task is due from the time of its waking, not from when the later call began to wait: claims
-    no longer look there.
+    A woken task is due from the time of its waking, not from when the later call began to wait,
+    since claims no longer look at that time.
     """
     first, second = verbs
     register(c, "old")

@@ -59,7 +59,7 @@ def listener(c: Session) -> Iterator[Listener]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_holder_of_a_task_gets_a_hint_for_a_message_that_commits(
+def test_holder_of_task_gets_hint_for_message_that_commits(
     a: Session, b: Session, listener: Listener, kind: Callable[[Session, Session], Incoming]
 ) -> None:
     """[P5] [P11] It gets none before the commit, and none for a message that is rolled back."""
@@ -78,7 +78,7 @@ def test_the_holder_of_a_task_gets_a_hint_for_a_message_that_commits(
     assert incoming.is_all_of(a.advance(incoming.task.keep(awaits=list(incoming.awaits))).messages)
 
 
-def test_only_the_holder_of_a_task_gets_hints_for_its_messages(
+def test_only_holder_of_task_gets_hints_for_its_messages(
     a: Session, b: Session, listener: Listener, stage: Stage
 ) -> None:
     """[P11] A former holder gets none once another worker has claimed the task."""
@@ -126,7 +126,7 @@ def of_a_hook(a: Session, b: Session) -> Hinted:
 
 @pytest.mark.parametrize("order", ORDERS, ids=", ".join)
 @pytest.mark.parametrize("kind", [of_a_signal, of_a_hook], ids=lambda kind: kind.__name__)
-def test_news_without_a_hint_is_found_by_a_look(
+def test_news_without_hint_is_found_by_look(
     a: Session,
     b: Session,
     listener: Listener,
@@ -181,7 +181,7 @@ ENDED = {"done": ("completed", 1, None), "failed": ("failed", None, "no")}
 
 @pytest.mark.parametrize("how", ENDED)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_hook_result_does_not_wait_for_an_uncommitted_end(
+def test_hook_result_does_not_wait_for_uncommitted_end(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P10] The hook is running until its end commits."""

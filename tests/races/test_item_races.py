@@ -31,7 +31,7 @@ def code_of(error: BaseException | None) -> str | None:
 
 
 @ENDS
-def test_a_park_is_busy_while_a_resolution_is_uncommitted(a: Session, b: Session, end: str) -> None:
+def test_park_is_busy_while_resolution_is_uncommitted(a: Session, b: Session, end: str) -> None:
     """[P5] A batch never waits; a park that waits gets the answer, or parks after a rollback."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
@@ -52,9 +52,7 @@ def test_a_park_is_busy_while_a_resolution_is_uncommitted(a: Session, b: Session
 
 
 @ENDS
-def test_a_resolution_waits_for_an_open_park_and_wakes_the_task(
-    a: Session, b: Session, end: str
-) -> None:
+def test_resolution_waits_for_open_park_and_wakes_task(a: Session, b: Session, end: str) -> None:
     """[P5] If the park is rolled back, the next park of the holder gets the answer."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
@@ -73,7 +71,7 @@ def test_a_resolution_waits_for_an_open_park_and_wakes_the_task(
 
 
 @ENDS
-def test_an_item_of_an_open_transaction_is_not_visible(a: Session, b: Session, end: str) -> None:
+def test_item_of_open_transaction_is_not_visible(a: Session, b: Session, end: str) -> None:
     """[P8] Before the commit it can be neither listed nor resolved (PD411)."""
     task = a.held("j")
     a.begin()
@@ -92,7 +90,7 @@ def test_an_item_of_an_open_transaction_is_not_visible(a: Session, b: Session, e
         assert a.state("j") == "held"
 
 
-def test_a_repeated_park_creates_one_item(a: Session, b: Session) -> None:
+def test_repeated_park_creates_one_item(a: Session, b: Session) -> None:
     """[P12] Also if the item was resolved meanwhile."""
     task = a.held("j")
     turn = task.park(requests=[item()])
@@ -112,7 +110,7 @@ def test_a_repeated_park_creates_one_item(a: Session, b: Session) -> None:
 
 @ENDS
 @pytest.mark.parametrize("first", ["claim", "resolve"])
-def test_the_first_person_to_claim_or_resolve_an_item_wins(
+def test_first_person_to_claim_or_resolve_item_wins(
     a: Session, b: Session, c: Session, first: str, end: str
 ) -> None:
     """[P5] The second person waits, and succeeds only if the first rolls back."""
@@ -134,7 +132,7 @@ def test_the_first_person_to_claim_or_resolve_an_item_wins(
     assert a.run("select payload from inbox") == [("yes",)]
 
 
-def test_concurrent_resolutions_of_an_item_leave_one_answer(
+def test_concurrent_resolutions_of_item_leave_one_answer(
     worker_and_people: list[Session],
 ) -> None:
     """[P5] All other people get the error PD411."""
@@ -163,7 +161,7 @@ def worker_and_people(a: Session, b: Session, c: Session) -> list[Session]:
 
 
 @ENDS
-def test_a_claim_waits_for_an_uncommitted_release_of_the_item(
+def test_claim_waits_for_uncommitted_release_of_item(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P12] A repeated release does not take the item from the next person."""
@@ -185,7 +183,7 @@ def test_a_claim_waits_for_an_uncommitted_release_of_the_item(
 
 @ENDS
 @pytest.mark.parametrize("first", ["assign", "resolve"])
-def test_the_second_of_an_assignment_and_a_resolution_waits(
+def test_second_of_assignment_and_resolution_waits(
     a: Session, b: Session, c: Session, first: str, end: str
 ) -> None:
     """[P5] Anyone may resolve an item that was assigned; a resolved item cannot be assigned."""
@@ -213,7 +211,7 @@ def test_the_second_of_an_assignment_and_a_resolution_waits(
 
 @ENDS
 @pytest.mark.parametrize("how", ["withdraw", "terminate", "done", "cancelled"])
-def test_a_resolution_behind_the_end_of_the_wait_is_refused(
+def test_resolution_that_waited_for_end_of_wait_is_refused(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P6] [P8] An item is deleted with the wait for it."""
@@ -241,7 +239,7 @@ def test_a_resolution_behind_the_end_of_the_wait_is_refused(
 
 @ENDS
 @pytest.mark.parametrize("how", ["withdraw", "terminate", "forget"])
-def test_a_repeated_resolution_succeeds_until_the_job_is_forgotten(
+def test_repeated_resolution_succeeds_until_job_is_forgotten(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P5] [P12] It succeeds even if the task no longer waits, or the job was terminated."""
@@ -268,7 +266,7 @@ def test_a_repeated_resolution_succeeds_until_the_job_is_forgotten(
 
 
 @ENDS
-def test_a_concurrent_cancel_and_resolution_both_reach_the_task(
+def test_concurrent_cancel_and_resolution_both_reach_task(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P5] (E2) After a rollback of the resolution, only the cancel does."""
@@ -285,9 +283,7 @@ def test_a_concurrent_cancel_and_resolution_both_reach_the_task(
 
 
 @ENDS
-def test_a_due_deadline_and_a_resolution_wake_the_task_only_once(
-    a: Session, b: Session, end: str
-) -> None:
+def test_due_deadline_and_resolution_wake_task_only_once(a: Session, b: Session, end: str) -> None:
     """[P5] [P7] The claim of the deadline is open; its holder gets the answer when it parks."""
     a.parked("j", requests=[item()], until="2000-01-01Z")
     a.begin()
@@ -304,9 +300,7 @@ def test_a_due_deadline_and_a_resolution_wake_the_task_only_once(
     assert a.advance(task.park()).payloads == ["yes"]
 
 
-def test_a_resolution_with_an_old_snapshot_gets_a_serialization_failure(
-    a: Session, b: Session
-) -> None:
+def test_resolution_with_old_snapshot_gets_serialization_failure(a: Session, b: Session) -> None:
     """[P5] It would not see that the task has parked since, and would not wake it."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))

@@ -130,7 +130,7 @@ def out_of_order(waits: list[Wait]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_calls_never_wait_for_each_other_in_a_cycle(stage: Stage, name: str) -> None:
+def test_calls_never_wait_for_each_other_in_cycle(stage: Stage, name: str) -> None:
     """[P3] [P8] (E2) (E3) Calls that need several jobs lock them in the order of their ids."""
     waits = waits_on(stage, name)
     print(len(waits), "waits,", Counter(wait.wanted.table for wait in waits))
@@ -139,7 +139,7 @@ def test_calls_never_wait_for_each_other_in_a_cycle(stage: Stage, name: str) -> 
     assert {wait.wanted.table for wait in waits} >= {"jobs", "tasks", "journal"}
 
 
-def test_an_engine_with_another_lock_order_is_detected(theatre: Theatre) -> None:
+def test_engine_with_another_lock_order_is_detected(theatre: Theatre) -> None:
     """First the tasks of a batch are locked in reverse, then the jobs."""
     order = 'order by given.job collate "C"'
     theatre.change("judge_turns", f"{order}, given.task", f"{order} desc, given.task")

@@ -72,7 +72,7 @@ def test_a_repeated_turn_changes_nothing(a: Session, b: Session, name: str) -> N
     assert a.everything() == before
 
 
-def test_a_repeated_turn_gets_the_same_answers_to_its_commands(a: Session, b: Session) -> None:
+def test_repeated_turn_gets_same_answers_to_its_commands(a: Session, b: Session) -> None:
     """[P2] [P12] (C4) Also for refused commands, reads and signals, whatever has happened since."""
     task = a.held("j", context={"list": [1]})
     turn = task.keep(
@@ -98,7 +98,7 @@ def test_a_repeated_turn_gets_the_same_answers_to_its_commands(a: Session, b: Se
     assert a.one("select count(*) from inbox") == 1
 
 
-def test_a_repeated_turn_gets_messages_that_have_arrived_since(a: Session, b: Session) -> None:
+def test_repeated_turn_gets_messages_that_have_arrived_since(a: Session, b: Session) -> None:
     """[P5] [P12] The first reply had no message."""
     task = a.held("j")
     turn = task.keep(activity("x#1"), awaits=["go"])
@@ -108,7 +108,7 @@ def test_a_repeated_turn_gets_messages_that_have_arrived_since(a: Session, b: Se
     assert a.advance(turn).payloads == [1]
 
 
-def test_a_repeated_park_that_found_a_message_finds_it_again(a: Session, b: Session) -> None:
+def test_repeated_park_that_found_message_finds_it_again(a: Session, b: Session) -> None:
     """[P5] [P12] With facts and without, until the message is consumed."""
     task = a.held("j")
     b.signal("j", "go", 1)
@@ -134,7 +134,7 @@ def test_a_repeated_turn_that_took_a_message_is_not_stale(a: Session, b: Session
     assert b.advance(turn).state == "keep"
 
 
-def test_an_earlier_turn_that_arrives_late_gets_its_first_answers(a: Session, b: Session) -> None:
+def test_earlier_turn_that_arrives_late_gets_its_first_answers(a: Session, b: Session) -> None:
     """[P12] A duplicate is delivered after the next turn of its lease, and changes nothing."""
     task = a.held("j")
     early = task.keep(increment("n"))
@@ -149,7 +149,7 @@ def test_an_earlier_turn_that_arrives_late_gets_its_first_answers(a: Session, b:
     assert a.everything() == before
 
 
-def test_a_repeated_batch_gets_the_same_answer_to_each_turn(a: Session, b: Session) -> None:
+def test_repeated_batch_gets_same_answer_to_each_turn(a: Session, b: Session) -> None:
     """[P12] The signals between its jobs are not sent again."""
     one, two, three, four = (a.held(job) for job in ("j1", "j2", "j3", "j4"))
     turns = [
@@ -197,7 +197,7 @@ def test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery(
     assert a.everything() == before
 
 
-def test_a_repeated_claim_returns_journal_and_messages_again(a: Session, b: Session) -> None:
+def test_repeated_claim_returns_journal_and_messages_again(a: Session, b: Session) -> None:
     """[P12] The first reply may never have arrived, so the worker has neither."""
     a.parked("j", "go", facts=[activity("x#1", 7)])
     a.signal("j", "go", 1)
@@ -210,7 +210,7 @@ def test_a_repeated_claim_returns_journal_and_messages_again(a: Session, b: Sess
     assert [row[1] for row in again.row["journal"]] == ["activity"]
 
 
-def test_a_repeated_claim_claims_if_the_first_was_rolled_back(a: Session, b: Session) -> None:
+def test_repeated_claim_claims_if_first_was_rolled_back(a: Session, b: Session) -> None:
     """[P12] One delivery is counted."""
     a.start("j")
     claim_id = uuid.uuid4()
@@ -224,7 +224,7 @@ def test_a_repeated_claim_claims_if_the_first_was_rolled_back(a: Session, b: Ses
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_repeated_while_the_first_is_uncommitted_loses_no_task(
+def test_claim_repeated_while_first_is_uncommitted_loses_no_task(
     a: Session, b: Session, end: str
 ) -> None:
     """[P12] [P6] It claims other tasks; a third call returns all tasks of this claim."""
@@ -243,7 +243,7 @@ def test_a_claim_repeated_while_the_first_is_uncommitted_loses_no_task(
     assert len(b.claim("q")) == (0 if end == "commit" else 2)
 
 
-def test_a_repeated_advance_returns_the_tasks_of_its_claim_again(a: Session, b: Session) -> None:
+def test_repeated_advance_returns_tasks_of_its_claim_again(a: Session, b: Session) -> None:
     """[P12] Ended turns are gone, kept turns are kept, and the claim returns the same tasks."""
     for number in range(6):
         a.start(f"j{number}", queue="q")
@@ -263,7 +263,7 @@ def test_a_repeated_advance_returns_the_tasks_of_its_claim_again(a: Session, b: 
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_an_advance_repeated_while_the_first_is_uncommitted_waits_for_it(
+def test_advance_repeated_while_first_is_uncommitted_waits_for_it(
     a: Session, b: Session, end: str
 ) -> None:
     """[P12] It waits for the turns, then finds the claim of the first call or makes it."""
@@ -303,7 +303,7 @@ VERBS: dict[str, tuple[str, dict[str, object], object, object]] = {
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_repeated_while_the_first_is_uncommitted_acts_once(
+def test_verb_repeated_while_first_is_uncommitted_acts_once(
     a: Session, b: Session, c: Session, verb: str, end: str
 ) -> None:
     """[P12] [P1] [P2] [P5] It waits for the lock, and then knows whether the first committed."""
@@ -337,7 +337,7 @@ def counts(session: Session) -> list[tuple[object, ...]]:
     )
 
 
-def test_a_key_repeated_with_another_command_is_refused(a: Session, b: Session) -> None:
+def test_key_repeated_with_another_command_is_refused(a: Session, b: Session) -> None:
     """[P2] It gets PD106, and changes nothing."""
     a.held("j")
     a.call("entity_increment", id="j", path="n", key="k")

@@ -72,7 +72,7 @@ def test_concurrent_merges_of_adjacent_subtrees_keep_all_changes(stage: Stage) -
     assert versions(plain, "j") == list(range(1, total + 2))
 
 
-def test_concurrent_appends_and_prepends_keep_the_order_of_each_writer(
+def test_concurrent_appends_and_prepends_keep_order_of_each_writer(
     stage: Stage,
 ) -> None:
     """[P3] (C28) (C29) (C66) Each item is in the list once; each length is one answer."""
@@ -117,9 +117,7 @@ def test_compare_and_set_lets_one_of_eight_win_each_round(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_command_that_waited_is_applied_to_the_new_memory(
-    a: Session, b: Session, end: str
-) -> None:
+def test_command_that_waited_is_applied_to_new_memory(a: Session, b: Session, end: str) -> None:
     """[P3] (C20) The memory is read under the lock, not in the statement that waits."""
     a.call("entity_create", id="e", entity="x", context={"list": [1]})
     a.begin()
@@ -133,9 +131,7 @@ def test_a_command_that_waited_is_applied_to_the_new_memory(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_merge_that_waited_for_an_adjacent_merge_keeps_both(
-    a: Session, b: Session, end: str
-) -> None:
+def test_merge_that_waited_for_adjacent_merge_keeps_both(a: Session, b: Session, end: str) -> None:
     """[P3] (C27) (C61) Both create the same parent deep in the document."""
     a.call("entity_create", id="e", entity="x")
     a.begin()

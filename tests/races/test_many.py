@@ -19,7 +19,7 @@ def start_all(session: Session, *jobs: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_signal_found_skips_a_job_that_ends_meanwhile(a: Session, b: Session, end: str) -> None:
+def test_signal_found_skips_job_that_ends_meanwhile(a: Session, b: Session, end: str) -> None:
     """[P5] (E15) It was found running; under the lock the verb checks whether it still is."""
     start_all(a, "1", "2", "3")
     b.begin()
@@ -38,7 +38,7 @@ def test_signal_found_skips_a_job_that_ends_meanwhile(a: Session, b: Session, en
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("page", [1, 3])
-def test_cancel_found_skips_a_job_that_no_longer_meets_the_conditions(
+def test_cancel_found_skips_job_that_no_longer_meets_conditions(
     a: Session, b: Session, page: int, end: str
 ) -> None:
     """[P3] (E15) The page is filled with the next job, so it does not look like the last one."""
@@ -58,7 +58,7 @@ def test_cancel_found_skips_a_job_that_no_longer_meets_the_conditions(
 
 @pytest.mark.parametrize("verb", ["signal_found", "cancel_found"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_page_whose_jobs_were_forgotten_continues_with_later_jobs(
+def test_page_whose_jobs_were_forgotten_continues_with_later_jobs(
     a: Session, b: Session, end: str, verb: str
 ) -> None:
     """[P5] (E15) An empty page would end the loop of the caller before the later jobs."""
@@ -74,7 +74,7 @@ def test_a_page_whose_jobs_were_forgotten_continues_with_later_jobs(
     assert telling.get() == [("2" if end == "commit" else "1", True)]
 
 
-def test_signal_found_wakes_a_task_that_parks_meanwhile(a: Session, b: Session) -> None:
+def test_signal_found_wakes_task_that_parks_meanwhile(a: Session, b: Session) -> None:
     """[P5] [P8] It waits for the open park."""
     start_all(a, "1")
     task = b.held("2", entity="agent")
@@ -101,7 +101,7 @@ def test_overlapping_pages_do_not_deadlock(a: Session, b: Session) -> None:
     assert len(other.get()) == 6
 
 
-def test_a_signal_with_start_waits_for_an_uncommitted_start(a: Session, b: Session) -> None:
+def test_signal_with_start_waits_for_uncommitted_start(a: Session, b: Session) -> None:
     """[P1] [P5] One job starts, and gets both signals."""
     given = {"workflow": "w", "id": "j"}
     a.begin()
@@ -133,7 +133,7 @@ NEW_RUN = {"workflow": "w", "id": "j", "queue": "j", "name": "go", "if_exists": 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("how", ["done", "terminate"])
-def test_a_signal_with_start_waits_for_the_uncommitted_end_of_a_run(
+def test_signal_with_start_waits_for_uncommitted_end_of_run(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P1] [P5] If the end commits, it begins a new run; otherwise it signals the old one."""
@@ -154,7 +154,7 @@ def test_a_signal_with_start_waits_for_the_uncommitted_end_of_a_run(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_signal_with_start_before_the_end_of_a_run_begins_no_run(
+def test_signal_with_start_before_end_of_run_begins_no_run(
     a: Session, b: Session, end: str
 ) -> None:
     """[P5] A running job accepted the signal, which ends with the run, as any signal does."""
@@ -189,9 +189,7 @@ def test_signals_from_eight_sessions_at_once_begin_one_new_run(
         assert len(received) == (1 if key else 8)
 
 
-def test_a_signal_with_start_starts_a_job_that_was_forgotten_meanwhile(
-    a: Session, b: Session
-) -> None:
+def test_signal_with_start_starts_job_that_was_forgotten_meanwhile(a: Session, b: Session) -> None:
     """[P1] [P5] The job still existed when the call began."""
     assert a.advance(a.held("j").done(1)).state == "done"
     a.begin()
@@ -204,7 +202,7 @@ def test_a_signal_with_start_starts_a_job_that_was_forgotten_meanwhile(
     assert a.tasks("j") == {"1/main": "ready"}
 
 
-def test_a_signal_with_start_beside_a_new_run_goes_to_that_run(a: Session, b: Session) -> None:
+def test_signal_with_start_during_start_of_new_run_goes_to_it(a: Session, b: Session) -> None:
     """[P1] [P5] It waits for the uncommitted start, and begins no run of its own."""
     assert a.advance(a.held("j").done(1)).state == "done"
     a.begin()

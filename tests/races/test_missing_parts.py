@@ -61,7 +61,7 @@ def lock_of(session: Session, waiting: Session) -> str:
 
 @pytest.mark.parametrize("dropped", MISSING)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_the_second_of_two_migrations_waits_for_the_first(
+def test_second_of_two_migrations_waits_for_first(
     players: Players, dropped: list[str], end: str
 ) -> None:
     """[P13] It finds or creates the triggers, so that updates are commands again.
@@ -86,7 +86,7 @@ def test_the_second_of_two_migrations_waits_for_the_first(
     assert a.memory("j") == ({"n": 1}, 1)
 
 
-def test_migrations_wait_for_a_writer_and_do_not_block_it(players: Players) -> None:
+def test_migrations_wait_for_writer_and_do_not_block_it(players: Players) -> None:
     """[P13] One of them waits for the table, the other for the first, while the writer goes on."""
     a, b, c, _ = players
     before = triggers(a)
@@ -101,7 +101,7 @@ def test_migrations_wait_for_a_writer_and_do_not_block_it(players: Players) -> N
     assert triggers(a) == before
 
 
-def test_a_migration_that_gives_up_leaves_the_work_to_the_next(players: Players) -> None:
+def test_migration_that_gives_up_leaves_work_to_next(players: Players) -> None:
     """[P13] The first is rolled back after its timeout (55P03); the second then does all of it."""
     a, b, c, _ = players
     before = triggers(a)

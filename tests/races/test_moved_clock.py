@@ -11,7 +11,7 @@ DAYS = "select extract(epoch from clock() - clock_timestamp())::bigint / 86400"
 
 
 @ENDS
-def test_concurrent_moves_of_the_clock_add_up(theatre: Theatre, end: str) -> None:
+def test_concurrent_moves_of_clock_add_up(theatre: Theatre, end: str) -> None:
     with theatre.players() as (a, b, *_):
         a.begin()
         a.call("move_clock", by="3 days 1 min")
@@ -23,7 +23,7 @@ def test_concurrent_moves_of_the_clock_add_up(theatre: Theatre, end: str) -> Non
 
 
 @ENDS
-def test_resetting_and_moving_the_clock_wait_for_each_other(theatre: Theatre, end: str) -> None:
+def test_resetting_and_moving_clock_wait_for_each_other(theatre: Theatre, end: str) -> None:
     """The first move inserts the row that both lock, a reset deletes it; the last call decides."""
     with theatre.players() as (a, b, *_):
         b.call("reset_clock")
@@ -44,7 +44,7 @@ def test_resetting_and_moving_the_clock_wait_for_each_other(theatre: Theatre, en
 
 
 @ENDS
-def test_a_writer_does_not_wait_for_a_move_of_the_clock(theatre: Theatre, end: str) -> None:
+def test_writer_does_not_wait_for_move_of_clock(theatre: Theatre, end: str) -> None:
     """It uses the time that was committed before."""
     with theatre.players() as (a, b, *_):
         b.call("entity_create", id="e", entity="note")
@@ -57,7 +57,7 @@ def test_a_writer_does_not_wait_for_a_move_of_the_clock(theatre: Theatre, end: s
         assert times == [(False,), (end == "commit",)]
 
 
-def test_a_claim_beside_an_uncommitted_move_reads_the_old_time(theatre: Theatre) -> None:
+def test_claim_during_uncommitted_move_reads_old_time(theatre: Theatre) -> None:
     with theatre.players() as (a, b, *_):
         b.run("select start('w', id => 'j', queue => 'j', due_at => clock() + '1 day')")
         a.begin()
@@ -68,7 +68,7 @@ def test_a_claim_beside_an_uncommitted_move_reads_the_old_time(theatre: Theatre)
 
 
 @pytest.mark.direct("it listens")
-def test_moving_the_clock_sends_hints_to_queues_with_due_tasks(theatre: Theatre) -> None:
+def test_moving_clock_sends_hints_to_queues_with_due_tasks(theatre: Theatre) -> None:
     """[P11] Listeners of other queues get none."""
     with theatre.players() as (a, b, *_):
         a.run("select start('w', id => q, queue => q, due_at => clock() + d::interval)"

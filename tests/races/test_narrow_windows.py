@@ -13,7 +13,7 @@ from tests.races.sessions import Session, child, hook, increment, send
 from tests.races.theatre import GATE, Theatre, shut
 
 
-def test_a_job_started_while_a_batch_waits_for_locks_misses_no_signal(
+def test_job_started_while_batch_waits_for_locks_misses_no_signal(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P5] The batch writes no message to a job that did not exist when it took its locks."""
@@ -41,7 +41,7 @@ def test_a_job_started_while_a_batch_waits_for_locks_misses_no_signal(
 
 
 @pytest.mark.parametrize("first", ["cancel", "retry"])
-def test_a_cancel_makes_a_coordinator_between_two_attempts_due_at_once(
+def test_cancel_makes_coordinator_between_two_attempts_due_at_once(
     a: Session, b: Session, first: str
 ) -> None:
     """[P8] (E2) In both orders of the cancel and the failed attempt."""
@@ -58,7 +58,7 @@ def test_a_cancel_makes_a_coordinator_between_two_attempts_due_at_once(
 
 
 @pytest.mark.parametrize("first", ["cancel", "retry"])
-def test_a_cancel_makes_a_hook_between_two_attempts_due_at_once(
+def test_cancel_makes_hook_between_two_attempts_due_at_once(
     a: Session, b: Session, first: str
 ) -> None:
     """[P8] (E2) In both orders, however long its backoff is."""
@@ -75,7 +75,7 @@ def test_a_cancel_makes_a_hook_between_two_attempts_due_at_once(
     assert [m["key"] for m in b.claim_one("hooks").row["messages"]] == ["$cancel"]
 
 
-def test_a_child_that_is_terminated_while_it_starts_answers_its_parent(
+def test_child_that_is_terminated_while_it_starts_answers_its_parent(
     theatre: Theatre,
 ) -> None:
     """[P8] [P10] (E3) Its asker is read under the lock."""
@@ -111,7 +111,7 @@ def claim_while_the_task_is_written(theatre: Theatre) -> None:
         assert b.advance(task.done("once")).state == "done"
 
 
-def test_a_claim_of_a_task_that_is_being_written_takes_the_new_row(
+def test_claim_of_task_that_is_being_written_takes_new_row(
     theatre: Theatre,
 ) -> None:
     """[P6] [P8] The row is leased where it was locked, by a statement that sees it there."""
@@ -119,7 +119,7 @@ def test_a_claim_of_a_task_that_is_being_written_takes_the_new_row(
 
 
 @pytest.mark.broken_invariants
-def test_a_claim_without_a_lock_would_miss_the_new_row(theatre: Theatre) -> None:
+def test_claim_without_lock_would_miss_new_row(theatre: Theatre) -> None:
     """The negative control."""
     theatre.change("find_due", r"for no key update skip locked", "")
     with pytest.raises((AssertionError, ValueError)):
@@ -169,7 +169,7 @@ def end_a_child_that_has_ended(theatre: Theatre, fate: str) -> None:
 
 
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_child_that_ends_just_before_it_is_locked_keeps_its_result(
+def test_child_that_ends_just_before_it_is_locked_keeps_its_result(
     theatre: Theatre, fate: str
 ) -> None:
     """[P6] (E3) What was read before its lock is read again."""
@@ -180,7 +180,7 @@ def test_a_child_that_ends_just_before_it_is_locked_keeps_its_result(
 @pytest.mark.parametrize(("function", "fate"), [
     ("cancel_children", "cancel"), ("terminate_children", "terminate"),
 ])  # fmt: skip
-def test_a_child_would_end_twice_if_its_status_was_not_read_again(
+def test_child_would_end_twice_if_its_status_was_not_read_again(
     theatre: Theatre, function: str, fate: str
 ) -> None:
     """The negative control."""
@@ -190,7 +190,7 @@ def test_a_child_would_end_twice_if_its_status_was_not_read_again(
 
 
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_child_of_another_parent_with_the_id_of_a_forgotten_one_goes_on(
+def test_child_of_another_parent_with_id_of_forgotten_one_goes_on(
     theatre: Theatre, fate: str
 ) -> None:
     """[P6] [P8] (E3) Its parent was read before the lock, and is read again under it."""
@@ -208,7 +208,7 @@ def test_a_child_of_another_parent_with_the_id_of_a_forgotten_one_goes_on(
 
 
 @pytest.mark.parametrize("end", ["ends", "ends and runs again"])
-def test_a_requested_child_that_has_ended_gets_no_request_to_cancel(
+def test_requested_child_that_has_ended_gets_no_request_to_cancel(
     theatre: Theatre, end: str
 ) -> None:
     """[P8] (E2) (E3) A parent that does not know of its cancel repeats the request for a child.
@@ -234,7 +234,7 @@ def test_a_requested_child_that_has_ended_gets_no_request_to_cancel(
         assert a.run("select job_id from inbox where key = '$cancel'") == [("p",)]
 
 
-def test_terminating_a_child_whose_parent_is_locked_may_be_refused(
+def test_terminating_child_whose_parent_is_locked_may_be_refused(
     theatre: Theatre,
 ) -> None:
     """[P8] (E3) It gets 40001 instead of a deadlock, since the parent must be locked first."""
@@ -258,7 +258,7 @@ def test_terminating_a_child_whose_parent_is_locked_may_be_refused(
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
-def test_a_hook_that_begins_while_old_jobs_are_found_keeps_its_job(theatre: Theatre) -> None:
+def test_hook_that_begins_while_old_jobs_are_found_keeps_its_job(theatre: Theatre) -> None:
     """[P8] (E18) Jobs to forget are checked again under their locks."""
     theatre.put_gate("is_at_work", r"return exists")
     with theatre.players() as (a, b, c, _):
@@ -274,7 +274,7 @@ def test_a_hook_that_begins_while_old_jobs_are_found_keeps_its_job(theatre: Thea
         assert a.memory("j") == ({}, 0)
 
 
-def test_a_hook_that_begins_while_old_jobs_are_found_hides_no_others(theatre: Theatre) -> None:
+def test_hook_that_begins_while_old_jobs_are_found_hides_no_others(theatre: Theatre) -> None:
     """(E18) The page is filled with another job; a caller would stop at an empty page."""
     theatre.put_gate("is_at_work", r"return exists")
     with theatre.players() as (a, b, c, _):
@@ -290,7 +290,7 @@ def test_a_hook_that_begins_while_old_jobs_are_found_hides_no_others(theatre: Th
         assert a.run("select id from jobs") == [("j",)]
 
 
-def test_a_turn_of_a_task_that_is_claimed_during_its_batch_is_fenced(
+def test_turn_of_task_that_is_claimed_during_its_batch_is_fenced(
     theatre: Theatre,
 ) -> None:
     """[P6] The token is compared under the lock of the task, not before."""
@@ -309,7 +309,7 @@ def test_a_turn_of_a_task_that_is_claimed_during_its_batch_is_fenced(
         assert b.memory("j") == ({}, 0)
 
 
-def test_a_message_that_arrives_during_a_claim_is_found_by_the_park(theatre: Theatre) -> None:
+def test_message_that_arrives_during_claim_is_found_by_park(theatre: Theatre) -> None:
     """[P5] The signal is sent after the task was taken and before the claim reads its messages."""
     theatre.put_gate("describe_tasks", r"select json_agg\(json_build_object")
     with theatre.players() as (a, b, c, _):
@@ -324,7 +324,7 @@ def test_a_message_that_arrives_during_a_claim_is_found_by_the_park(theatre: The
         assert (parked.state, parked.payloads) == ("keep", [1])
 
 
-def test_a_message_waits_for_a_batch_that_has_read_the_inbox(
+def test_message_waits_for_batch_that_has_read_inbox(
     theatre: Theatre,
 ) -> None:
     """[P5] From reading the inbox to the commit of the park, no message can be sent."""

@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[Callable[[Session], object], bool]] = {
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("call", CALLS)
-def test_an_open_transaction_on_one_job_makes_only_its_turn_busy(
+def test_open_transaction_on_one_job_makes_only_its_turn_busy(
     a: Session, b: Session, call: str, end: str
 ) -> None:
     """[P3] (E7) (C25) A batch ends 99 jobs at once, and the last one when the transaction ends."""
@@ -74,7 +74,7 @@ def test_an_open_transaction_on_one_job_makes_only_its_turn_busy(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_an_open_terminate_of_one_job_makes_only_its_turn_busy(
+def test_open_terminate_of_one_job_makes_only_its_turn_busy(
     a: Session, b: Session, end: str
 ) -> None:
     """[P6] (E2) If it commits, the task of that turn is gone."""
@@ -91,7 +91,7 @@ def test_an_open_terminate_of_one_job_makes_only_its_turn_busy(
     assert finishing.get().state == ("gone" if end == "commit" else "done")
 
 
-def test_a_turn_with_facts_alone_does_not_need_the_lock_of_the_job(a: Session, b: Session) -> None:
+def test_turn_with_facts_alone_does_not_need_lock_of_job(a: Session, b: Session) -> None:
     """[P4] A result is recorded while a user changes the memory of that job."""
     tasks = one_hundred(a)
     b.begin()
@@ -103,9 +103,7 @@ def test_a_turn_with_facts_alone_does_not_need_the_lock_of_the_job(a: Session, b
     b.commit()
 
 
-def test_claims_heartbeats_and_releases_do_not_wait_for_a_locked_job(
-    a: Session, b: Session
-) -> None:
+def test_claims_heartbeats_and_releases_do_not_wait_for_locked_job(a: Session, b: Session) -> None:
     """[P6] None of them needs the lock of a job."""
     tasks = one_hundred(a)
     a.start("late", queue="q")
@@ -120,8 +118,8 @@ def test_claims_heartbeats_and_releases_do_not_wait_for_a_locked_job(
     b.rollback()
 
 
-def test_the_turns_of_a_busy_batch_are_not_checked(a: Session, b: Session) -> None:
-    """They are sent again, and checked once their job is locked.
+def test_turns_of_busy_batch_are_not_checked(a: Session, b: Session) -> None:
+    """Turns are checked only when they are sent again and their job is locked.
 
     The jobs that a batch touches are computed once, not for each turn.
     """
@@ -148,7 +146,7 @@ def test_the_turns_of_a_busy_batch_are_not_checked(a: Session, b: Session) -> No
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_only_hooks_of_a_locked_job_are_busy(a: Session, b: Session, end: str) -> None:
+def test_only_hooks_of_locked_job_are_busy(a: Session, b: Session, end: str) -> None:
     """[P5] (C42) Both hooks of the locked job are busy together, and end together."""
     tasks = one_hundred(a)[:10]
     a.advance_all([task.park(requests=[hook("h#1"), hook("h#2")]) for task in tasks])
@@ -168,9 +166,7 @@ def test_only_hooks_of_a_locked_job_are_busy(a: Session, b: Session, end: str) -
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_start_a_signal_and_a_command_of_a_user_commit_together(
-    a: Session, b: Session, end: str
-) -> None:
+def test_start_signal_and_command_of_user_commit_together(a: Session, b: Session, end: str) -> None:
     """[P1] [P3] [P5] (E7) Nothing of an open transaction is visible to others."""
     a.parked("there", "go")
     b.begin()
@@ -189,9 +185,7 @@ def test_a_start_a_signal_and_a_command_of_a_user_commit_together(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_plain_update_that_waited_works_on_the_memory_of_the_turn(
-    a: Session, b: Session, end: str
-) -> None:
+def test_plain_update_that_waited_works_on_memory_of_turn(a: Session, b: Session, end: str) -> None:
     """[P3] (C25) An UPDATE reads its row again after the wait; its version is the next one."""
     task = a.held("j", context={"n": 1})
     a.begin()
@@ -207,7 +201,7 @@ def test_a_plain_update_that_waited_works_on_the_memory_of_the_turn(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_turn_that_waited_for_a_plain_update_works_on_its_memory(
+def test_turn_that_waited_for_plain_update_works_on_its_memory(
     a: Session, b: Session, end: str
 ) -> None:
     """[P3] (C25) If the UPDATE is rolled back, the turn works on the memory as it was."""
@@ -238,9 +232,7 @@ def orders(a: Session) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("orders")
-def test_forget_finished_skips_a_job_that_an_open_transaction_refers_to(
-    a: Session, b: Session
-) -> None:
+def test_forget_finished_skips_job_that_open_transaction_refers_to(a: Session, b: Session) -> None:
     """It must not wait while it holds the locks of other jobs."""
     for job in ("j", "k"):
         a.advance(a.held(job).done())
@@ -254,7 +246,7 @@ def test_forget_finished_skips_a_job_that_an_open_transaction_refers_to(
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_transaction_that_refers_to_a_job_can_change_it_behind_a_forget(
+def test_transaction_that_refers_to_job_can_change_it_while_forget_waits(
     a: Session, b: Session
 ) -> None:
     """The waiting forget() holds no lock that the transaction needs, so there is no deadlock."""
@@ -276,7 +268,7 @@ def test_a_transaction_that_refers_to_a_job_can_change_it_behind_a_forget(
     "fate",
     ["", "on delete restrict", "deferrable initially deferred", "on delete restrict deferrable"],
 )
-def test_forget_finished_skips_jobs_that_rows_of_a_user_refer_to(
+def test_forget_finished_skips_jobs_that_rows_of_user_refer_to(
     a: Session, b: Session, fate: str, at_once: bool
 ) -> None:
     """[P13] Such a job must not fail the page (23503), and the other jobs are forgotten."""
@@ -326,7 +318,7 @@ VERBS: dict[str, Callable[[Session, Task], object]] = {
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_with_an_old_snapshot_is_refused_and_changes_nothing(
+def test_verb_with_old_snapshot_is_refused_and_changes_nothing(
     a: Session, b: Session, verb: str, isolation: str
 ) -> None:
     """[P3] [P5] (E7) It gets 40001; the same call in a new transaction succeeds."""
@@ -401,7 +393,7 @@ def test_a_hook_that_has_ended_meanwhile_is_not_run_again(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_a_signal_with_a_key_sent_since_the_snapshot_must_be_retried(
+def test_signal_with_key_sent_since_snapshot_must_be_retried(
     a: Session, b: Session, isolation: str
 ) -> None:
     """[P12] It gets a serialization failure, not a broken constraint; the retry returns false."""
@@ -421,7 +413,7 @@ def test_a_signal_with_a_key_sent_since_the_snapshot_must_be_retried(
 @pytest.mark.parametrize(
     "call", ["entity_increment(id => 'j', path => 'n')", "hook(id => 'j', name => 'h')"]
 )
-def test_a_plain_delete_of_a_job_sees_what_it_waited_for(
+def test_plain_delete_of_job_sees_what_it_waited_for(
     a: Session, b: Session, call: str, end: str
 ) -> None:
     """[P3] [P5] It waits for the lock of the job, and only then reads what belongs to the job."""
@@ -439,7 +431,7 @@ def test_a_plain_delete_of_a_job_sees_what_it_waited_for(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_command_that_waited_for_a_delete_is_refused(a: Session, b: Session, end: str) -> None:
+def test_command_that_waited_for_delete_is_refused(a: Session, b: Session, end: str) -> None:
     """[P3] It gets PD401, and leaves no fact of a job that is gone."""
     a.run("insert into jobs (id, entity) values ('j', 'thing')")
     b.begin()

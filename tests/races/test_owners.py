@@ -26,9 +26,7 @@ def role(a: Session) -> Iterator[str]:
 
 
 @ENDS
-def test_the_later_of_two_concurrent_adoptions_names_the_instance(
-    a: Session, b: Session, end: str
-) -> None:
+def test_later_of_two_concurrent_adoptions_names_instance(a: Session, b: Session, end: str) -> None:
     """[P13] It waits for the first."""
     a.begin()
     a.call("adopt_instance")
@@ -39,9 +37,7 @@ def test_the_later_of_two_concurrent_adoptions_names_the_instance(
 
 
 @ENDS
-def test_adopting_waits_for_a_command_and_postpones_timers(
-    a: Session, b: Session, end: str
-) -> None:
+def test_adopting_waits_for_command_and_postpones_timers(a: Session, b: Session, end: str) -> None:
     """[P3] [P7] It locks the jobs, since others may work in the copy."""
     a.call("start", workflow="w", id="j", queue="q")
     a.run("update tasks set due_at = clock() + interval '1 h'")
@@ -58,7 +54,7 @@ def test_adopting_waits_for_a_command_and_postpones_timers(
 
 
 @ENDS
-def test_adopting_waits_for_a_message_before_it_moves_the_sequence(
+def test_adopting_waits_for_message_before_it_moves_sequence(
     a: Session, b: Session, end: str
 ) -> None:
     """[P5] The copied sequence is behind the ids of the messages, while one more is being sent."""
@@ -80,7 +76,7 @@ def test_adopting_waits_for_a_message_before_it_moves_the_sequence(
 
 
 @ENDS
-def test_revoking_access_waits_for_an_uncommitted_grant(
+def test_revoking_access_waits_for_uncommitted_grant(
     a: Session, b: Session, role: str, end: str
 ) -> None:
     """The table of access and the privileges on the server agree."""
@@ -112,9 +108,7 @@ def test_concurrent_grants_of_two_kinds_of_access_both_hold(
 
 
 @ENDS
-def test_migrating_waits_for_an_uncommitted_grant(
-    a: Session, b: Session, role: str, end: str
-) -> None:
+def test_migrating_waits_for_uncommitted_grant(a: Session, b: Session, role: str, end: str) -> None:
     """[P13] Both write the same row of the catalogue; without the lock the server reports XX000."""
     a.call("grant_access", role=role, kind="reader")
     a.run(f"revoke execute on function perdure_version() from {role}")

@@ -362,7 +362,7 @@ def pairs(everything: bool) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("first", "second", "end"), list(pairs(EVERYTHING)))
-def test_two_concurrent_calls_have_the_outcome_of_one_of_their_orders(
+def test_two_concurrent_calls_have_outcome_of_one_of_their_orders(
     a: Session, b: Session, first: str, second: str, end: str
 ) -> None:
     """[P3] [P5] [P6] [P8] (C20) (C42) The second call waits if both need the lock of the job."""

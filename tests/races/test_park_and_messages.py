@@ -20,9 +20,7 @@ def incoming(request: pytest.FixtureRequest, a: Session, b: Session) -> Incoming
     return made
 
 
-def test_a_park_that_finds_a_message_keeps_the_lease(
-    a: Session, b: Session, incoming: Incoming
-) -> None:
+def test_park_that_finds_message_keeps_lease(a: Session, b: Session, incoming: Incoming) -> None:
     """[P5] (C36) (C47) The task gets the message with the reply."""
     incoming.send()
 
@@ -33,7 +31,7 @@ def test_a_park_that_finds_a_message_keeps_the_lease(
     assert incoming.state(a) == "held"
 
 
-def test_a_message_after_the_park_wakes_the_task(a: Session, incoming: Incoming) -> None:
+def test_message_after_park_wakes_task(a: Session, incoming: Incoming) -> None:
     """[P5] [P8] (C36) The claim that follows gives the message to the task."""
     assert a.advance(incoming.park).state == "parked"
     assert incoming.state(a) == "parked"
@@ -44,7 +42,7 @@ def test_a_message_after_the_park_wakes_the_task(a: Session, incoming: Incoming)
     assert incoming.is_all_of(incoming.claim(a)[0].row["messages"])
 
 
-def test_a_park_is_busy_while_a_message_is_uncommitted(
+def test_park_is_busy_while_message_is_uncommitted(
     a: Session, b: Session, incoming: Incoming
 ) -> None:
     """[P5] A batch never waits, and no part of a busy turn is applied."""
@@ -58,7 +56,7 @@ def test_a_park_is_busy_while_a_message_is_uncommitted(
     assert incoming.is_all_of(a.advance(incoming.park).messages)
 
 
-def test_a_park_that_waits_sees_the_message_that_commits(
+def test_park_that_waits_sees_message_that_commits(
     a: Session, b: Session, incoming: Incoming
 ) -> None:
     """[P5] The inbox is read under the lock of the job."""
@@ -74,7 +72,7 @@ def test_a_park_that_waits_sees_the_message_that_commits(
     assert incoming.is_all_of(parked.messages)
 
 
-def test_a_park_that_waits_parks_when_the_message_is_rolled_back(
+def test_park_that_waits_parks_when_message_is_rolled_back(
     a: Session, b: Session, incoming: Incoming
 ) -> None:
     """[P5] (E7) The message sent again wakes the task."""
@@ -90,7 +88,7 @@ def test_a_park_that_waits_parks_when_the_message_is_rolled_back(
     assert incoming.state(a) == "ready"
 
 
-def test_a_message_waits_for_an_open_park_and_wakes_the_task(
+def test_message_waits_for_open_park_and_wakes_task(
     a: Session, b: Session, incoming: Incoming
 ) -> None:
     """[P5] The sender waits for the lock of the job, and so sees the parked task."""
@@ -105,7 +103,7 @@ def test_a_message_waits_for_an_open_park_and_wakes_the_task(
     assert incoming.is_all_of(incoming.claim(a)[0].row["messages"])
 
 
-def test_a_message_that_waited_for_a_rolled_back_park_reaches_the_next(
+def test_message_that_waited_for_rolled_back_park_reaches_next(
     a: Session, b: Session, incoming: Incoming
 ) -> None:
     """[P5] A message moves only a task that is parked."""
@@ -123,7 +121,7 @@ def test_a_message_that_waited_for_a_rolled_back_park_reaches_the_next(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_message_beside_an_open_claim_is_found_by_the_holder(
+def test_message_during_open_claim_is_found_by_holder(
     a: Session, b: Session, incoming: Incoming, end: str
 ) -> None:
     """[P5] [P6] A message does not move a task that is just being claimed."""
@@ -145,7 +143,7 @@ def test_a_message_beside_an_open_claim_is_found_by_the_holder(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_task_with_a_later_deadline_is_due_when_its_message_commits(
+def test_task_with_later_deadline_is_due_when_its_message_commits(
     a: Session, b: Session, incoming: Incoming, end: str
 ) -> None:
     """[P5] [P7] Before the commit no claim finds it; after a rollback it stays parked."""
@@ -176,7 +174,7 @@ def senders(a: Session, b: Session) -> dict[str, tuple[Json, Json]]:
     }
 
 
-def test_a_turn_that_sends_a_message_to_a_locked_job_is_busy(a: Session, b: Session) -> None:
+def test_turn_that_sends_message_to_locked_job_is_busy(a: Session, b: Session) -> None:
     """[P5] A message sent without the lock of the job would be missed by a task that parks."""
     for kind, (turn, park) in senders(a, b).items():
         a.begin()
@@ -189,7 +187,7 @@ def test_a_turn_that_sends_a_message_to_a_locked_job_is_busy(a: Session, b: Sess
     assert a.one("select count(*) from journal") == 0
 
 
-def test_a_turn_that_cancels_a_locked_child_is_busy(a: Session, b: Session) -> None:
+def test_turn_that_cancels_locked_child_is_busy(a: Session, b: Session) -> None:
     """[P5] (E2) The child gets the request to cancel only under the lock of the child."""
     parent = a.held("j")
     a.advance(parent.keep(requests=[child("c#1")]))
@@ -205,7 +203,7 @@ def test_a_turn_that_cancels_a_locked_child_is_busy(a: Session, b: Session) -> N
     assert a.state("j/c#1") == "ready"
 
 
-def test_a_turn_that_cancels_one_child_does_not_lock_the_others(a: Session, b: Session) -> None:
+def test_turn_that_cancels_one_child_does_not_lock_others(a: Session, b: Session) -> None:
     """[P5] A transaction open on a child that has ended does not make the turn busy."""
     parent = a.held("j")
     a.advance(parent.keep(requests=[child("c#1"), child("c#2"), hook("h#1")]))
@@ -246,7 +244,7 @@ def test_a_signal_that_waited_for_the_end_of_a_job_is_refused(
 
 @pytest.mark.parametrize("verb", ["cancel", "terminate"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_cancel_or_terminate_behind_the_end_of_a_job_returns_false(
+def test_cancel_or_terminate_that_waited_for_end_of_job_returns_false(
     a: Session, b: Session, verb: str, end: str
 ) -> None:
     """[P6] (E2) The result of the job does not change."""
@@ -263,7 +261,7 @@ def test_a_cancel_or_terminate_behind_the_end_of_a_job_returns_false(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_child_whose_parent_is_being_terminated_sends_no_answer(
+def test_child_whose_parent_is_being_terminated_sends_no_answer(
     a: Session, b: Session, end: str
 ) -> None:
     """[P8] (E3) It answers only if the terminate is rolled back."""
@@ -285,7 +283,7 @@ def test_a_child_whose_parent_is_being_terminated_sends_no_answer(
 # The same message twice
 
 
-def test_a_signal_with_a_key_is_accepted_once_even_after_it_was_consumed(
+def test_signal_with_key_is_accepted_once_even_after_it_was_consumed(
     a: Session, b: Session
 ) -> None:
     """[P5] [P12] (C36) A repeated signal does not wake the task."""
@@ -332,9 +330,7 @@ def test_a_hook_that_signalled_early_answers_once(a: Session, b: Session) -> Non
     assert a.one("select count(*) from inbox where key = 'h#1'") == 1
 
 
-def test_a_second_cancel_is_ignored_even_after_the_first_was_consumed(
-    a: Session, b: Session
-) -> None:
+def test_second_cancel_is_ignored_even_after_first_was_consumed(a: Session, b: Session) -> None:
     """[P12] (E2) It returns false, and does not wake the task."""
     task = a.held("j")
     assert b.call("cancel", id="j", reason="first")

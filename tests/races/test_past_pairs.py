@@ -188,7 +188,7 @@ def pairs() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("cast", "first", "second"), list(pairs()))
-def test_two_concurrent_calls_have_the_outcome_of_one_of_their_orders(
+def test_two_concurrent_calls_have_outcome_of_one_of_their_orders(
     a: Session, b: Session, cast: str, first: str, second: str
 ) -> None:
     """[P2] [P3] [P8] Forgetting finished jobs never waits."""
@@ -213,7 +213,7 @@ def test_two_concurrent_calls_have_the_outcome_of_one_of_their_orders(
 
 @pytest.mark.parametrize("second", [*PAST, "command", "start", "create"])
 @pytest.mark.parametrize("first", PAST)
-def test_a_call_that_is_rolled_back_leaves_no_trace(
+def test_call_that_is_rolled_back_leaves_no_trace(
     a: Session, b: Session, first: str, second: str
 ) -> None:
     """[P2] [P3] [P8] A call that waited for it has the same outcome as alone."""
@@ -232,7 +232,7 @@ def test_a_call_that_is_rolled_back_leaves_no_trace(
     assert Outcome(two, None, rows_left(a, actors)) == alone
 
 
-def test_a_call_that_waited_while_its_job_was_forgotten_is_refused(
+def test_call_that_waited_while_its_job_was_forgotten_is_refused(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P8] A command and a restore both get PD401, and leave no row."""
@@ -252,7 +252,7 @@ def test_a_call_that_waited_while_its_job_was_forgotten_is_refused(
     assert not any(a.everything().values())
 
 
-def test_a_restore_never_uses_versions_of_a_forgotten_job_of_the_same_id(
+def test_restore_never_uses_versions_of_forgotten_job_of_same_id(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P3] A restore waits while its job is forgotten and another one takes the id."""

@@ -39,7 +39,7 @@ def queues_of_tasks(a: Session, job: str = "j") -> dict[str, str]:
 
 
 @ENDS
-def test_a_claim_skips_a_task_that_is_being_repinned(
+def test_claim_skips_task_that_is_being_repinned(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P6] Workers of neither version wait, and afterwards those of one can claim it."""
@@ -52,9 +52,7 @@ def test_a_claim_skips_a_task_that_is_being_repinned(
 
 
 @ENDS
-def test_a_repin_waits_for_an_open_claim_and_fences_its_holder(
-    a: Session, b: Session, end: str
-) -> None:
+def test_repin_waits_for_open_claim_and_fences_its_holder(a: Session, b: Session, end: str) -> None:
     """[P6] The claimed task is moved as soon as the transaction of the claim has ended."""
     start_pinned(a)
     a.begin()
@@ -68,7 +66,7 @@ def test_a_repin_waits_for_an_open_claim_and_fences_its_holder(
 
 
 @ENDS
-def test_a_repin_behind_a_turn_moves_the_hook_that_it_requested(
+def test_repin_that_waited_for_turn_moves_hook_it_requested(
     a: Session, b: Session, end: str
 ) -> None:
     """[P8] Otherwise the hook would wait for workers of the old version, which may be gone."""
@@ -89,7 +87,7 @@ def test_a_repin_behind_a_turn_moves_the_hook_that_it_requested(
 
 @ENDS
 @pytest.mark.parametrize("waiting", [False, True], ids=["busy", "waiting"])
-def test_a_turn_of_the_old_version_behind_a_repin_is_fenced(
+def test_turn_of_old_version_after_repin_is_fenced(
     a: Session, b: Session, end: str, waiting: bool
 ) -> None:
     """[P6] Its command, its hook and its end have no effect."""
@@ -113,9 +111,7 @@ def test_a_turn_of_the_old_version_behind_a_repin_is_fenced(
 
 
 @ENDS
-def test_facts_of_the_old_version_behind_a_repin_are_fenced(
-    a: Session, b: Session, end: str
-) -> None:
+def test_facts_of_old_version_after_repin_are_fenced(a: Session, b: Session, end: str) -> None:
     """[P6] A turn with facts alone takes no lock of the job; the lock of its task is enough."""
     start_pinned(a)
     held = a.claim_one("j@1")
@@ -129,7 +125,7 @@ def test_facts_of_the_old_version_behind_a_repin_are_fenced(
 
 
 @ENDS
-def test_a_signal_behind_a_repin_wakes_the_task_on_its_new_queue(
+def test_signal_that_waited_for_repin_wakes_task_on_its_new_queue(
     a: Session, b: Session, end: str
 ) -> None:
     """[P5] It waits for the repin."""
@@ -145,7 +141,7 @@ def test_a_signal_behind_a_repin_wakes_the_task_on_its_new_queue(
     assert task.messages == [7]
 
 
-def test_the_second_of_two_repins_waits_for_the_first(a: Session, b: Session) -> None:
+def test_second_of_two_repins_waits_for_first(a: Session, b: Session) -> None:
     """It moves the task that the first has moved."""
     start_pinned(a)
     a.begin()
@@ -157,7 +153,7 @@ def test_the_second_of_two_repins_waits_for_the_first(a: Session, b: Session) ->
     assert queues_of_tasks(a) == {"1/main": "j@3"}
 
 
-def test_a_repeated_repin_does_not_fence_a_new_holder(a: Session, b: Session) -> None:
+def test_repeated_repin_does_not_fence_new_holder(a: Session, b: Session) -> None:
     """[P12] The reply was lost, and a worker has claimed the task meanwhile."""
     start_pinned(a)
     assert a.call("repin", id="j", version="2") == 1
@@ -167,7 +163,7 @@ def test_a_repeated_repin_does_not_fence_a_new_holder(a: Session, b: Session) ->
 
 
 @pytest.mark.direct("it listens")
-def test_idle_workers_of_a_version_get_hints_for_its_tasks(a: Session, b: Session) -> None:
+def test_idle_workers_of_version_get_hints_for_its_tasks(a: Session, b: Session) -> None:
     """[P11] For starts, requests of pinned tasks and repins; others get no hints."""
     b.run(f'listen "{b.one("select channel()")}"')
     queues = ["j@1", "j@2", "hooks@1", "children@1", "children"]

@@ -20,7 +20,7 @@ def make(session: Session, **options: Any) -> None:
 
 
 def owe(session: Session, hour: int = 0) -> None:
-    """Let the schedule be due, since this hour."""
+    """Make the schedule due since this hour."""
     query = """
         update tasks set due_at = %s, until = %s where job_id = %s and task = %s"""
     at = f"2020-01-01T{hour:02}:00:00Z"
@@ -28,7 +28,7 @@ def owe(session: Session, hour: int = 0) -> None:
 
 
 def taken(session: Session) -> Task:
-    """Let the schedule be due, and claim its task."""
+    """Make the schedule due, and claim its task."""
     owe(session)
     return session.claim_one("$sql")
 
@@ -45,9 +45,7 @@ def jobs(session: Session) -> list[str]:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_repeated_tick_waits_for_the_first_and_starts_one_job(
-    a: Session, b: Session, end: str
-) -> None:
+def test_repeated_tick_waits_for_first_and_starts_one_job(a: Session, b: Session, end: str) -> None:
     """[P1] [P6] The reply was lost; the second tick starts the job only if the first rolls back."""
     make(a)
     slow = taken(a)
@@ -61,7 +59,7 @@ def test_a_repeated_tick_waits_for_the_first_and_starts_one_job(
     assert len(jobs(b)) == 1
 
 
-def test_a_tick_with_a_lost_lease_starts_nothing(a: Session, b: Session) -> None:
+def test_tick_with_lost_lease_starts_nothing(a: Session, b: Session) -> None:
     """[P6] Neither before nor after the tick of the new holder."""
     make(a)
     lost = taken(a)
@@ -143,7 +141,7 @@ def test_a_tick_waits_for_a_verb(a: Session, b: Session, verb: str, end: str) ->
     assert a.broken() == []
 
 
-def test_an_edit_does_not_take_the_task_from_its_holder(a: Session, b: Session) -> None:
+def test_edit_does_not_take_task_from_its_holder(a: Session, b: Session) -> None:
     """[P6] It wakes only a parked task; the tick that follows sees the edit."""
     make(a)
     task = taken(a)
@@ -173,7 +171,7 @@ def test_a_trigger_waits_for_another_verb(a: Session, b: Session, first: str, en
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_the_second_of_two_concurrent_creations_changes_the_schedule(
+def test_second_of_two_concurrent_creations_changes_schedule(
     a: Session, b: Session, end: str
 ) -> None:
     """[P1] [P12] If the first is rolled back, the second creates it."""
@@ -189,7 +187,9 @@ def test_the_second_of_two_concurrent_creations_changes_the_schedule(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_creation_behind_a_drop_creates_a_new_schedule(a: Session, b: Session, end: str) -> None:
+def test_creation_that_waited_for_drop_creates_new_schedule(
+    a: Session, b: Session, end: str
+) -> None:
     """[P1] If the drop is rolled back, it changes the old one."""
     make(a)
     a.begin()
@@ -203,7 +203,7 @@ def test_a_creation_behind_a_drop_creates_a_new_schedule(a: Session, b: Session,
     assert b.tasks(JOB) == {TASK: "parked"}
 
 
-def test_concurrent_creations_and_drops_leave_a_whole_schedule_or_none(stage: Stage) -> None:
+def test_concurrent_creations_and_drops_leave_whole_schedule_or_none(stage: Stage) -> None:
     """[P8] No invariant is broken, whichever call is last."""
     sessions = stage.sessions(4)
 
@@ -220,9 +220,7 @@ def test_concurrent_creations_and_drops_leave_a_whole_schedule_or_none(stage: St
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_tick_waits_for_an_uncommitted_start_of_its_job_id(
-    a: Session, b: Session, end: str
-) -> None:
+def test_tick_waits_for_uncommitted_start_of_its_job_id(a: Session, b: Session, end: str) -> None:
     """[P1] The id belongs to one job, whoever starts it."""
     make(a)
     task = taken(a)
@@ -243,7 +241,7 @@ def test_a_tick_waits_for_an_uncommitted_start_of_its_job_id(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_an_edit_with_an_old_snapshot_gets_a_serialization_failure(
+def test_edit_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
     """[P8] It would not see that the task has parked since, and would not wake it."""

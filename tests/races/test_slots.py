@@ -36,7 +36,7 @@ def held(session: Session, queue: str = "q") -> int:
 
 
 @pytest.mark.parametrize("limits", [{"max_running": 3}, {"max_per_key": 3}, {"rate_per_second": 3}])
-def test_two_concurrent_claims_never_exceed_a_limit(
+def test_two_concurrent_claims_never_exceed_limit(
     a: Session, b: Session, limits: dict[str, int]
 ) -> None:
     """[P6] The second does not wait for the first, and takes nothing until that has ended."""
@@ -66,7 +66,7 @@ def test_a_claim_that_is_rolled_back_gives_its_slots_and_tokens_back(
     assert len(b.claim("q")) == 2
 
 
-def test_a_claim_skips_a_locked_queue_and_takes_from_others(a: Session, b: Session) -> None:
+def test_claim_skips_locked_queue_and_takes_from_others(a: Session, b: Session) -> None:
     """[P8] Its reply asks the worker to claim again soon, since the queue may have more tasks."""
     a.call("set_queue", queue="q", max_running=5)
     start(a, 3)
@@ -84,7 +84,7 @@ def test_a_claim_skips_a_locked_queue_and_takes_from_others(a: Session, b: Sessi
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_a_claim_with_an_old_snapshot_gets_a_serialization_failure(
+def test_claim_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
     """[P6] It would not see the tasks claimed since, and would exceed the limit."""
@@ -123,7 +123,7 @@ def test_a_slot_is_free_when_the_turn_is_committed(
     assert [t.job for t in b.claim("q")] == (["next"] if end == "commit" else [])
 
 
-def test_one_call_ends_a_turn_and_takes_its_slot_for_the_next_task(a: Session) -> None:
+def test_one_call_ends_turn_and_takes_its_slot_for_next_task(a: Session) -> None:
     """[P12] The same call repeated takes no other task."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 3)
@@ -137,9 +137,7 @@ def test_one_call_ends_a_turn_and_takes_its_slot_for_the_next_task(a: Session) -
     assert held(a) == 1
 
 
-def test_a_lost_worker_keeps_its_slot_until_its_task_is_claimed_again(
-    a: Session, b: Session
-) -> None:
+def test_lost_worker_keeps_its_slot_until_its_task_is_claimed_again(a: Session, b: Session) -> None:
     """[P6] [P8] (C42) The next claim takes this task, not another one."""
     a.call("set_queue", queue="q", max_running=1, max_per_key=1, rate_per_second=Decimal("0.001"))
     start(a, 2)
@@ -184,7 +182,7 @@ def hints_about(session: Session, queue: str) -> Callable[[], list[str]]:
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", FREEING)
-def test_a_worker_that_waits_for_a_slot_gets_a_hint(a: Session, b: Session, verb: str) -> None:
+def test_worker_that_waits_for_slot_gets_hint(a: Session, b: Session, verb: str) -> None:
     """[P11] (E13) Any call that frees a slot sends it."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 2)
@@ -196,7 +194,7 @@ def test_a_worker_that_waits_for_a_slot_gets_a_hint(a: Session, b: Session, verb
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", ENDING)
-def test_workers_without_a_journal_send_hints_for_free_slots(
+def test_workers_without_journal_send_hints_for_free_slots(
     a: Session, b: Session, verb: str
 ) -> None:
     """[P11] (E13) When they end a task or an attempt."""
@@ -209,7 +207,7 @@ def test_workers_without_a_journal_send_hints_for_free_slots(
 
 
 @pytest.mark.direct("it listens")
-def test_the_end_of_a_parent_sends_a_hint_for_the_slot_of_its_child(a: Session, b: Session) -> None:
+def test_end_of_parent_sends_hint_for_slot_of_its_child(a: Session, b: Session) -> None:
     """[P11] (E13) The child is terminated with its parent, and frees its slot."""
     a.call("set_queue", queue="q", max_running=1)
     asks = [child(f"c#{n}", "q", on_parent_end="terminate") for n in range(2)]
@@ -228,7 +226,7 @@ def test_the_end_of_a_parent_sends_a_hint_for_the_slot_of_its_child(a: Session, 
     b.run("unlisten *")
 
 
-def test_a_claim_of_a_task_released_meanwhile_takes_the_new_row(theatre: Theatre) -> None:
+def test_claim_of_task_released_meanwhile_takes_new_row(theatre: Theatre) -> None:
     """[P6] A call that locks a row uses the locked version, not the one that it read before."""
     theatre.put_gate("find_free", "return array")
     with theatre.players() as (a, b, c, _):
@@ -278,7 +276,7 @@ def test_setting_limits_waits_for_open_claims(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_setting_limits_with_an_old_snapshot_gets_a_serialization_failure(
+def test_setting_limits_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
     """[P8] (E7) It would not see the tasks that wait for a slot, and they would be lost."""
@@ -298,7 +296,7 @@ def test_setting_limits_with_an_old_snapshot_gets_a_serialization_failure(
 
 
 @pytest.mark.parametrize("verb", ["pause", "terminate"])
-def test_removing_limits_locks_waiting_tasks_in_the_common_order(
+def test_removing_limits_locks_waiting_tasks_in_common_order(
     a: Session, b: Session, c: Session, verb: str
 ) -> None:
     """[P8] By time the second hook comes first, by name the first."""
@@ -333,7 +331,7 @@ def test_claims_do_not_wait_while_limits_are_set(a: Session, b: Session) -> None
     assert len(b.claim("q")) == 2
 
 
-def test_a_claim_does_not_wait_for_the_first_limit_of_a_queue(a: Session, b: Session) -> None:
+def test_claim_does_not_wait_for_first_limit_of_queue(a: Session, b: Session) -> None:
     """[P8] It claims from the queue as if the limit came later."""
     a.call("set_queue", queue="q", max_running=2)
     a.call("set_queue", queue="r")
@@ -366,7 +364,7 @@ def test_tasks_started_while_limits_are_set_obey_them(a: Session, b: Session) ->
 # Pauses
 
 
-def test_pausing_a_queue_waits_for_open_claims(a: Session, b: Session) -> None:
+def test_pausing_queue_waits_for_open_claims(a: Session, b: Session) -> None:
     """[P8] The claimed task may end; no other is claimed until the queue is resumed."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 3)
@@ -382,9 +380,7 @@ def test_pausing_a_queue_waits_for_open_claims(a: Session, b: Session) -> None:
     assert len(b.claim("q")) == 1
 
 
-def test_pausing_a_job_waits_for_an_open_claim_and_lets_the_turn_end(
-    a: Session, b: Session
-) -> None:
+def test_pausing_job_waits_for_open_claim_and_lets_turn_end(a: Session, b: Session) -> None:
     """[P6] A hook that the turn requests is paused too."""
     a.start("j", queue="q")
     with a.open():
@@ -400,7 +396,7 @@ def test_pausing_a_job_waits_for_an_open_claim_and_lets_the_turn_end(
     assert [t.task for t in b.claim("q")] == ["1/main/h#1"]
 
 
-def test_a_claim_skips_a_job_that_is_being_paused_or_resumed(a: Session, b: Session) -> None:
+def test_claim_skips_job_that_is_being_paused_or_resumed(a: Session, b: Session) -> None:
     """[P8] Whether or not the call commits."""
     a.start("j", queue="q")
     with a.open("rollback"):
@@ -417,7 +413,7 @@ def test_a_claim_skips_a_job_that_is_being_paused_or_resumed(a: Session, b: Sess
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_hook_requested_during_a_pause_is_paused(a: Session, b: Session, end: str) -> None:
+def test_hook_requested_during_pause_is_paused(a: Session, b: Session, end: str) -> None:
     """[P8] A hook from outside waits for the pause, and is paused if that commits."""
     task = a.held("j")
     with a.open(end):
@@ -430,7 +426,7 @@ def test_a_hook_requested_during_a_pause_is_paused(a: Session, b: Session, end: 
     assert len(b.claim("q")) == (0 if end == "commit" else 2)
 
 
-def test_of_a_pause_and_a_cancel_the_later_one_counts(a: Session, b: Session) -> None:
+def test_later_of_pause_and_cancel_counts(a: Session, b: Session) -> None:
     """[P8] A cancel ends a pause, and a pause stops a cancelled task."""
     a.parked("j", "go")
     with a.open():

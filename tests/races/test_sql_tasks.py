@@ -41,7 +41,7 @@ def run(session: Session, task: Task) -> Any:
 
 
 @ENDS
-def test_a_task_that_runs_is_not_claimed_even_after_its_lease(
+def test_task_that_runs_is_not_claimed_even_after_its_lease(
     a: Session, b: Session, end: str
 ) -> None:
     """Its row is locked, so a claim skips it; after a rollback it is claimed."""
@@ -55,7 +55,7 @@ def test_a_task_that_runs_is_not_claimed_even_after_its_lease(
     assert b.memory("j") == ({"n": 1}, 2)
 
 
-def test_a_task_that_waited_longer_than_its_lease_does_not_run(
+def test_task_that_waited_longer_than_its_lease_does_not_run(
     a: Session, b: Session, c: Session
 ) -> None:
     task = claimed(a)
@@ -70,9 +70,7 @@ def test_a_task_that_waited_longer_than_its_lease_does_not_run(
 
 
 @ENDS
-def test_a_repeated_call_waits_for_the_first_and_the_task_runs_once(
-    a: Session, b: Session, end: str
-) -> None:
+def test_repeated_call_waits_for_first_and_task_runs_once(a: Session, b: Session, end: str) -> None:
     task = claimed(a)
     a.begin()
     assert run(a, task) == "done"
@@ -84,7 +82,7 @@ def test_a_repeated_call_waits_for_the_first_and_the_task_runs_once(
 
 
 @ENDS
-def test_terminating_a_job_waits_for_its_running_hook(a: Session, b: Session, end: str) -> None:
+def test_terminating_job_waits_for_its_running_hook(a: Session, b: Session, end: str) -> None:
     asker = a.held("j", context={"n": 0})
     a.advance(asker.park(requests=[hook("h#1", QUEUE, name="add up")]))
     task = a.claim_one(QUEUE)
@@ -100,9 +98,7 @@ def test_terminating_a_job_waits_for_its_running_hook(a: Session, b: Session, en
 
 
 @ENDS
-def test_a_park_waits_for_the_running_hook_and_gets_its_answer(
-    a: Session, b: Session, end: str
-) -> None:
+def test_park_waits_for_running_hook_and_gets_its_answer(a: Session, b: Session, end: str) -> None:
     """[P5] After a rollback of the hook it parks."""
     asker = a.held("j", context={"n": 0})
     a.advance(asker.keep(requests=[hook("h#1", QUEUE, name="add up")]))
@@ -117,7 +113,7 @@ def test_a_park_waits_for_the_running_hook_and_gets_its_answer(
 
 
 @ENDS
-def test_timing_out_a_task_waits_for_its_uncommitted_end(a: Session, b: Session, end: str) -> None:
+def test_timing_out_task_waits_for_its_uncommitted_end(a: Session, b: Session, end: str) -> None:
     """[P6] [P12] If the end commits, it counts; otherwise the attempt has failed."""
     task = claimed(a)
     a.begin()
@@ -130,7 +126,7 @@ def test_timing_out_a_task_waits_for_its_uncommitted_end(a: Session, b: Session,
     assert a.memory("j")[0] == {"n": 1 if end == "commit" else 0}
 
 
-def test_concurrent_procedures_share_the_hooks(stage: Stage) -> None:
+def test_concurrent_procedures_share_hooks(stage: Stage) -> None:
     first, *others = stage.sessions(4)
     for number in range(40):
         first.call("entity_create", id=f"j{number % 7}", entity="note")
@@ -140,10 +136,10 @@ def test_concurrent_procedures_share_the_hooks(stage: Stage) -> None:
     assert first.one("select sum((context ->> 'n')::int) from jobs") == 40
 
 
-def test_a_procedure_commits_its_hooks_while_another_job_is_locked(
+def test_procedure_commits_its_hooks_while_another_job_is_locked(
     a: Session, b: Session, c: Session
 ) -> None:
-    """It runs the hook that it sees; that of the locked job is committed later."""
+    """A procedure runs the hooks that it sees; the hook of the locked job is not committed yet."""
     for job in ("x", "y"):
         a.call("entity_create", id=job, entity="note")
     with c.open():
@@ -159,9 +155,7 @@ def test_a_procedure_commits_its_hooks_while_another_job_is_locked(
 
 
 @ENDS
-def test_a_hook_that_is_dropped_fails_only_after_the_commit(
-    a: Session, b: Session, end: str
-) -> None:
+def test_hook_that_is_dropped_fails_only_after_commit(a: Session, b: Session, end: str) -> None:
     """[P10] Dropping it waits for no running hook; hooks that began before end as usual."""
     first, second = claimed(a), claimed(a, "i")
     with a.open():
@@ -175,7 +169,7 @@ def test_a_hook_that_is_dropped_fails_only_after_the_commit(
 
 
 @ENDS
-def test_the_later_of_two_concurrent_registrations_of_a_hook_counts(
+def test_later_of_two_concurrent_registrations_of_hook_counts(
     a: Session, b: Session, end: str
 ) -> None:
     """It waits for the first."""

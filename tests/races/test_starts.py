@@ -57,7 +57,7 @@ def test_a_start_waits_for_an_open_start_of_the_same_id(a: Session, b: Session, 
 
 
 @pytest.mark.parametrize(("key", "answer"), [("k", True), ("other", False), (None, False)])
-def test_entity_create_beside_an_uncommitted_one_is_true_only_for_its_key(
+def test_second_entity_create_returns_true_only_with_same_key(
     a: Session, b: Session, key: str | None, answer: bool
 ) -> None:
     """[P12] A call with the same key is a repetition, whose first reply was lost."""
@@ -190,14 +190,14 @@ def start_while_the_first_is_forgotten(
     [{}, {"if_exists": "existing"}, {"key": "k"}],
     ids=["error", "existing", "with a key"],
 )
-def test_a_start_of_an_id_that_is_forgotten_meanwhile_starts_the_job(
+def test_start_of_id_that_is_forgotten_meanwhile_starts_job(
     theatre: Theatre, options: dict[str, str]
 ) -> None:
     """[P1] It must not answer that the job exists."""
     assert start_while_the_first_is_forgotten(theatre, "j", **options) == ([(True,)], 1)
 
 
-def test_a_start_many_of_an_id_that_is_forgotten_meanwhile_is_refused(theatre: Theatre) -> None:
+def test_start_many_of_id_that_is_forgotten_meanwhile_is_refused(theatre: Theatre) -> None:
     """[P1] It gets 40001, to be repeated, since it has already inserted other ids in
     their order.
     """

@@ -35,10 +35,10 @@ def groups(everything: bool) -> Iterator[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize(("play", "first"), [*groups(EVERYTHING)])
-def test_two_calls_stopped_half_way_have_the_outcome_of_one_order(
+def test_two_calls_stopped_half_way_have_outcome_of_one_order(
     stepped: tuple[Theatre, list[str]], play: str, first: str | None
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20) (C42) (T3) And they do not deadlock."""
+    """[P3] [P5] [P6] [P8] (C20) (C42) (T3) No calls deadlock."""
     theatre, places = stepped
     actions = PLAYS[play].actions
     (chance,) = chances(1)
@@ -136,7 +136,7 @@ RACES = {
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("name", RACES)
-def test_a_race_put_into_the_engine_is_found(
+def test_race_put_into_engine_is_found(
     theatre: Theatre, record_property: Callable[[str, object], None], name: str
 ) -> None:
     """(T3) (T32) Most are found only if a call is stopped between two of its steps."""

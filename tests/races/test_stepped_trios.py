@@ -87,10 +87,10 @@ TRIOS: dict[Names, str] = {
 
 
 @pytest.mark.parametrize("trio", TRIOS, ids=" and ".join)
-def test_three_calls_stopped_half_way_have_the_outcome_of_one_order(
+def test_three_calls_stopped_half_way_have_outcome_of_one_order(
     stepped: tuple[Theatre, list[str]], trio: Names
 ) -> None:
-    """[P3] [P5] [P6] [P8] (C20) (C42) (T3) And they do not deadlock."""
+    """[P3] [P5] [P6] [P8] (C20) (C42) (T3) No calls deadlock."""
     theatre, places = stepped
     (chance,) = chances(1)
     with theatre.players() as players:
@@ -104,7 +104,7 @@ def test_three_calls_stopped_half_way_have_the_outcome_of_one_order(
     report(director)
 
 
-def test_three_random_calls_have_the_outcome_of_one_order(
+def test_three_random_calls_have_outcome_of_one_order(
     stepped: tuple[Theatre, list[str]],
 ) -> None:
     """[P3] [P5] [P6] [P8] (T3) Most trios never touch the same row, so only some are drawn."""
@@ -133,7 +133,7 @@ def report(director: TrioDirector) -> None:
 
 
 @pytest.mark.broken_invariants
-def test_a_race_put_into_the_engine_is_found(
+def test_race_put_into_engine_is_found(
     theatre: Theatre, record_property: Callable[[str, object], None]
 ) -> None:
     """(T3) (T32) A signal that takes no lock is not seen by a task that parks."""

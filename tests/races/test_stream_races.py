@@ -31,7 +31,7 @@ def read(session: Session, after: int = 0) -> list[tuple[int, Any]]:
 
 
 @ENDS
-def test_a_reader_of_a_stream_misses_no_item_that_commits_late(
+def test_reader_of_stream_misses_no_item_that_commits_late(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P2] A later version commits later, so a reader can go on after the last one it has read."""
@@ -49,7 +49,7 @@ def test_a_reader_of_a_stream_misses_no_item_that_commits_late(
 
 
 @ENDS
-def test_a_worker_that_loses_its_lease_publishes_nothing(
+def test_worker_that_loses_its_lease_publishes_nothing(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
     """[P6] It waits for the claim and is refused; after a rollback it still holds the task."""
@@ -71,7 +71,7 @@ def test_a_worker_that_loses_its_lease_publishes_nothing(
 
 @ENDS
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_an_item_behind_the_end_of_a_task_is_refused(
+def test_item_published_after_end_of_task_is_refused(
     a: Session, b: Session, how: str, end: str
 ) -> None:
     """[P6] So a reader that has read the end has read all items."""
@@ -92,7 +92,7 @@ def test_an_item_behind_the_end_of_a_task_is_refused(
 
 
 @ENDS
-def test_a_repeated_publish_adds_no_item_twice(a: Session, b: Session, end: str) -> None:
+def test_repeated_publish_adds_no_item_twice(a: Session, b: Session, end: str) -> None:
     """[P12] It waits for the first call, whose reply was lost."""
     task = a.held("j")
     b.begin()
@@ -107,7 +107,7 @@ def test_a_repeated_publish_adds_no_item_twice(a: Session, b: Session, end: str)
 
 
 @ENDS
-def test_a_turn_is_busy_while_an_item_is_uncommitted(a: Session, b: Session, end: str) -> None:
+def test_turn_is_busy_while_item_is_uncommitted(a: Session, b: Session, end: str) -> None:
     """[P3] Sent again, it waits. Versions have no gap."""
     task = a.held("j")
     b.begin()
@@ -141,7 +141,7 @@ def test_concurrent_publishers_keep_their_own_order(a: Session, b: Session, c: S
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_a_client_that_follows_a_stream_gets_a_hint_for_the_end_of_the_job(
+def test_client_that_follows_stream_gets_hint_for_end_of_job(
     a: Session, b: Session, how: str
 ) -> None:
     """[P11] Without the hint it would notice the end only at its next poll."""

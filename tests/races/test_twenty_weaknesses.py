@@ -143,7 +143,7 @@ def pause_for_ever(self: claim_pace.ClaimPace) -> float:
 WEAKNESSES = {
     "M1 no token check": known(
         "turns are checked only by their position",
-        engines.MUTANTS["turns are judged without their token"],
+        engines.MUTANTS["turns are checked without their token"],
     ),
     "M2 no lock in await": known(
         "a task that parks reads its inbox without the lock of its job",
@@ -153,7 +153,7 @@ WEAKNESSES = {
         "the rows to claim are chosen in a sub-select of the update, which runs for each row, so it"
         " claims more than it should",
         sql("lease_due", r"from \(select c\.place,.*? returning", CLAIM_BY_SUBSELECT),
-        lambda players: claims.test_tasks_of_a_claim_that_is_rolled_back_can_be_claimed(
+        lambda players: claims.test_tasks_of_claim_that_is_rolled_back_can_be_claimed(
             players.stage
         ),
     ),
@@ -168,7 +168,7 @@ WEAKNESSES = {
     "M6 now() lease": Weakness(
         "a claim takes the start of its transaction as its time",
         sql("claim_due", r"claimed_at timestamptz := clock\(\)", "claimed_at timestamptz := now()"),
-        alone(claims.test_a_lease_begins_at_the_claim_not_at_the_start_of_the_transaction),
+        alone(claims.test_lease_begins_at_claim_not_at_start_of_transaction),
     ),
     "M7 NOTIFY without poll": Weakness(
         "an idle worker waits only for notifications",
@@ -179,7 +179,7 @@ WEAKNESSES = {
         "a signal wakes the task only after its commit: a function cannot commit, so here it never"
         " wakes it, as after a crash in between",
         sql("signal", r"wake_tasks\(array\[signal\.id\], sent_at\)", "'{}'"),
-        lambda players: parks.test_a_message_after_the_park_wakes_the_task(
+        lambda players: parks.test_message_after_park_wakes_task(
             players.a, signal(players.a, players.b)
         ),
     ),
@@ -218,7 +218,7 @@ WEAKNESSES = {
     "M15 per-attempt token": Weakness(
         "all claims within one attempt have one token",
         sql("claim", r"coalesce\(claim\.claim_id, gen_random_uuid\(\)\)", "md5('1')::uuid"),
-        lambda players: zombies.test_a_late_turn_has_no_effect(
+        lambda players: zombies.test_late_turn_has_no_effect(
             players.a, zombies.lost_lease(players.a, players.b, zombies.parked_and_claimed), False
         ),
     ),
@@ -264,7 +264,7 @@ NO_ENGINES: dict[str, tuple[Test, str]] = {
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("how", NO_ENGINES)
-def test_a_change_that_is_not_valid_sql_is_no_weakness(theatre: Theatre, how: str) -> None:
+def test_change_that_is_not_valid_sql_is_no_weakness(theatre: Theatre, how: str) -> None:
     """(T32) Any test would fail on it, so it proves nothing about the test."""
     test, sources = NO_ENGINES[how]
     theatre.change("run_command", r"begin ", f"begin perform {sources}; ")
@@ -272,13 +272,13 @@ def test_a_change_that_is_not_valid_sql_is_no_weakness(theatre: Theatre, how: st
         theatre.passes(test)
 
 
-def test_the_list_has_all_twenty_weaknesses() -> None:
+def test_list_has_all_twenty_weaknesses() -> None:
     assert [name.split()[0] for name in WEAKNESSES] == [f"M{number}" for number in range(1, 21)]
 
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("name", WEAKNESSES)
-def test_a_weakness_fails_its_test(
+def test_weakness_fails_its_test(
     theatre: Theatre,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],

@@ -24,7 +24,7 @@ def shown_to_both(a: Session, hooks: list[Task]) -> Json:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first wins", "second wins"])
-def test_the_first_task_that_takes_a_signal_gets_it_the_other_is_stale(
+def test_first_task_that_takes_signal_gets_it_and_other_turn_is_stale(
     a: Session, b: Session, order: tuple[int, int]
 ) -> None:
     """[P5] (C43) Also if the second turn comes from another connection."""
@@ -42,9 +42,7 @@ def test_the_first_task_that_takes_a_signal_gets_it_the_other_is_stale(
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "reversed"])
-def test_a_batch_gives_a_signal_to_the_first_turn_that_takes_it(
-    a: Session, order: tuple[int, int]
-) -> None:
+def test_batch_gives_signal_to_first_turn_that_takes_it(a: Session, order: tuple[int, int]) -> None:
     """[P5] The second turn in the batch is stale."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
@@ -57,9 +55,7 @@ def test_a_batch_gives_a_signal_to_the_first_turn_that_takes_it(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_the_second_task_gets_the_signal_only_if_the_first_rolls_back(
-    a: Session, b: Session, end: str
-) -> None:
+def test_second_task_gets_signal_only_if_first_rolls_back(a: Session, b: Session, end: str) -> None:
     """[P5] Whether the message is still open is read under the lock."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)
@@ -75,7 +71,7 @@ def test_the_second_task_gets_the_signal_only_if_the_first_rolls_back(
     assert a.one("select count(*) from journal where kind = 'signal'") == 1
 
 
-def test_a_stale_turn_has_no_effect(a: Session) -> None:
+def test_stale_turn_has_no_effect(a: Session) -> None:
     """[P5] [P12] None of its facts, requests and commands is recorded, and the lease is kept."""
     hooks = two_hooks(a)
     a.signal("j", "go", 1)

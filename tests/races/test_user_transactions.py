@@ -37,7 +37,7 @@ def booked(session: Session) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_rows_and_facts_of_a_transaction_commit_together(a: Session, b: Session, end: str) -> None:
+def test_rows_and_facts_of_transaction_commit_together(a: Session, b: Session, end: str) -> None:
     """[P4] (E8) Neither is visible before the commit."""
     task = a.held("j")
     with a.open(end):
@@ -49,7 +49,7 @@ def test_rows_and_facts_of_a_transaction_commit_together(a: Session, b: Session,
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["after", "during"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_holder_whose_commit_is_in_doubt_can_ask_whether_it_was_applied(
+def test_holder_whose_commit_is_in_doubt_can_ask_whether_it_was_applied(
     a: Session, b: Session, end: str, waiting: bool
 ) -> None:
     """[P12] An empty turn at the same position waits, and answers `again` if it was."""
@@ -68,7 +68,7 @@ def test_a_holder_whose_commit_is_in_doubt_can_ask_whether_it_was_applied(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_repeated_transaction_commits_only_if_the_first_did_not(
+def test_repeated_transaction_commits_only_if_first_did_not(
     a: Session, b: Session, end: str
 ) -> None:
     """[P12] [P2] A repetition waits, and `again` says that the first one has committed."""
@@ -92,8 +92,8 @@ ENDS: dict[str, Callable[[Session, Task], object]] = {
 
 
 @pytest.mark.parametrize("fate", ENDS)
-def test_a_worker_that_lost_its_task_may_not_commit(a: Session, b: Session, fate: str) -> None:
-    """[P6] The task was lost while the rows were written."""
+def test_worker_that_lost_its_task_may_not_commit(a: Session, b: Session, fate: str) -> None:
+    """[P6] Another worker claimed the task, or a client terminated the job, in the meantime."""
     task = a.held("j")
     a.begin()
     a.run("insert into bookings values ('late')")
@@ -104,14 +104,14 @@ def test_a_worker_that_lost_its_task_may_not_commit(a: Session, b: Session, fate
     assert booked(b) == (0, 0)
 
 
-def test_a_repeated_park_answers_again(a: Session) -> None:
+def test_repeated_park_answers_again(a: Session) -> None:
     """[P12] Although the state of the task has changed since."""
     task = a.held("j")
     assert not a.advance(task.park("go")).again
     assert a.advance(task.park("go")).again
 
 
-def test_a_deadlock_between_rows_and_a_job_ends_one_transaction(a: Session, b: Session) -> None:
+def test_deadlock_between_rows_and_job_ends_one_transaction(a: Session, b: Session) -> None:
     """One transaction has rows and wants the job, the other has the job and wants the rows."""
     task = a.held("j")
     a.run("insert into bookings values ('x')")
@@ -130,7 +130,7 @@ def test_a_deadlock_between_rows_and_a_job_ends_one_transaction(a: Session, b: S
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_a_turn_with_an_old_snapshot_gets_a_serialization_failure(
+def test_turn_with_old_snapshot_gets_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
     """[P6] It would not see a heartbeat since; a new transaction succeeds."""
@@ -151,7 +151,7 @@ def test_a_turn_with_an_old_snapshot_gets_a_serialization_failure(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_job_starts_with_the_rows_of_its_transaction(a: Session, b: Session, end: str) -> None:
+def test_job_starts_with_rows_of_its_transaction(a: Session, b: Session, end: str) -> None:
     """[P1] (E7) No worker can claim it before the commit, or ever after a rollback."""
     with a.open(end):
         a.run("insert into bookings values ('tea')")

@@ -122,7 +122,7 @@ def zombie(request: pytest.FixtureRequest, a: Session, b: Session) -> Task:
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["at once", "waiting"])
-def test_a_late_turn_has_no_effect(a: Session, zombie: Task, waiting: bool) -> None:
+def test_late_turn_has_no_effect(a: Session, zombie: Task, waiting: bool) -> None:
     """[P6] (C4) Whatever the turn contains, and whether or not it waits for locks."""
     before = a.everything()
 
@@ -134,7 +134,7 @@ def test_a_late_turn_has_no_effect(a: Session, zombie: Task, waiting: bool) -> N
     assert a.everything() == before
 
 
-def test_late_turns_do_not_harm_a_good_turn_in_their_batch(a: Session, zombie: Task) -> None:
+def test_late_turns_do_not_harm_good_turn_in_their_batch(a: Session, zombie: Task) -> None:
     """[P6] The good turn is applied, the others are not."""
     good = a.held("good")
     turns = [turn(zombie) for turn in LATE_TURNS.values()]
@@ -147,7 +147,7 @@ def test_late_turns_do_not_harm_a_good_turn_in_their_batch(a: Session, zombie: T
     assert a.one("select count(*) from journal where value @> '\"zombie\"'") == 0
 
 
-def test_a_late_heartbeat_is_answered_lost_and_renews_nothing(a: Session, zombie: Task) -> None:
+def test_late_heartbeat_is_answered_lost_and_renews_nothing(a: Session, zombie: Task) -> None:
     """[P6] A worker learns in this way that it has lost the task."""
     before = a.everything()
 
@@ -156,7 +156,7 @@ def test_a_late_heartbeat_is_answered_lost_and_renews_nothing(a: Session, zombie
     assert a.everything() == before
 
 
-def test_a_late_release_releases_nothing(a: Session, zombie: Task) -> None:
+def test_late_release_releases_nothing(a: Session, zombie: Task) -> None:
     """[P6] A task that another worker holds stays held."""
     before = a.everything()
 
@@ -169,8 +169,8 @@ def test_a_late_release_releases_nothing(a: Session, zombie: Task) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_late_turn_waits_for_an_open_claim_of_its_task(a: Session, b: Session, end: str) -> None:
-    """[P6] It is judged under the lock; if the claim is rolled back, the lease is good again."""
+def test_late_turn_waits_for_open_claim_of_its_task(a: Session, b: Session, end: str) -> None:
+    """[P6] It is checked under the lock; if the claim is rolled back, the lease is good again."""
     task = a.held("j")
     a.expire(task)
     b.begin()
@@ -184,9 +184,7 @@ def test_a_late_turn_waits_for_an_open_claim_of_its_task(a: Session, b: Session,
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_skips_a_task_whose_holder_was_just_in_time(
-    a: Session, b: Session, end: str
-) -> None:
+def test_claim_skips_task_whose_holder_was_just_in_time(a: Session, b: Session, end: str) -> None:
     """[P6] The lease had ended, but the holder's turn came first; the next claim takes the task."""
     task = a.held("j")
     a.expire(task)
@@ -202,9 +200,7 @@ def test_a_claim_skips_a_task_whose_holder_was_just_in_time(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_heartbeat_beside_an_open_claim_is_busy_not_lost(
-    a: Session, b: Session, end: str
-) -> None:
+def test_heartbeat_during_open_claim_is_busy_not_lost(a: Session, b: Session, end: str) -> None:
     """[P6] It does not wait; after the transaction its answer is `lost` or `held`."""
     task = a.held("j")
     a.expire(task)
@@ -232,7 +228,7 @@ def test_a_late_turn_waits_for_a_terminate_and_is_gone(a: Session, b: Session, e
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_lease_that_is_being_renewed_is_not_claimed(a: Session, b: Session, end: str) -> None:
+def test_lease_that_is_being_renewed_is_not_claimed(a: Session, b: Session, end: str) -> None:
     """[P6] After a rollback of the heartbeat, the expired lease is claimed."""
     task = a.held("j")
     a.expire(task)

@@ -17,7 +17,7 @@ from tests.databases import PLAIN, find_app
 from tests.races.sessions import TABLES, Connection, Session, Stage
 
 PATIENCE = 5.0  # seconds; short, since a broken engine may wait where it should not
-FAILURES = (AssertionError, psycopg.Error, PerdureError, ValueError)  # the last by unpacking
+FAILURES = (AssertionError, psycopg.Error, PerdureError, ValueError)  # ValueError: too few rows
 NO_SQL = re.compile(r"\b42(601|[78]\d\d|P\d\d)\b")
 """The codes of statements that cannot be run: class 42 without insufficient privilege (42501)."""
 
