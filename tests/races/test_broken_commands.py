@@ -182,7 +182,7 @@ MUTANTS: dict[str, Mutant] = {
                from jsonb_array_elements(argument) with ordinality as t (i, n))""",
         memory_model,
     ),
-    "removing the last element removes the array": Mutant(
+    "removing the last element sets the array to null": Mutant(
         "remove_element",
         r"list - remove_element\.index\)",
         "coalesce(nullif(list - remove_element.index, '[]'), 'null'))",
