@@ -102,7 +102,7 @@ def test_two_parked_tasks_take_one_of_two_signals_each(a: Session, b: Session) -
     assert a.advance(two.done(2, take(two.row["messages"][0]))).state == "done"
 
 
-def test_signals_of_one_name_are_told_in_the_order_of_acceptance(
+def test_signals_of_one_name_are_delivered_in_order_of_acceptance(
     a: Session, b: Session, c: Session
 ) -> None:
     """[P5] The second sender waits for the first, which sends another signal before it commits."""

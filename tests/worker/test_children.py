@@ -360,7 +360,7 @@ def test_end_of_a_parent_cancels_or_keeps_each_child_by_its_policy(
         perdure.start_child(endless, "hook's", id="hook's")
         perdure.start_child(endless, "of a hook, continues", id="h continues",
                             on_parent_end="continue")  # fmt: skip
-        await memory.set(True, "begun")
+        await perdure.wait_for("leave")
 
     @app.coordinator
     async def parent(memory: perdure.AsyncEntity) -> None:
@@ -378,8 +378,9 @@ def test_end_of_a_parent_cancels_or_keeps_each_child_by_its_policy(
 
     work()
     handle = client.start(parent, id="p")
-    running = "select count(*) = 8 from perdure.tasks where awaits = '{never}'"
-    wait_for(dsn, running)
+    wait_for(dsn, "select count(*) = 8 from perdure.tasks where awaits = '{never}'")
+    handle.signal("leave")
+    wait_for(dsn, "select count(*) = 1 from perdure.tasks where awaits = '{go}'")
     {"is cancelled": handle.cancel, "is terminated": handle.terminate}.get(
         end, lambda: handle.signal("go", end)
     )()

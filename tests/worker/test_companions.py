@@ -24,7 +24,7 @@ def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any
     return True
 
 
-def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
+def test_companions_of_a_deadly_task_are_not_parked(
     client: perdure.Client, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
     """[P10] Tasks that die with a deadly one complete, even if they outlast their workers."""
