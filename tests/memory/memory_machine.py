@@ -1,8 +1,6 @@
-"""Random commands on one memory, told to the database and to the model: after each both agree.
-
-A command comes from a client, with or without a version and a key, or in a turn of the job's task;
-now and then somebody writes with ordinary SQL.
-"""
+"""A Hypothesis machine that runs random commands on one memory and compares it with a model. A
+command comes from a client, with or without an expected version and a key, or from a turn of the
+job's task. Sometimes a plain SQL update writes instead."""
 
 from __future__ import annotations
 
@@ -72,12 +70,12 @@ scalars = st.none() | st.booleans() | numbers | keys
 
 
 def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Make objects of such values."""
+    """Generate objects with such values."""
     return st.dictionaries(keys, values, max_size=4)
 
 
 def written(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Give values as they come back from JSON."""
+    """Generate values as they look after a round trip through JSON."""
     return values.map(lambda value: from_json(as_json(value)))
 
 
@@ -100,7 +98,7 @@ arguments: dict[str, st.SearchStrategy[Any]] = {
 
 
 def places(value: Any, depth: int = 0) -> list[list[str]]:
-    """Name all places of a document, indexes in each way in which they can be written."""
+    """List all paths in a document, with list indexes spelled in every allowed way."""
     inner: list[tuple[str, Any]] = []
     if isinstance(value, dict):
         inner = list(value.items())
@@ -112,26 +110,26 @@ def places(value: Any, depth: int = 0) -> list[list[str]]:
 
 
 def paths(document: Any) -> st.SearchStrategy[list[str]]:
-    """Give paths, most of which lead to or just beyond something in a document."""
+    """Generate paths, most of which lead to a value in a document or just beyond it."""
     there = st.sampled_from(places(document))
     beyond = st.tuples(there, st.lists(keys, min_size=1, max_size=2)).map(
-        lambda two: two[0] + two[1]
+        lambda pair: pair[0] + pair[1]
     )
     return there | there | beyond | st.lists(keys, max_size=3)
 
 
 def patches(document: Any, path: list[str]) -> st.SearchStrategy[Any]:
-    """Give patches, most of which meet something deep in what is at a path."""
+    """Generate patches, most of which change something deep in the value at a path."""
     inner = st.sampled_from(sorted(places(found(document, path)), key=len, reverse=True)[:20])
     nested = st.tuples(inner, documents).map(
-        lambda two: reduce(lambda value, key: {key: value}, reversed(two[0]), two[1])
+        lambda pair: reduce(lambda value, key: {key: value}, reversed(pair[0]), pair[1])
     )
-    several = st.lists(nested, min_size=2, max_size=3).map(lambda them: reduce(merged, them))
+    several = st.lists(nested, min_size=2, max_size=3).map(lambda several: reduce(merged, several))
     return memories | nested | several | several
 
 
-def given(document: Any, op: str, path: list[str]) -> st.SearchStrategy[Any]:
-    """Give arguments for a command at a path."""
+def arguments_for(document: Any, op: str, path: list[str]) -> st.SearchStrategy[Any]:
+    """Generate arguments for a command at a path."""
     if op == "merge":
         return patches(document, path)
     if op == "set" and not path:
@@ -140,7 +138,7 @@ def given(document: Any, op: str, path: list[str]) -> st.SearchStrategy[Any]:
 
 
 def fitting_paths(document: Any, op: str) -> st.SearchStrategy[list[str]]:
-    """Give paths, most of which lead to something with which a command can do its work."""
+    """Generate paths, most of which lead to a value on which the command can succeed."""
     if op == "merge" and len(document) > 1:
         return st.just([]) | paths(document)
     memory = Memory(State(document, 0))
@@ -175,17 +173,17 @@ class MemoryMachine(RuleBasedStateMachine):
         if document:
             self.memory.run(Command("set", "", document))
 
-    def agree(self, op: str, did: Callable[[], Any], told: Callable[[], Any]) -> None:
-        """Do something in the database and in the model: answers, codes and what is left agree."""
-        answer, code = outcome(did, psycopg.Error, "sqlstate")
-        expected = outcome(told, Refused, "code")
+    def agree(self, op: str, in_database: Callable[[], Any], in_model: Callable[[], Any]) -> None:
+        """Run an operation in the database and in the model; compare answers, codes and states."""
+        answer, code = outcome(in_database, psycopg.Error, "sqlstate")
+        expected = outcome(in_model, Refused, "code")
         assert code == expected[1], (code, answer, expected)
         assert alike(answer, expected[0]), (answer, expected)
         self.seen[code or op] += 1
         self.compare()
 
     def compare(self) -> None:
-        """Compare document, version and the end of the history."""
+        """Compare document, version and last history entry with the model."""
         query = """
             select j.context, j.version,
                    (select count(*) from history as h where h.job_id = j.id),
@@ -196,41 +194,41 @@ class MemoryMachine(RuleBasedStateMachine):
         state, history = self.memory.state, self.memory.history
         assert version == state.version == lines
         assert alike(context, state.context), (context, state.context)
-        assert alike(last, told_line(history[-1]) if history else None), (last, history[-1:])
+        assert alike(last, as_row(history[-1]) if history else None), (last, history[-1:])
 
     def teardown(self) -> None:
-        """Compare the whole history: it has no gap, and says what was told."""
+        """Compare the whole history: it has no gap, and each entry is the model's."""
         if not hasattr(self, "memory"):
             return
         query = """select jsonb_build_array(version, op, path, argument, value)
                      from history where job_id = %s order by version"""
         lines = [line for (line,) in self.session.run(query, self.job)]
-        assert alike(lines, [told_line(line) for line in self.memory.history])
+        assert alike(lines, [as_row(line) for line in self.memory.history])
         assert [line[0] for line in lines] == list(range(1, self.memory.state.version + 1))
 
-    def call(self, it: Command, key: str | None) -> Any:
-        """Call the verb of a command."""
-        name = ARGUMENTS.get(it.op)
+    def call(self, command: Command, key: str | None) -> Any:
+        """Call the SQL function of a command."""
+        name = ARGUMENTS.get(command.op)
         return self.session.call(
-            f"entity_{it.op}",
+            f"entity_{command.op}",
             id=self.job,
-            path=it.path,
-            expected_version=it.expected_version,
+            path=command.path,
+            expected_version=command.expected_version,
             key=key,
-            **({name: it.value} if name else {}),
+            **({name: command.value} if name else {}),
         )
 
     @rule(data=st.data(), ops=st.lists(st.sampled_from((*OPS, "remove")), min_size=2, max_size=5))
     def commands(self, data: st.DataObject, ops: list[str]) -> None:
-        """Send commands, one after the other."""
+        """Send commands one after the other."""
         for op in ops:
             self.command(data, op)
 
     def command(self, data: st.DataObject, op: str) -> None:
-        """Send a command; it may expect a version, and have a key: new, used or bad."""
+        """Send a command; it may expect a version and have a new, used or bad key."""
         context = self.memory.state.context
         place = data.draw(fitting_paths(context, op), "path")
-        value = data.draw(given(context, op, place), "value")
+        value = data.draw(arguments_for(context, op, place), "value")
         path, version, key = join_path(place), None, None
         match data.draw(st.integers(0, 15), "special"):
             case 1 | 2 | 3 | 4:
@@ -243,22 +241,22 @@ class MemoryMachine(RuleBasedStateMachine):
                 path = data.draw(st.sampled_from(BAD_PATHS), "bad path")
             case 8 | 9:
                 version = self.memory.state.version + data.draw(st.integers(-1, 1), "version")
-        it = Command(op, path, value, version)
-        self.agree(it.op, lambda: self.call(it, key), lambda: self.memory.run(it, key))
+        command = Command(op, path, value, version)
+        self.agree(command.op, lambda: self.call(command, key), lambda: self.memory.run(command, key))
 
     @precondition(lambda self: self.memory.told)
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
-        """Send a command again whose reply was lost; by now the version may be another."""
+        """Send a command again, as after a lost reply; the version may have changed since."""
         key = data.draw(st.sampled_from(list(self.memory.told)), "key")
         line = self.memory.told[key]
         version = data.draw(st.none() | st.just(line.version - 1), "version")
-        it = Command(line.op, join_path(line.keys), line.argument, version)
-        self.agree("repeat", lambda: self.call(it, key), lambda: self.memory.run(it, key))
+        command = Command(line.op, join_path(line.keys), line.argument, version)
+        self.agree("repeat", lambda: self.call(command, key), lambda: self.memory.run(command, key))
 
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
-        """Look at a path, which may be none."""
+        """Read a path, which may be invalid."""
         written = paths(self.memory.state.context).map(join_path)
         path = data.draw(written | written | st.sampled_from(BAD_PATHS), "path")
         self.agree(
@@ -269,34 +267,35 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), ops=st.lists(st.sampled_from((*OPS, "get")), min_size=1, max_size=3))
     def turn(self, data: st.DataObject, ops: list[str]) -> None:
-        """Send commands in a turn, which may be given anything; a refusal undoes no neighbour."""
+        """Send commands, good or bad, in one turn; a refused one does not undo the others."""
         asked = []
         for op in ops:
             path = data.draw(fitting_paths(self.memory.state.context, op), "path")
-            fitting = given(self.memory.state.context, op, path)
+            fitting = arguments_for(self.memory.state.context, op, path)
             asked.append((op, path, data.draw(fitting | fitting | documents, "value")))
         facts = [
             {"kind": "command", "op": op, "path": path, "value": value} for op, path, value in asked
         ]
-        told = self.session.advance(self.task.keep(*facts))
+        outcome_of_turn = self.session.advance(self.task.keep(*facts))
         self.task = self.task.told(len(facts))
-        assert told.state == "keep"
-        for (op, path, value), (_, ok, answer) in zip(asked, told.answers, strict=True):
+        assert outcome_of_turn.state == "keep"
+        for (op, path, value), (_, ok, answer) in zip(asked, outcome_of_turn.answers, strict=True):
             expected, code = outcome(lambda: self.tell(op, path, value), Refused, "code")  # noqa: B023
             assert (answer["code"] if not ok else None) == code, (op, path, value, answer, code)
             assert code or alike(answer, expected), (op, path, value, answer, expected)
             self.seen[code or op] += 1
         self.compare()
 
-    def tell(self, op: str, path: list[str], value: Any) -> Any:
-        """Tell the model what a turn does."""
+    def apply_to_model(self, op: str, path: list[str], value: Any) -> Any:
+        """Apply a command of a turn to the model."""
         if op == "get":
             return self.memory.state.get(join_path(path))
         return self.memory.run(Command(op, join_path(path), value))
 
     @rule(data=st.data(), document=beginnings)
     def update(self, data: st.DataObject, document: Any) -> None:
-        """Write with ordinary SQL: a command if it changes anything."""
+        """Write the memory with a plain SQL update; it counts as a command if it changes
+        anything."""
         document = data.draw(st.just(document) | st.just(self.memory.state.context), "document")
         query = "update jobs set context = %s where id = %s"
         self.session.run(query, Jsonb(document), self.job)
@@ -305,13 +304,13 @@ class MemoryMachine(RuleBasedStateMachine):
         self.compare()
 
 
-def told_line(line: Line) -> list[Any]:
-    """Write a line of the history as the query reads it."""
+def as_row(line: Line) -> list[Any]:
+    """Write a history entry in the form that the query returns."""
     return [line.version, line.op, line.keys, line.argument, line.answer]
 
 
 def outcome(call: Callable[[], Any], refusal: type[Exception], name: str) -> tuple[Any, str | None]:
-    """Make a call; give its answer, or the code with which it was refused."""
+    """Make a call; return its answer, or the code with which it was refused."""
     try:
         return call(), None
     except refusal as refused:

@@ -1,4 +1,4 @@
-"""What functions are annotated with, usual or not: values are of that, or are refused (C37)."""
+"""Values are decoded according to type annotations, or rejected if they do not fit (C37)."""
 
 from __future__ import annotations
 
@@ -144,12 +144,12 @@ PET = Annotated[CatModel | DogModel, Field(discriminator="kind")]
     ],
     ids=str,
 )
-def test_a_value_comes_back_as_its_annotation_says(kind: Any, value: Any) -> None:
-    """Keys were text, a Dog a Cat beside it, a bare tuple a list, and the last tuples failed."""
-    back = decoder(kind)(as_stored(to_json(value)))
-    assert (back, type(back)) == (value, type(value))
+def test_decoded_value_has_the_annotated_type(kind: Any, value: Any) -> None:
+    """A value that was stored and decoded equals the original and has its type; dict keys too."""
+    decoded = decoder(kind)(as_stored(to_json(value)))
+    assert (decoded, type(decoded)) == (value, type(value))
     if isinstance(value, dict):
-        assert [*map(type, back)] == [*map(type, sorted(value, key=str))]
+        assert [*map(type, decoded)] == [*map(type, sorted(value, key=str))]
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def test_a_value_comes_back_as_its_annotation_says(kind: Any, value: Any) -> Non
     ],
     ids=str,
 )
-def test_what_is_sent_in_another_form_is_made_what_its_reader_names(
+def test_other_json_forms_are_converted_to_the_annotated_type(
     kind: Any, stored: Any, value: Any
 ) -> None:
-    """Who sends `str(price)` or `sorted(tags)`, as is told, gave its reader a text and a list."""
-    back = decoder(kind)(stored)
-    assert (back, type(back)) == (value, type(value))
+    """A reader gets the annotated type though the sender stored `str(price)` or `sorted(tags)`."""
+    decoded = decoder(kind)(stored)
+    assert (decoded, type(decoded)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_is_sent_in_another_form_is_made_what_its_reader_names(
     ],
     ids=str,
 )
-def test_what_its_annotation_does_not_say_is_told(kind: Any, stored: Any) -> None:
+def test_value_that_does_not_fit_its_annotation_is_rejected(kind: Any, stored: Any) -> None:
     with pytest.raises((TypeError, ValueError, LookupError, ArithmeticError)):
         decoder(kind)(stored)
 
@@ -215,14 +215,15 @@ def test_keyword_arguments_have_the_types_of_their_typed_dict() -> None:
     assert shape.arguments(sent) == ((), {"first": 1, "page": PAGE, "since": DAY})
 
 
-def test_the_name_of_a_type_in_the_place_of_a_type_is_told(
+def test_type_given_by_name_alone_is_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """`wait_for("go", type="Approval")` gave a dict, without a word: who knows which is meant?"""
+    """Text that names no known type is not resolved: the value stays plain JSON, and the log says
+    why."""
     assert decoder(list["Page | never"])([{"number": 1}]) == [{"number": 1}]  # type: ignore[misc]  # noqa: F821
     assert "'Page | never' looks like a type but is not one" in caplog.text
 
 
-def test_a_key_that_json_has_not_is_refused() -> None:
+def test_dict_key_that_json_cannot_hold_is_rejected() -> None:
     with pytest.raises(perdure.InvalidValue, match="a key of type UUID"):
         as_stored(to_json({UUID(int=1): 1}))

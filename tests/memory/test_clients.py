@@ -1,4 +1,4 @@
-"""Clients and what callers hand to them: connections, options, times, values."""
+"""What clients accept from callers: connections, options, times and values."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def memory(dsn: str) -> Any:
 
 
 KINDS = {
-    "rows that are dicts": {"row_factory": dict_row},
-    "parameters in the text": {"cursor_factory": psycopg.ClientCursor},
-    "parameters like $1": {"cursor_factory": psycopg.RawCursor},
+    "dict rows": {"row_factory": dict_row},
+    "client-side binding": {"cursor_factory": psycopg.ClientCursor},
+    "raw parameters ($1)": {"cursor_factory": psycopg.RawCursor},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_of_the_caller_may_be_of_any_kind(dsn: str, memory: Any, kind: str) -> None:
+def test_connection_of_the_caller_may_have_any_row_or_cursor_factory(
+    dsn: str, memory: Any, kind: str
+) -> None:
     with psycopg.connect(dsn, **KINDS[kind]) as connection:
         inside = memory._client.entity("m", connection=connection)
         assert inside.increment("n") == 2
@@ -41,13 +43,13 @@ def test_a_connection_of_the_caller_may_be_of_any_kind(dsn: str, memory: Any, ki
 
 
 ASYNC_KINDS: dict[str, dict[str, Any]] = {
-    "rows that are dicts": {"row_factory": dict_row},
-    "parameters like $1": {"cursor_factory": psycopg.AsyncRawCursor},
+    "dict rows": {"row_factory": dict_row},
+    "raw parameters ($1)": {"cursor_factory": psycopg.AsyncRawCursor},
 }
 
 
 @pytest.mark.parametrize("kind", ASYNC_KINDS)
-def test_an_async_connection_of_the_caller_too(dsn: str, kind: str) -> None:
+def test_async_connection_of_the_caller_may_have_any_factory(dsn: str, kind: str) -> None:
     async def run() -> None:
         async with await perdure.connect_async(dsn) as client:
             await client.create_entity("m", "note", {"n": 1})
@@ -63,33 +65,33 @@ def test_an_async_connection_of_the_caller_too(dsn: str, kind: str) -> None:
 # What joins the caller's transaction, and what cannot.
 
 
-def test_what_is_made_joins_the_callers_transaction(dsn: str) -> None:
-    with perdure.connect(dsn) as client, psycopg.connect(dsn) as mine:
-        made = client.create_entity("made", "note", {"n": 1}, connection=mine)
-        assert made.increment("n") == 2, "the handle goes on inside"
-        client.start_many("w", [{"id": "one"}, {"id": "two"}], connection=mine)
-        client.handle("one").hook("h", connection=mine)
-        mine.rollback()
+def test_new_entities_jobs_and_hooks_join_the_callers_transaction(dsn: str) -> None:
+    with perdure.connect(dsn) as client, psycopg.connect(dsn) as connection:
+        made = client.create_entity("made", "note", {"n": 1}, connection=connection)
+        assert made.increment("n") == 2, "the new handle uses the same transaction"
+        client.start_many("w", [{"id": "one"}, {"id": "two"}], connection=connection)
+        client.handle("one").hook("h", connection=connection)
+        connection.rollback()
         for job in ("made", "one", "two"):
             with pytest.raises(perdure.JobNotFound):
                 client.handle(job).status()
 
 
-def test_nobody_waits_inside_a_transaction(dsn: str, memory: Any) -> None:
-    """It would be for what neither side can see."""
-    with psycopg.connect(dsn) as mine:
-        inside = memory._client.entity("m", connection=mine)
+def test_waiting_inside_an_open_transaction_is_rejected(dsn: str, memory: Any) -> None:
+    """An open transaction hides its own writes from others, so a wait inside it could never end."""
+    with psycopg.connect(dsn) as connection:
+        inside = memory._client.entity("m", connection=connection)
         with pytest.raises(perdure.InvalidArgument, match="Commit first"):
             inside.until("$.n == 1")
         with pytest.raises(perdure.InvalidArgument, match="Commit first"):
             next(inside.watch())
 
 
-# What is refused before it is sent, in words.
+# Mistakes that are rejected before anything is sent.
 
 
-def test_a_key_of_none_is_drawn(memory: Any) -> None:
-    """A call without a key would be done twice when its reply is lost. [P12]"""
+def test_command_with_key_none_gets_a_random_key(memory: Any) -> None:
+    """[P12] Without a key, a command could be applied twice when its reply is lost."""
     memory.increment("n", key=None, expected_version=None)
     memory.apply([{"op": "increment", "path": "n", "value": 1}], key=None)
     memory.restore(1, key=None)
@@ -106,7 +108,7 @@ UNKNOWN: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("verb", UNKNOWN)
-def test_an_option_that_no_command_has_is_a_type_error(memory: Any, verb: str) -> None:
+def test_unknown_option_of_a_command_raises_type_error(memory: Any, verb: str) -> None:
     with pytest.raises(TypeError):
         UNKNOWN[verb](memory)
     assert memory.get() == {"n": 1}
@@ -114,28 +116,26 @@ def test_an_option_that_no_command_has_is_a_type_error(memory: Any, verb: str) -
 
 WRONG: dict[str, Callable[[perdure.Client, Any], object]] = {
     "a time without a zone": lambda _, memory: memory.at(time=datetime(2030, 1, 1)),  # noqa: DTZ001
-    "one command": lambda _, memory: memory.apply({"op": "toggle", "path": "a"}),
-    "a word for a command": lambda _, memory: memory.apply(["toggle"]),
-    "a text that is added": lambda _, memory: memory.increment("n", "3"),
-    "a boolean that is added": lambda _, memory: memory.increment("n", True),
-    "an array for a memory": lambda client, _: client.create_entity("b", "note", []),
+    "a command outside a list": lambda _, memory: memory.apply({"op": "toggle", "path": "a"}),
+    "a string instead of a command": lambda _, memory: memory.apply(["toggle"]),
+    "an increment by a string": lambda _, memory: memory.increment("n", "3"),
+    "an increment by a boolean": lambda _, memory: memory.increment("n", True),
+    "an array as memory": lambda client, _: client.create_entity("b", "note", []),
     "a NUL in a condition": lambda client, _: client.find("note", {"n": "\0"}),
-    "half a character": lambda client, _: client.count("note", {"n": {"$in": ["\ud800"]}}),
-    "a path in parts": lambda client, _: client.find("note", {("n", "a"): 1}),  # type: ignore[dict-item]
+    "a lone surrogate": lambda client, _: client.count("note", {"n": {"$in": ["\ud800"]}}),
+    "a path given as a tuple": lambda client, _: client.find("note", {("n", "a"): 1}),  # type: ignore[dict-item]
 }
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_is_told_with_a_hint(memory: Any, mistake: str) -> None:
+def test_invalid_argument_is_rejected_with_a_hint(memory: Any, mistake: str) -> None:
     with pytest.raises((perdure.InvalidArgument, perdure.InvalidValue)) as raised:
         WRONG[mistake](memory._client, memory)
     assert raised.value.hint
     assert memory.get() == {"n": 1}
 
 
-def test_an_async_client_tells_a_mistake_where_it_is_made(dsn: str) -> None:
-    """Nothing has to be awaited for it."""
-
+def test_async_client_rejects_a_mistake_before_anything_is_awaited(dsn: str) -> None:
     async def run() -> None:
         async with await perdure.connect_async(dsn) as client:
             with pytest.raises(perdure.InvalidValue):
@@ -144,7 +144,7 @@ def test_an_async_client_tells_a_mistake_where_it_is_made(dsn: str) -> None:
     asyncio.run(run())
 
 
-# Both kinds of clients.
+# Sync and async clients.
 
 KINDS_OF = [
     (perdure.Client, perdure.AsyncClient),
@@ -154,12 +154,12 @@ KINDS_OF = [
 
 
 @pytest.mark.parametrize(("plain", "asynchronous"), KINDS_OF)
-def test_both_kinds_have_the_same_verbs(plain: type, asynchronous: type) -> None:
+def test_sync_and_async_classes_have_the_same_verbs(plain: type, asynchronous: type) -> None:
     assert verbs_of(plain) == verbs_of(asynchronous)
 
 
 def verbs_of(kind: type) -> dict[str, list[inspect.Parameter]]:
-    """Read which verbs there are, and what they take."""
+    """List the public methods of a class with their parameters."""
     return {
         name: list(inspect.signature(verb).parameters.values())
         for name, verb in inspect.getmembers(kind, callable)
@@ -167,15 +167,15 @@ def verbs_of(kind: type) -> dict[str, list[inspect.Parameter]]:
     }
 
 
-def test_a_refusal_is_raised_in_the_steps_that_have_met_it(dsn: str) -> None:
-    """They may go on from there, as reseal() does when somebody else has written."""
+def test_error_of_a_call_is_raised_inside_the_steps_that_made_it(dsn: str) -> None:
+    """The steps can catch the error and continue, as reseal() does after a conflicting write."""
 
     def steps(calls: Calls) -> Steps[list[str]]:
         try:
             yield calls.status("nobody")
         except perdure.JobNotFound:
             return [(yield calls.status("m"))[0]]
-        raise AssertionError("there is somebody")
+        raise AssertionError("a job called nobody exists")
 
     async def run() -> None:
         async with await perdure.connect_async(dsn) as client:

@@ -1,4 +1,4 @@
-"""Compare and set inside of jobs: `expected_version=` is an option of every command. (E11)"""
+"""`expected_version=` makes each command in a job a compare-and-set. (E11)"""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ T = "40 s"
 
 
 async def compared(memory: perdure.AsyncEntity) -> list[Any]:
-    """Write at the right version, at a wrong one, and go on."""
-    told: list[Any] = [await memory.set("a", "n", expected_version=1)]
+    """Write with the right version, then with outdated ones, then with the right one again."""
+    answers: list[Any] = [await memory.set("a", "n", expected_version=1)]
     for _ in range(2):
         try:
             await memory.set("lost", "n", expected_version=1)
         except perdure.VersionConflict:
-            told.append("too late")
-    told.append(await memory.merge({"m": 1}, expected_version=2))
+            answers.append("too late")
+    answers.append(await memory.merge({"m": 1}, expected_version=2))
     await perdure.wait_for("go")
-    return [*told, await memory.get()]
+    return [*answers, await memory.get()]
 
 
-def test_code_that_comes_too_late_is_told_live_and_on_replay(
+def test_command_with_an_outdated_version_fails_live_and_on_replay(
     dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
-    """[P2] [P3] (C35): in a coordinator and in a hook."""
+    """[P2] [P3] (C35) A coordinator and a hook see the same VersionConflict in both cases."""
     app = perdure.App()
     app.coordinator(name="coordinator")(compared)
     hook = app.hook(name="hook")(compared)
@@ -43,7 +43,7 @@ def test_code_that_comes_too_late_is_told_live_and_on_replay(
                 handle.memory.until('$.m == 1 && $.n == "a"', T)
         for handle in handles:
             handle.signal("go")
-        with perdure.Worker(app, dsn=dsn):  # who knows nothing replays
+        with perdure.Worker(app, dsn=dsn):  # a new worker replays the journals
             for handle in handles:
-                told = handle.result(T)
-                assert told == [2, "too late", "too late", 3, {"n": "a", "m": 1}]
+                answers = handle.result(T)
+                assert answers == [2, "too late", "too late", 3, {"n": "a", "m": 1}]

@@ -1,5 +1,5 @@
-"""Contracts, end to end: what would break one is refused wherever it is written, live and on replay
-alike (C23)."""
+"""Contracts from end to end: a change that would break a contract is refused, whoever writes it.
+Tasks see the same error live and on replay (C23)."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_client_defines_a_contract(
     assert memory.set(broken) == 2
 
 
-def test_an_async_client_has_the_same_verbs(dsn: str) -> None:
+def test_async_client_has_the_verbs_for_contracts(dsn: str) -> None:
     async def use() -> None:
         async with await perdure.connect_async(dsn) as client:
             memory = await client.create_entity("one", "draft", {"title": 1})
@@ -111,7 +111,8 @@ def test_an_async_client_has_the_same_verbs(dsn: str) -> None:
     asyncio.run(use())
 
 
-def test_a_contract_is_tried_before_it_is_defined(client: perdure.Client) -> None:
+def test_contract_can_be_checked_before_it_is_defined(client: perdure.Client) -> None:
+    """broken_contracts() lists the memories that would break a proposed contract, page by page."""
     for number in range(5):
         client.create_entity(f"o-{number}", "order", {"number": number, "note": None})
     client.create_entity("o-x", "order", {"number": "x", "note": None})
@@ -128,13 +129,13 @@ def test_a_contract_is_tried_before_it_is_defined(client: perdure.Client) -> Non
     assert len(client.broken_contracts("order", required, after="o-1")) == 4
 
 
-def test_a_mistake_in_a_contract_is_told_when_it_is_defined(client: perdure.Client) -> None:
+def test_invalid_contract_is_rejected_when_it_is_defined(client: perdure.Client) -> None:
     with pytest.raises(perdure.PerdureError, match=r"properties\.a\.typ is not a rule") as raised:
         client.define_contract("note", {"properties": {"a": {"typ": "string"}}})
     assert raised.value.code == "PD107"
 
 
-def test_a_type_without_a_schema_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_type_without_a_json_schema_is_rejected_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     class Odd:
         pass
 
@@ -148,26 +149,26 @@ def test_a_type_without_a_schema_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert schema_of({"type": "object"}) == {"type": "object"}
 
 
-def test_a_refused_command_raises_in_a_coordinator_live_and_on_replay(
+def test_refused_command_raises_in_a_coordinator_live_and_on_replay(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str
 ) -> None:
     seen: list[list[Any]] = []
 
     @app.coordinator(entity="research-agent")
     async def research(memory: perdure.AsyncEntity) -> Any:
-        told: list[Any] = []
+        observed: list[Any] = []
         await memory.set(ResearchState(query="q"))
         try:
             await memory.append("findings", {"text": "t", "confidence": 1.5})
         except perdure.ContractBroken as error:
-            told.append([error.message, error.path, error.rule, error.code, error.detail])
+            observed.append([error.message, error.path, error.rule, error.code, error.detail])
         both = await asyncio.gather(
             memory.set("lost", "status"), memory.set("r", "query"), return_exceptions=True
         )
-        told.append([type(outcome).__name__ for outcome in both])
-        seen.append(told)
+        observed.append([type(outcome).__name__ for outcome in both])
+        seen.append(observed)
         await perdure.wait_for("go on")
-        return [told, await memory.get()]
+        return [observed, await memory.get()]
 
     client.define_contract("research-agent", ResearchState)
     handle = client.start(research, id="r")
@@ -175,10 +176,10 @@ def test_a_refused_command_raises_in_a_coordinator_live_and_on_replay(
         wait_until(lambda: seen and "signal" in (handle.status().waiting_for or ""))
     handle.signal("go on")
     work()
-    told, memory = handle.result(T)
+    observed, memory = handle.result(T)
     assert len(seen) == 2  # another worker ran it from the journal
-    assert seen[0] == seen[1] == told
-    assert told == [
+    assert seen[0] == seen[1] == observed
+    assert observed == [
         [
             "findings.0.confidence is a number, but the contract of research-agent wants at most 1",
             "findings.0.confidence",
@@ -192,28 +193,28 @@ def test_a_refused_command_raises_in_a_coordinator_live_and_on_replay(
     assert memory["findings"] == []
 
 
-def test_a_refused_command_raises_in_hooks_of_both_kinds(
+def test_refused_command_raises_in_async_and_plain_hooks(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
-    async def softly(memory: perdure.AsyncEntity) -> Any:
+    async def asynchronous(memory: perdure.AsyncEntity) -> Any:
         try:
             await memory.merge({"pages": "none"})
         except perdure.ContractBroken as error:
             return [error.path, error.rule]
 
     @app.hook
-    def plainly(memory: perdure.Entity) -> None:
+    def plain(memory: perdure.Entity) -> None:
         memory.delete("title")
 
     @app.coordinator(entity="draft")
     async def write(memory: perdure.AsyncEntity) -> Any:
         await memory.set(Draft("t"))
-        told = await softly(memory)
+        observed = await asynchronous(memory)
         try:
-            await plainly(memory)
+            await plain(memory)
         except perdure.HookFailed as error:
-            return [told, error.type, error.failure["code"], await memory.get()]
+            return [observed, error.type, error.failure["code"], await memory.get()]
 
     client.define_contract("draft", Draft)
     work()
@@ -221,7 +222,7 @@ def test_a_refused_command_raises_in_hooks_of_both_kinds(
     assert client.start(write).result(T) == expected
 
 
-def test_a_start_and_a_child_are_held_to_the_contract(
+def test_first_memory_of_a_job_or_child_must_meet_the_contract(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator(entity="draft")
@@ -246,7 +247,7 @@ def test_a_start_and_a_child_are_held_to_the_contract(
     assert client.handle("broken").status().status == "failed"
 
 
-def test_many_documents_are_moved_by_one_statement(client: perdure.Client, dsn: str) -> None:
+def test_one_update_migrates_all_memories_to_a_new_contract(client: perdure.Client, dsn: str) -> None:
     for number in range(4):
         client.create_entity(f"o-{number}", "order", {"number": number, "note": None})
     renamed = {"required": ["id"], "properties": {"number": False, "id": {"type": "integer"}}}

@@ -1,4 +1,5 @@
-"""Contracts agree with the package `jsonschema` on random schemas and values (C23)."""
+"""Contracts and the package `jsonschema` give the same verdict on random schemas and values
+(C23)."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ RULES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def nested(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
-    """Give the rules that hold schemas."""
+    """Generate the rules that contain schemas."""
     lists = st.lists(inner, min_size=1, max_size=3)
     return {
         "properties": st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
@@ -71,7 +72,7 @@ def nested(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def some_of(rules: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Give schemas of one to three of the rules."""
+    """Generate schemas of one to three of the rules."""
     chosen = st.lists(st.sampled_from(sorted(rules)), min_size=1, max_size=3, unique=True)
     return chosen.flatmap(lambda names: st.fixed_dictionaries({n: rules[n] for n in names}))
 
@@ -108,10 +109,10 @@ def test_contracts_agree_with_jsonschema(connection: psycopg.Connection[Any]) ->
             given = {"schema": json.dumps(schema), "value": json.dumps(value)}
             row = connection.execute(JUDGE, given).fetchone()
             if row == (None, None):
-                return  # a reference that comes back to itself
+                return  # the contract has a circular reference and is invalid
             fits = validator.is_valid(value)
             judged[fits] += 1
             assert row == (fits, fits), (schema, value, [*validator.iter_errors(value)])
 
     agree()
-    assert min(judged) > 150  # both verdicts were heard often
+    assert min(judged) > 150  # both verdicts occurred often

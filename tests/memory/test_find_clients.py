@@ -1,4 +1,4 @@
-"""Find and index from Python and from a shell."""
+"""find() and the indexes of memories, from Python and from the command line."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def shell(
 
 
 def ids(found: list[perdure.Found]) -> list[str]:
-    """Name what was found."""
+    """List the ids of the jobs found."""
     return [row.id for row in found]
 
 
-def test_exactly_those_are_found(client: perdure.Client) -> None:
-    """`find(entity, {isPremium: true, needsVerification: true})` gives those and no other (C74)."""
+def test_find_returns_exactly_the_matching_memories(client: perdure.Client) -> None:
+    """(C74) Two booleans combined match one memory of three; count() agrees."""
     (jane,) = client.find("agent", {"isPremium": True, "needsVerification": True})
     assert jane.id == "jane"
     assert (jane.entity, jane.status, jane.version) == ("agent", None, 1)
@@ -74,7 +74,8 @@ def test_exactly_those_are_found(client: perdure.Client) -> None:
 
 
 def test_times_are_compared_as_times(client: perdure.Client) -> None:
-    """A datetime of any zone finds the instant; a date is the midnight it begins (E12)."""
+    """(E12) A datetime matches the same instant in any zone; a date means its first midnight in
+    UTC."""
     elsewhere = SEEN.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert ids(client.find("agent", {"seen_at": elsewhere})) == ["jane"]
     assert ids(client.find("agent", {"seen_at": {"$gt": date(2026, 1, 31)}})) == ["jane"]
@@ -84,7 +85,7 @@ def test_times_are_compared_as_times(client: perdure.Client) -> None:
         client.find("agent", {"seen_at": SEEN.replace(tzinfo=None)})
 
 
-def test_values_of_python_become_json() -> None:
+def test_python_values_in_conditions_become_json() -> None:
     asked = {"a": (1, 2), "b": {"$in": {"x"}}, "c": SEEN, "d": None}
     assert on_the_wire(asked) == {
         "a": [1, 2],
@@ -94,8 +95,8 @@ def test_values_of_python_become_json() -> None:
     }
 
 
-def test_pages_follow_each_other(client: perdure.Client) -> None:
-    """The place of the last row is where the next page begins (E12)."""
+def test_next_page_begins_after_the_place_of_the_last_row(client: perdure.Client) -> None:
+    """(E12)"""
     order = {"path": "score", "as": "number", "descending": True}
     first = client.find("agent", order_by=order, limit=1)
     rest = client.find("agent", order_by=order, after=first[-1].place)
@@ -104,8 +105,8 @@ def test_pages_follow_each_other(client: perdure.Client) -> None:
     assert ids(client.find("agent", order_by=["isPremium", "-$id"])) == ["june", "john", "jane"]
 
 
-@pytest.mark.direct("an index is made by a session")
-def test_mistakes_are_the_packages_errors(client: perdure.Client) -> None:
+@pytest.mark.direct("an index is built by a session")
+def test_mistakes_raise_errors_of_the_package(client: perdure.Client) -> None:
     with pytest.raises(InvalidArgument, match="operator"):
         client.find("agent", {"score": {"$like": 1}})
     with pytest.raises(perdure.InvalidPath):
@@ -123,9 +124,9 @@ def test_mistakes_are_the_packages_errors(client: perdure.Client) -> None:
     assert refused.value.hint
 
 
-@pytest.mark.direct("an index is made by a session")
-def test_indexes_are_made_listed_and_dropped(client: perdure.Client) -> None:
-    """A second call finds the index that is there (C73)."""
+@pytest.mark.direct("an index is built by a session")
+def test_indexes_are_created_listed_and_dropped(client: perdure.Client) -> None:
+    """(C73) Creating an index that exists returns the existing one."""
     made = client.create_index("agent", "user.email")
     assert made == client.create_index("agent", ["user", "email"], "text")
     assert (made.entity, made.path, made.kind, made.state) == (
@@ -143,9 +144,9 @@ def test_indexes_are_made_listed_and_dropped(client: perdure.Client) -> None:
     assert len(client.indexes()) == 1
 
 
-@pytest.mark.direct("an index is made by a session")
-def test_async_clients_have_the_same_verbs(client: perdure.Client, dsn: str) -> None:
-    """Every verb answers alike, awaited (C73) (C74)."""
+@pytest.mark.direct("an index is built by a session")
+def test_async_client_gives_the_same_answers(client: perdure.Client, dsn: str) -> None:
+    """(C73) (C74) find(), count() and the verbs of indexes answer as in the sync client."""
 
     async def scenario() -> None:
         async with await perdure.connect_async(dsn) as other:
@@ -161,7 +162,7 @@ def test_async_clients_have_the_same_verbs(client: perdure.Client, dsn: str) -> 
     asyncio.run(scenario())
 
 
-def test_a_shell_finds(shell: Callable[..., str]) -> None:
+def test_command_find_prints_matching_memories(shell: Callable[..., str]) -> None:
     lines = shell("find", "agent", "--where", '{"isPremium": true}', "--order", '["-$id"]')
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines.splitlines()]
     assert [row["id"] for row in rows] == ["john", "jane"]
@@ -170,8 +171,8 @@ def test_a_shell_finds(shell: Callable[..., str]) -> None:
     assert "no operator" in shell("find", "agent", "--where", '{"a": {"$like": 1}}')
 
 
-@pytest.mark.direct("an index is made by a session")
-def test_a_shell_indexes(shell: Callable[..., str]) -> None:
+@pytest.mark.direct("an index is built by a session")
+def test_command_index_creates_lists_and_drops(shell: Callable[..., str]) -> None:
     assert json.loads(shell("index", "create", "agent", "score", "number"))["state"] == "valid"
     assert json.loads(shell("index", "list"))["path"] == "score"
     assert json.loads(shell("index", "drop", "agent", "score", "number")) is True
@@ -179,7 +180,7 @@ def test_a_shell_indexes(shell: Callable[..., str]) -> None:
     assert shell("index", "list") == ""
 
 
-def test_a_number_of_any_length_is_compared(client: perdure.Client) -> None:
+def test_numbers_of_any_length_are_compared_exactly(client: perdure.Client) -> None:
     client.create_entity("long", "agent", {"score": 10**40 + 1})
     assert ids(client.find("agent", {"score": 10**40 + 1})) == ["long"]
     assert client.find("agent", {"score": 10**40}) == []

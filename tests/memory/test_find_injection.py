@@ -1,4 +1,5 @@
-"""Nothing that a caller gives becomes SQL: hostile text in every argument, and a canary."""
+"""No argument of find() or of the verbs for indexes is ever executed as SQL. Every argument is
+given hostile text, while a canary table must survive."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ REFUSAL = "PD1.."
 
 @pytest.fixture
 def canary(connection: Connection) -> Iterator[Connection]:
-    """Give a connection with a canary, which must be intact at the end."""
+    """Give a connection to a database with a canary table, which must be intact at the end."""
     connection.execute("create table perdure.canary (bird text)")
     connection.execute("insert into canary values ('alive')")
     connection.execute("""select entity_create('id', 'doc', '{"v": "x"}')""")
@@ -87,7 +88,7 @@ def canary(connection: Connection) -> Iterator[Connection]:
 
 
 def ask(connection: Connection, query: str, *values: Any, refusal: str = REFUSAL) -> Any:
-    """Ask; a refusal must be one of ours, or of a NUL, which no text of the server can hold."""
+    """Run a query; it may fail only with an error of perdure, or because text cannot hold NUL."""
     written = [json.dumps(value) if isinstance(value, dict | list) else value for value in values]
     try:
         return connection.execute(query.encode(), written).fetchall()
@@ -100,7 +101,7 @@ def ask(connection: Connection, query: str, *values: Any, refusal: str = REFUSAL
 
 
 def ask_all(connection: Connection, text: str, refusal: str = REFUSAL) -> None:
-    """Put a text into every place of a question."""
+    """Put a text into every part of a question."""
     find = "select * from find('doc', %s, %s, 10, %s)"
     orders = (
         *([{"path": "v", "as": "text"}], ["v"], ["$created_at"], []),
@@ -117,40 +118,42 @@ def ask_all(connection: Connection, text: str, refusal: str = REFUSAL) -> None:
     ask(connection, "select count_found(%s)", text, refusal=refusal)
 
 
-def test_conditions_orders_and_places_are_never_sql(canary: Connection) -> None:
-    """Whatever text stands in a question, it is text (E12)."""
+def test_conditions_orders_and_places_are_never_executed_as_sql(canary: Connection) -> None:
+    """(E12)"""
     for text in HOSTILE:
         ask_all(canary, text)
 
 
-def test_a_session_that_reads_backslashes_in_another_way_gains_nothing(canary: Connection) -> None:
-    """Questions may be refused there, for patterns read wrongly; but they are never SQL (E12)."""
+def test_question_is_never_executed_when_backslashes_escape(canary: Connection) -> None:
+    """(E12) With standard_conforming_strings off, a pattern may be refused, but nothing is
+    executed."""
     canary.execute("set standard_conforming_strings = off; set escape_string_warning = off")
     for text in HOSTILE:
         ask_all(canary, text, refusal=f"{REFUSAL}|2201B")
 
 
-def test_an_index_is_never_more_than_an_index(canary: Connection) -> None:
-    """Entities, places and kinds are quoted in what is made, and found by what was given (C73)."""
-    made = 0
+def test_arguments_of_indexes_are_never_executed_as_sql(canary: Connection) -> None:
+    """(C73) Hostile entities, paths and kinds are quoted, and each index made is dropped by the
+    same name."""
+    created = 0
     for text in HOSTILE:
         ask(canary, "select create_index('doc', 'v', %s)", text)
         for entity, path in ((text, "v"), ("doc", text), ("doc", f'"{text}"')):
             with contextlib.suppress(psycopg.DataError):
                 if ask(canary, "select create_index(%s, %s)", entity, path):
-                    made += 1
+                    created += 1
                     dropped = ask(canary, "select drop_index(%s, %s)", entity, path)
                     assert dropped == [(True,)]
             ask(canary, "select statements_to_create_index(%s, %s)", entity, path)
             ask(canary, "select statements_to_drop_index(%s, %s)", entity, path)
         ask(canary, "select index_state(%s)", text)
-    assert made > 100
-    left = "select count(*) from pg_class where relname like 'memory_%'"
-    assert canary.execute(left.encode()).fetchone() == (0,)
+    assert created > 100
+    remaining = "select count(*) from pg_class where relname like 'memory_%'"
+    assert canary.execute(remaining.encode()).fetchone() == (0,)
 
 
-def test_every_hostile_text_is_found_as_what_it_is(canary: Connection) -> None:
-    """Text that looks like SQL is stored, indexed and found again (C74) (E12)."""
+def test_hostile_text_is_stored_indexed_and_found_unchanged(canary: Connection) -> None:
+    """(C74) (E12)"""
     texts = [text for text in HOSTILE if "\0" not in text]
     canary.execute("select create_index('doc', 'v')")
     for number, text in enumerate(texts):

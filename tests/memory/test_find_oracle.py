@@ -1,4 +1,4 @@
-"""`find` against a model in plain Python: random memories, random questions, random orders."""
+"""`find` agrees with a plain Python model on random memories, conditions and orders."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ paths = some.sampled_from(["a", "b", "c", "a.b", "b.a.c", "a.0", "a.-1", "b.1.a"
 
 
 def plain(value: Json) -> bool:
-    """Tell whether a value may stand for itself in a condition."""
+    """Check whether a value can be written in a condition without an operator."""
     return not isinstance(value, dict)
 
 
@@ -73,7 +73,7 @@ orders = some.lists(order_keys, max_size=2)
 
 
 def at(document: Json, path: str) -> Json:
-    """Read a place of a document."""
+    """Read the value at a path, or MISSING."""
     here = document
     for key in parse_path(path):
         if isinstance(here, dict) and key in here:
@@ -98,7 +98,7 @@ def kind_of(value: Json) -> str:
 
 
 def equal(one: Json, other: Json) -> bool:
-    """Compare as JSON does: no boolean is a number."""
+    """Compare as JSON does: a boolean never equals a number."""
     if one is MISSING or kind_of(one) != kind_of(other) or type(one) in (list, dict, type(None)):
         return one is not MISSING and json.dumps(one, sort_keys=True) == json.dumps(
             other, sort_keys=True
@@ -107,7 +107,7 @@ def equal(one: Json, other: Json) -> bool:
 
 
 def holds(document: Json, question: Json) -> bool:
-    """Say whether a document meets conditions."""
+    """Decide whether a document meets conditions."""
     combined: dict[str, Callable[[Json], bool]] = {
         "$and": lambda parts: all(holds(document, part) for part in parts),
         "$or": lambda parts: any(holds(document, part) for part in parts),
@@ -120,7 +120,7 @@ def holds(document: Json, question: Json) -> bool:
 
 
 def holds_at(found: Json, question: Json) -> bool:
-    """Say whether what stands at a place is what is asked for."""
+    """Decide whether the value at a path meets a condition."""
     if not isinstance(question, dict):
         return equal(found, question)
     compared: dict[str, Callable[[Json], bool]] = {
@@ -139,7 +139,8 @@ def holds_at(found: Json, question: Json) -> bool:
 
 
 def in_order(rows: dict[str, Json], order: list[Json]) -> list[str]:
-    """Sort ids: what is missing last, the id at the end, in the direction of the last key."""
+    """Sort ids by the order; missing values come last, and ties go by id in the direction of the
+    last key."""
 
     def weigh(one: str, other: str) -> int:
         for key in order:
@@ -159,7 +160,7 @@ def in_order(rows: dict[str, Json], order: list[Json]) -> list[str]:
 
 @pytest.fixture
 def asker(connection: Connection) -> Iterator[Connection]:
-    """Give a connection whose work is undone, with indexes on some of the places."""
+    """Give a connection with indexes on some of the paths; delete all jobs afterwards."""
     for path, kind in (("a", "text"), ("a", "number"), ("b", "boolean"), ("c", "contains")):
         connection.execute("select create_index('doc', %s, %s)", [path, kind])
     connection.execute("set enable_seqscan = off")
@@ -174,7 +175,8 @@ def asker(connection: Connection) -> Iterator[Connection]:
 def test_find_agrees_with_a_model(
     asker: Connection, memories: list[Json], questions: list[Json], order: list[Json]
 ) -> None:
-    """Exactly the rows that a plain reading of the rules gives, in their order (C74) (E12)."""
+    """(C74) (E12) find() returns the rows of the model in its order, in pages of any size; the
+    count agrees."""
     rows = {f"d{number}": memory for number, memory in enumerate(memories)}
     asker.execute("delete from journal; delete from jobs")
     asker.execute("select entity_create(key, 'doc', value) from jsonb_each(%s)", [json.dumps(rows)])
@@ -189,7 +191,7 @@ def test_find_agrees_with_a_model(
 
 
 def found(asker: Connection, question: Json, order: list[Json], page: int) -> list[str]:
-    """Find all, a page at a time."""
+    """Find all matches, one page at a time."""
     ids: list[str] = []
     after = None
     while True:

@@ -1,4 +1,5 @@
-"""The indexes serve: at 200,000 jobs, what `find` runs and what people write uses them."""
+"""With 200,000 jobs, the statements of find() and those that users write are answered from
+indexes."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ select 'agent-' || i,
   from generate_series(1, 200000) as i
 """
 
-# CLAIMS, as they stand.
+# The statements of claims C75 and C76, word for word.
 C75 = """create index premium_agents on perdure.jobs (id)
  where entity = 'research-agent' and (context->>'isPremium')::boolean = true"""
 C76 = """select id, context->>'status' as status, context->>'confidence' as confidence
@@ -58,7 +59,7 @@ C76 = """select id, context->>'status' as status, context->>'confidence' as conf
 
 @pytest.fixture(scope="module")
 def jobs(server: AnyServer, template: str) -> Iterator[Connection]:
-    """Give a database of many jobs, with an index of each kind."""
+    """Give a connection to a database of many jobs, with an index of each kind."""
     database, source = sql.Identifier(NAME), sql.Identifier(template)
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
@@ -78,35 +79,35 @@ def jobs(server: AnyServer, template: str) -> Iterator[Connection]:
 
 
 def make_indexes(connection: Connection) -> None:
-    """Make an index of each kind as create_index() does, but analyze once."""
-    asked = "select statements_to_create_index('research-agent', %s, %s, '')"
+    """Create an index of each kind as create_index() does, but analyze once."""
+    statement_of_find = "select statements_to_create_index('research-agent', %s, %s, '')"
     if has_pgvector(connection):
         connection.execute("create extension vector schema public")
     for path, kind in PLACES:
         if kind.startswith("vector") and not has_pgvector(connection):
             continue
-        for (statement,) in connection.execute(asked.encode(), [path, kind]).fetchall():
+        for (statement,) in connection.execute(statement_of_find.encode(), [path, kind]).fetchall():
             if not statement.startswith("analyze"):
                 connection.execute(statement.encode())
     connection.execute("analyze jobs")
 
 
 def nodes(plan: Json) -> Iterator[Json]:
-    """Walk a plan."""
+    """Yield all nodes of a plan."""
     yield plan
     for part in plan.get("Plans", ()):
         yield from nodes(part)
 
 
 def plan_of(connection: Connection, query: str) -> list[Json]:
-    """Run a query and give the nodes of its plan that ran."""
+    """Run a query and return the nodes of its plan that were executed."""
     row = connection.execute(f"explain (analyze, format json) {query}".encode()).fetchone()
     assert row is not None
     return [node for node in nodes(row[0][0]["Plan"]) if node["Actual Loops"] > 0]
 
 
-def asked(connection: Connection, conditions: Json, *rest: Any) -> str:
-    """Give the statement that find() runs."""
+def statement_of_find(connection: Connection, conditions: Json, *rest: Any) -> str:
+    """Return the statement that find() runs."""
     given = [json.dumps(value) if isinstance(value, list) else value for value in rest]
     marks = ", ".join(["%s"] * (2 + len(given)))
     row = connection.execute(
@@ -117,7 +118,7 @@ def asked(connection: Connection, conditions: Json, *rest: Any) -> str:
 
 
 def index_of(connection: Connection, path: str, kind: str) -> str:
-    """Name an index."""
+    """Return the name of an index."""
     if kind.startswith("vector"):
         create_pgvector(connection)
     row = connection.execute(
@@ -127,8 +128,8 @@ def index_of(connection: Connection, path: str, kind: str) -> str:
     return str(row[0])
 
 
-def used(plan: list[Json]) -> set[str]:
-    """Name the indexes that a plan used; none may be read with a condition left to a filter."""
+def used_indexes(plan: list[Json]) -> set[str]:
+    """Return the names of the indexes that a plan used."""
     return {node["Index Name"] for node in plan if "Index Name" in node}
 
 
@@ -152,9 +153,9 @@ CONDITIONS: list[tuple[str, str, Json]] = [
 def test_a_condition_uses_its_index(
     jobs: Connection, path: str, kind: str, conditions: Json
 ) -> None:
-    """`find` and `count_found` read the rows that an index names, and no table (C73) (C74)."""
-    plan = plan_of(jobs, asked(jobs, conditions))
-    assert used(plan) == {index_of(jobs, path, kind)}
+    """(C73) (C74) The plan uses only the index of the condition, and no sequential scan."""
+    plan = plan_of(jobs, statement_of_find(jobs, conditions))
+    assert used_indexes(plan) == {index_of(jobs, path, kind)}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 
@@ -163,7 +164,7 @@ def test_a_condition_uses_its_index(
     ("path", "kind"), [place for place in PLACES if place[1] in ("text", "number", "time")]
 )
 def test_an_order_uses_its_index(jobs: Connection, path: str, kind: str, descending: bool) -> None:
-    """The first page and the thousandth read as many rows as they give (C73) (E12)."""
+    """(C73) (E12) The first page and one from the middle read hardly more rows than they return."""
     order = [{"path": path, "as": kind, "descending": descending}]
     middle = jobs.execute(
         "select place from find('research-agent', '{\"$id\": \"agent-100003\"}', %s)",
@@ -171,38 +172,38 @@ def test_an_order_uses_its_index(jobs: Connection, path: str, kind: str, descend
     ).fetchone()
     assert middle is not None
     for after in (None, json.dumps(middle[0])):
-        plan = plan_of(jobs, asked(jobs, {}, order, 10, after))
+        plan = plan_of(jobs, statement_of_find(jobs, {}, order, 10, after))
         scans = [node for node in plan if "Index Name" in node]
-        assert used(plan) == {index_of(jobs, path, kind)}
+        assert used_indexes(plan) == {index_of(jobs, path, kind)}
         assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) <= 20
         assert sum(node.get("Rows Removed by Filter", 0) for node in scans) == 0
 
 
-def test_the_nearest_are_read_from_their_index(jobs: Connection) -> None:
-    """The first page reads as many vectors as it gives, from PostgreSQL 17 on (C73) (E12)."""
+def test_nearest_vectors_are_read_from_the_vector_index(jobs: Connection) -> None:
+    """(C73) (E12) The first page of 10 reads at most 50 vectors."""
     name = index_of(jobs, "embedding", "vector(2)")
-    plan = plan_of(jobs, asked(jobs, {}, [{"path": "embedding", "near": [3, 4]}], 10))
-    assert used(plan) == {name}
+    plan = plan_of(jobs, statement_of_find(jobs, {}, [{"path": "embedding", "near": [3, 4]}], 10))
+    assert used_indexes(plan) == {name}
     assert sum(node["Actual Rows"] for node in plan if node.get("Index Name") == name) <= 50
 
 
-def test_the_best_answers_are_read_from_their_index(jobs: Connection) -> None:
-    """A search in the order of its answers reads what answers it, and no table (C73)."""
+def test_ranked_search_is_read_from_the_search_index(jobs: Connection) -> None:
+    """(C73) A search ordered by rank uses its index, and no sequential scan."""
     order = [{"path": "notes", "search": "finding n1231"}]
-    plan = plan_of(jobs, asked(jobs, {"notes": {"$search": "finding n1231"}}, order, 10))
-    assert used(plan) == {index_of(jobs, "notes", "search")}
+    plan = plan_of(jobs, statement_of_find(jobs, {"notes": {"$search": "finding n1231"}}, order, 10))
+    assert used_indexes(plan) == {index_of(jobs, "notes", "search")}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 
-def test_an_entity_is_found_by_itself(jobs: Connection) -> None:
-    """Memories of a type need no index of their own to be listed (E12)."""
-    plan = plan_of(jobs, asked(jobs, {}))
-    assert used(plan) == {"jobs_of_an_entity"}
+def test_memories_of_an_entity_are_listed_by_the_built_in_index(jobs: Connection) -> None:
+    """(E12) Listing an entity needs no index of the user, and reads one page of rows."""
+    plan = plan_of(jobs, statement_of_find(jobs, {}))
+    assert used_indexes(plan) == {"jobs_of_an_entity"}
     assert max(node["Actual Rows"] for node in plan) == 100
 
 
-def test_two_booleans_give_exactly_the_rows(jobs: Connection) -> None:
-    """`find(entity, {isPremium: true, needsVerification: true})` returns exactly those (C74)."""
+def test_find_by_two_booleans_returns_exactly_the_matching_rows(jobs: Connection) -> None:
+    """(C74) All pages together hold each matching row once, and the count agrees."""
     wanted = {f"agent-{i}" for i in range(1, JOBS + 1) if i % 4 and i % 50 == 1 and i % 7 == 0}
     conditions = {"isPremium": True, "needsVerification": True}
     got, after = [], None
@@ -222,10 +223,11 @@ def test_two_booleans_give_exactly_the_rows(jobs: Connection) -> None:
 
 
 def test_the_users_own_partial_index_is_used(jobs: Connection) -> None:
-    """The statements of the README run as they stand and use the partial index (C75) (C76)."""
+    """(C75) (C76) A partial index made by plain SQL serves a plain query, which returns the right
+    rows."""
     jobs.execute(C75.encode())
     jobs.execute("analyze jobs")
-    assert used(plan_of(jobs, C76)) == {"premium_agents"}
+    assert used_indexes(plan_of(jobs, C76)) == {"premium_agents"}
     rows = jobs.execute(C76.encode()).fetchall()
     agents = (i for i in range(1, JOBS + 1) if i % 4 and i % 50 == 1 and i % 3 < 2)
     wanted = {f"agent-{i}" for i in agents if i % 1000 > 800}

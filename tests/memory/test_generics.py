@@ -1,4 +1,4 @@
-"""Generic types on the wire: what stands for their type variables comes back as that (C37)."""
+"""Generic types keep their type arguments when they are stored and read back (C37)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Swapped(Generic[T, U]):
 
 @dataclass
 class SwappedBack(Swapped[U, T]):
-    """Its variables come in the order in which its base names them: U, T."""
+    """Its type variables are ordered as its base lists them: U, T."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Right(Above):
 
 @dataclass
 class Both(Left, Right):
-    """What stands nearer counts: a page."""
+    """The nearest base in the MRO that annotates `item` counts: it is a Page."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class OfPages(Box[Page]):
 
 @dataclass
 class Late(Bare, OfPages):
-    """Only its last base says of what it is."""
+    """Only its last base gives the type argument."""
 
 
 @dataclass
@@ -170,14 +170,14 @@ ITEM: dict[str, Any] = {"item": PAGE, "others": MANY}
     ],
     ids=str,
 )
-def test_what_stands_for_a_type_variable_comes_back(kind: Any, value: Any) -> None:
-    """A dict came where a page was, also where a subclass says which type it is."""
-    back = decoder(kind)(as_stored(to_json(value)))
-    assert (back, type(back)) == (value, type(value))
+def test_value_of_a_generic_type_is_decoded_with_its_arguments(kind: Any, value: Any) -> None:
+    """The arguments count whether they are in the annotation or in a subclass."""
+    decoded = decoder(kind)(as_stored(to_json(value)))
+    assert (decoded, type(decoded)) == (value, type(value))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="it has no `class Box[T]`")
-def test_type_parameters_are_type_variables() -> None:
+def test_type_parameter_syntax_is_supported() -> None:
     names: dict[str, Any] = {"Page": Page, "dataclass": dataclass, "NamedTuple": NamedTuple}
     lines = ("@dataclass", "class Box[T]: item: 'list[T]'", "class Pair[T](NamedTuple): item: T")
     exec("\n".join(lines), names)

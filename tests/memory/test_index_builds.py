@@ -1,4 +1,5 @@
-"""Indexes made while others write: builds that are killed, that wait, that meet each other."""
+"""Indexes are built correctly beside writers, other builds, killed sessions and hostile
+sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ Connect = Callable[[], Connection]
 
 PATIENCE = 30.0  # seconds
 
-pytestmark = pytest.mark.direct("an index is made by a session")
+pytestmark = pytest.mark.direct("an index is built by a session")
 
 
 @pytest.fixture
@@ -31,20 +32,20 @@ def client(dsn: str) -> Iterator[perdure.Client]:
 
 @contextmanager
 def open_write(connection: Connection) -> Iterator[None]:
-    """Keep a transaction open that has written a job."""
+    """Keep a transaction open that has written to jobs."""
     with connection.transaction():
         connection.execute("update jobs set updated_at = updated_at")
         yield
 
 
 def state(connection: Connection) -> str:
-    """Tell the state of the only index."""
+    """Return the state of the only index, or "unwanted"."""
     row = connection.execute("select state from indexes").fetchone()
     return "unwanted" if row is None else str(row[0])
 
 
 def wait_for(connection: Connection, wanted: str) -> None:
-    """Wait until the only index is in a state."""
+    """Wait until the only index is in the given state."""
     until = time.monotonic() + PATIENCE
     while (now := state(connection)) != wanted:
         assert time.monotonic() < until, f"the index is {now}, not {wanted}"
@@ -52,7 +53,7 @@ def wait_for(connection: Connection, wanted: str) -> None:
 
 
 def kill_build(connection: Connection) -> None:
-    """Kill the session that builds."""
+    """Kill the session that builds the index."""
     killed = connection.execute(
         "select pg_terminate_backend(pid) from pg_stat_progress_create_index"
         " where datname = current_database()"
@@ -61,14 +62,16 @@ def kill_build(connection: Connection) -> None:
 
 
 def build(connection: Connection) -> None:
-    """Build as psql does it with \\gexec."""
+    """Build an index with the statements of perdure, one by one, as psql can."""
     asked = "select statements_to_create_index('doc', 'v', 'number')"
     for (statement,) in connection.execute(asked.encode()).fetchall():
         connection.execute(statement.encode())
 
 
-def test_a_killed_build_is_found_and_made_again(client: perdure.Client, connect: Connect) -> None:
-    """What a broken build leaves is told as invalid, and the next call repairs it (C73)."""
+def test_index_of_a_killed_build_is_invalid_and_built_again(
+    client: perdure.Client, connect: Connect
+) -> None:
+    """(C73) The index is listed as invalid, and the next create_index() repairs it."""
     client.create_entity("one", "doc", {"v": 5})
     writer, builder, watcher = connect(), connect(), connect()
     with ThreadPoolExecutor(1) as pool:
@@ -84,9 +87,10 @@ def test_a_killed_build_is_found_and_made_again(client: perdure.Client, connect:
     assert [(index.path, index.state) for index in client.indexes()] == [("v", "valid")]
 
 
-def test_an_invalid_index_is_made_again_inside_a_transaction_too(
+def test_invalid_index_is_built_again_by_the_sql_function(
     client: perdure.Client, connect: Connect
 ) -> None:
+    """create_index() in SQL repairs what a client's build left when it could not get its lock."""
     client.create_entity("one", "doc", {"v": 5})
     writer, watcher = connect(), connect()
     with open_write(writer), pytest.raises(psycopg.errors.LockNotAvailable):
@@ -96,8 +100,10 @@ def test_an_invalid_index_is_made_again_inside_a_transaction_too(
     assert state(watcher) == "valid"
 
 
-def test_a_build_waits_for_the_build_of_another(client: perdure.Client, connect: Connect) -> None:
-    """The second caller returns when the index is valid, whoever made it (C73)."""
+def test_second_build_of_an_index_waits_for_the_first(
+    client: perdure.Client, connect: Connect
+) -> None:
+    """(C73) The second caller returns when the index is valid, though another session built it."""
     client.create_entity("one", "doc", {"v": 5})
     writer, builder, watcher = connect(), connect(), connect()
     with ThreadPoolExecutor(2) as pool:
@@ -111,8 +117,8 @@ def test_a_build_waits_for_the_build_of_another(client: perdure.Client, connect:
         assert second.result(PATIENCE).state == "valid"
 
 
-def test_clients_that_begin_together_end_together(dsn: str, connect: Connect) -> None:
-    """Two builds on one table may get in each other's way; both callers get their index (C73)."""
+def test_builds_on_one_table_at_the_same_time_all_succeed(dsn: str, connect: Connect) -> None:
+    """(C73) Four clients build two indexes at once; each of them gets a valid index."""
     connect().execute("select entity_create('one', 'doc', '{\"v\": 5}')")
     together = threading.Barrier(4)
 
@@ -125,8 +131,10 @@ def test_clients_that_begin_together_end_together(dsn: str, connect: Connect) ->
         assert list(pool.map(create, range(4), timeout=60)) == ["valid"] * 4
 
 
-def test_writers_go_on_beside_a_build(client: perdure.Client, connect: Connect) -> None:
-    """No write waits for a build or fails by it, and none is missing in the index (C73)."""
+def test_writes_succeed_and_are_indexed_while_an_index_is_built(
+    client: perdure.Client, connect: Connect
+) -> None:
+    """(C73) No write waits long or fails, and the finished index holds all of them."""
     writer, reader = connect(), connect()
     for number in range(20):
         client.create_entity(f"e{number}", "doc", {"v": 0})
@@ -162,8 +170,8 @@ def test_writers_go_on_beside_a_build(client: perdure.Client, connect: Connect) 
     assert longest < 5.0
 
 
-def test_an_extractor_reads_alike_in_every_session(connect: Connect) -> None:
-    """Settings of a session change no index row."""
+def test_session_settings_do_not_change_extracted_values(connect: Connect) -> None:
+    """Otherwise an index would depend on the sessions that write to it."""
     odd, plain = connect(), connect()
     odd.execute("set standard_conforming_strings = off; set escape_string_warning = off")
     odd.execute("set timezone = 'Pacific/Kiritimati'; set datestyle = 'German, DMY'")
@@ -192,12 +200,12 @@ as $$ select planted.caught('1'::jsonb) $$;
 create operator planted.#> (function = planted.at, leftarg = jsonb, rightarg = text[]);
 set search_path = planted, pg_catalog
 """
-"""Takes the place of what the extractors call, for whoever looks there first."""
+"""Shadows what the extractors call, for sessions with `planted` first in their search path."""
 
 
 def test_no_search_path_changes_what_an_index_holds(connect: Connect) -> None:
-    """Neither that of who builds it, renews it or writes, nor that of a server which while it does
-    maintenance finds nothing of the app (S16)."""
+    """(S16) Neither the search path of a session that builds, renews or writes, nor the empty one
+    of the server's maintenance, has an effect."""
     hostile, plain = connect(), connect()
     hostile.execute(HOSTILE.encode())
     with pytest.raises(psycopg.Error, match="what was planted is called"):
@@ -217,8 +225,8 @@ def test_no_search_path_changes_what_an_index_holds(connect: Connect) -> None:
     assert [plain.execute(found, [value]).fetchone() for value in values] == [(1,)] * 4
 
 
-def test_a_wait_for_locks_that_postgresql_cannot_count_is_refused(client: perdure.Client) -> None:
-    """It counts milliseconds in 32 bits, and said so in its own words, without a hint."""
+def test_lock_timeout_beyond_the_limit_of_postgresql_is_rejected(client: perdure.Client) -> None:
+    """PostgreSQL counts milliseconds in 32 bits, which is just under 25 days."""
     for verb in (client.create_index, client.drop_index):
         with pytest.raises(perdure.InvalidArgument, match="lock_timeout='30 d'") as refused:
             verb("note", "n", lock_timeout="30 d")

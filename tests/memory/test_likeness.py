@@ -1,4 +1,5 @@
-"""Likeness: what is near to a vector, and what speaks of words, for clients and under indexes."""
+"""find() orders memories by the distance of vectors and searches their text, with and without
+indexes."""
 
 from __future__ import annotations
 
@@ -34,12 +35,13 @@ ODD: list[Json] = [
     [*[1] * (DIMENSIONS - 1), 1e300],
     [*[1] * (DIMENSIONS - 1), [1]],
 ]
-"""Values that are no vector that another could be near to."""
+"""Values that have no distance to a vector of these dimensions."""
 
 
 @pytest.fixture
 def vectors(connection: Connection) -> dict[str, list[float]]:
-    """Give the vectors of many memories, beside which stand some that are none."""
+    """Create many memories with vectors, and some without a usable one; return the vectors by
+    id."""
     create_pgvector(connection)
     chosen = random.Random(DIMENSIONS)
     made = {
@@ -60,13 +62,13 @@ def vectors(connection: Connection) -> dict[str, list[float]]:
 
 
 def distance(one: list[float], other: list[float]) -> float:
-    """Measure how far two vectors point apart."""
+    """Compute the cosine distance of two vectors."""
     dot = sum(a * b for a, b in zip(one, other, strict=True))
     return 1 - dot / math.hypot(*one) / math.hypot(*other)
 
 
 def near(connection: Connection, to: list[float], size: int, conditions: Json = None) -> list[str]:
-    """Name what is near to a vector, nearest first, read page by page."""
+    """List the ids that find() gives for a vector, nearest first, read page by page."""
     order = json.dumps([{"path": "embedding", "near": to}])
     names: list[str] = []
     after = None
@@ -76,24 +78,24 @@ def near(connection: Connection, to: list[float], size: int, conditions: Json = 
             [json.dumps(conditions or {}), order, size, after],
         ).fetchall()
         names += [row[0] for row in page]
-        assert len(set(names)) == len(names), "a page gives a row again"
+        assert len(set(names)) == len(names), "two pages contain the same row"
         if len(page) < size:
             return names
         after = json.dumps(page[-1][1])
 
 
-def nodes(connection: Connection, to: list[float]) -> str:
-    """Give the plan by which a page is found."""
+def plan_of(connection: Connection, to: list[float]) -> str:
+    """Return the plan of a query for the nearest vectors."""
     order = json.dumps([{"path": "embedding", "near": to}])
     (query,) = connection.execute("select find_query('note', '{}', %s)", [order]).fetchone() or ()
     return str(connection.execute(f"explain (format json) {query}".encode()).fetchone())
 
 
 @pytest.mark.parametrize("size", [7, 100, 1000])
-def test_the_nearest_come_first(
+def test_nearest_vectors_come_first(
     connection: Connection, vectors: dict[str, list[float]], size: int
 ) -> None:
-    """All that have a vector, by their distance and then by id, in pages that join (E12)."""
+    """(E12) All memories with a vector come by distance and then by id, whatever the page size."""
     to = vectors["m007"]
     nearest = sorted(vectors, key=lambda name: (round(distance(vectors[name], to), 5), name))
     assert nearest[:2] == ["m007", "twin"]
@@ -105,13 +107,13 @@ def test_the_nearest_come_first(
 def test_an_index_gives_pages_of_any_length(
     connection: Connection, vectors: dict[str, list[float]]
 ) -> None:
-    """An index of vectors alone stops at forty; find() goes on to the end (C73)."""
+    """(C73) An index scan of pgvector stops at 40 rows by default; find() continues to the end."""
     to = vectors["m007"]
     name = connection.execute("select create_index('note', 'embedding', 'vector(8)')").fetchone()
     for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
         connection.execute(f"set {setting} = off".encode())
     assert name is not None
-    assert name[0] in nodes(connection, to)
+    assert name[0] in plan_of(connection, to)
     found = near(connection, to, 200)
     assert found[:2] == ["m007", "twin"]
     assert set(found) == set(vectors)
@@ -119,10 +121,10 @@ def test_an_index_gives_pages_of_any_length(
     assert all(a <= b + 1e-6 for a, b in itertools.pairwise(distances))
 
 
-def test_no_value_makes_a_write_fail_under_it(
+def test_vector_index_accepts_a_write_of_any_value(
     connection: Connection, vectors: dict[str, list[float]]
 ) -> None:
-    """What is no vector is not in the index, and is written all the same (S9)."""
+    """(S9) A value that is not a vector, or an extreme one, is stored but not in the index."""
     connection.execute("select create_index('note', 'embedding', 'vector(8)')")
     hard = [*ODD, [1e37] * 8, [-1e-300] * 8, [9.99e37, *[-1] * 7], [1e38] * 8, [1e-45] * 8]
     for value in hard:
@@ -130,10 +132,10 @@ def test_no_value_makes_a_write_fail_under_it(
     assert "m001" not in near(connection, vectors["m007"], 1000)
 
 
-def test_who_looks_for_vectors_keeps_his_settings(
+def test_find_leaves_the_pgvector_settings_of_the_session(
     connection: Connection, vectors: dict[str, list[float]]
 ) -> None:
-    """What find() tells pgvector is for its own statement."""
+    """find() changes hnsw.iterative_scan for its own statement only."""
     shown = "select current_setting('hnsw.iterative_scan', true)"
     with connection.transaction():
         near(connection, vectors["m007"], 10)
@@ -144,8 +146,8 @@ def test_who_looks_for_vectors_keeps_his_settings(
         assert connection.execute(shown.encode()).fetchone() == ("relaxed_order",)
 
 
-def test_vectors_of_an_index_have_their_limits(connection: Connection) -> None:
-    """What pgvector cannot index, or an old one would cut, is refused with a hint."""
+def test_unsupported_vector_or_search_index_is_rejected(connection: Connection) -> None:
+    """Bad kinds and lengths get a hint; pgvector older than 0.8 is named in the error's detail."""
     create_pgvector(connection)
     refused: list[tuple[str, str]] = [
         ("vector(2001)", "2000"),
@@ -171,10 +173,10 @@ def test_vectors_of_an_index_have_their_limits(connection: Connection) -> None:
     connection.execute("select create_index('note', 'notes', 'search')")
 
 
-def test_a_word_that_is_too_long_is_told_to_nobody(
+def test_word_that_is_too_long_to_index_causes_no_notice(
     connection: Connection, connect: Callable[[], Connection]
 ) -> None:
-    """PostgreSQL would tell whoever writes, each time, that it leaves out a word."""
+    """PostgreSQL itself would send a notice to the client at each write."""
     connection.execute("select create_index('note', '', 'search')")
     writer = connect()
     told: list[str] = []
@@ -187,17 +189,18 @@ def test_a_word_that_is_too_long_is_told_to_nobody(
     assert writer.execute(asked.encode()).fetchall() == [("long",)]
 
 
-def test_pages_join_whatever_digits_a_session_writes(
+def test_pages_join_when_a_session_prints_fewer_digits(
     connection: Connection, vectors: dict[str, list[float]]
 ) -> None:
-    """A place is exact, however few digits of a float the session wants to see (E12)."""
+    """(E12) The place of a row is exact, whatever extra_float_digits says."""
     connection.execute("set extra_float_digits = -15")
     found = near(connection, vectors["m007"], 7)
     assert sorted(found) == sorted(vectors)
 
 
-def test_a_language_of_the_session_is_not_ours(connection: Connection) -> None:
-    """What find_query() gives for EXPLAIN finds what find() does, whatever stands first there."""
+def test_search_ignores_a_shadowing_language_of_the_session(connection: Connection) -> None:
+    """The query of find_query() uses the language `english` of PostgreSQL, not one in the search
+    path."""
     connection.execute("create schema shadow")
     connection.execute("create text search configuration shadow.english (copy = simple)")
     connection.execute("set search_path = shadow, pg_catalog, perdure")
@@ -209,8 +212,9 @@ def test_a_language_of_the_session_is_not_ours(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("said", ["a_", "~/", "1_", "<!--", "<!-- ", "a1@", "<a b='"])
-def test_no_text_holds_a_write_up(connection: Connection, said: str) -> None:
-    """PostgreSQL's parser took a minute for some texts of 100 kB; so did a write, and its lock."""
+def test_pathological_text_is_indexed_quickly(connection: Connection, said: str) -> None:
+    """PostgreSQL's parser alone takes a minute for 100 kB of such text; a write must not, as it
+    holds the lock of the job."""
     connection.execute("select create_index('note', '', 'search')")
     connection.execute("set statement_timeout = '20 s'")
     text = f"solar {said * (99_900 // len(said))} wind"
@@ -220,20 +224,20 @@ def test_no_text_holds_a_write_up(connection: Connection, said: str) -> None:
 
 
 @pytest.mark.parametrize("length", [199, 200, 201, 600])
-def test_a_long_word_is_found_in_its_pieces(connection: Connection, length: int) -> None:
-    """Text and search are cut alike."""
+def test_very_long_word_is_found_by_the_same_word_only(connection: Connection, length: int) -> None:
+    """Text and searches cut long words in the same way."""
     word = "".join(random.Random(length).choices("abcdefghij", k=length))
     context = json.dumps({"text": f"a {word} stands here"})
     connection.execute("select entity_create('n', 'note', %s)", [context])
     asked = "select id from find('note', %s)"
-    for said, names in ((word, [("n",)]), (word[:-1] + "k", [])):
-        conditions = json.dumps({"text": {"$search": said}})
+    for searched, names in ((word, [("n",)]), (word[:-1] + "k", [])):
+        conditions = json.dumps({"text": {"$search": searched}})
         assert connection.execute(asked.encode(), [conditions]).fetchall() == names
 
 
 @pytest.mark.parametrize("said", ["-" * 1000, "- " * 500, "!-(&|) " * 140])
-def test_many_dashes_are_one(connection: Connection, said: str) -> None:
-    """PostgreSQL itself fails of more negations than it can count; a search never does."""
+def test_many_negations_in_a_search_count_as_one(connection: Connection, said: str) -> None:
+    """PostgreSQL itself fails when a query has too many negations."""
     context = json.dumps({"text": "solar wind"})
     connection.execute("select entity_create('n', 'note', %s)", [context])
     asked = "select id from find('note', %s, %s)"
@@ -245,10 +249,10 @@ def test_many_dashes_are_one(connection: Connection, said: str) -> None:
 
 @pytest.mark.parametrize("number", ["1e-400", "-1e-400", "1e-301", "1e10", "1e400"])
 @pytest.mark.parametrize("key", [{"near": [1, 2]}, {"search": "x"}])
-def test_a_place_that_no_row_has_is_refused(
+def test_place_with_an_impossible_number_is_rejected(
     connection: Connection, number: str, key: dict[str, Json]
 ) -> None:
-    """Such a number is no distance, and no rank, and no double at all, some of them."""
+    """Such a number is neither a distance nor a rank; some of them do not even fit a double."""
     create_pgvector(connection)
     order = json.dumps([{"path": "text"} | key])
     with pytest.raises(psycopg.Error) as error:
@@ -258,8 +262,9 @@ def test_a_place_that_no_row_has_is_refused(
     assert error.value.sqlstate == "PD107"
 
 
-def test_who_has_dropped_pgvector_drops_its_indexes(connection: Connection) -> None:
-    """They are wanted no more, and what needs the extension says that it is not there."""
+def test_vector_index_can_be_dropped_after_the_extension(connection: Connection) -> None:
+    """Without pgvector its index is `missing`, a new one is rejected, and drop_index() removes the
+    entry."""
     create_pgvector(connection)
     connection.execute("select create_index('note', 'embedding', 'vector(2)')")
     connection.execute("drop extension vector cascade")
@@ -272,9 +277,9 @@ def test_who_has_dropped_pgvector_drops_its_indexes(connection: Connection) -> N
     assert connection.execute("select state from indexes").fetchall() == []
 
 
-@pytest.mark.direct("an index is made by a session")
+@pytest.mark.direct("an index is built by a session")
 def test_clients_search_and_index(dsn: str, connection: Connection) -> None:
-    """What SQL can do, a client does in the same words (E12)."""
+    """(E12) A Python client has the search, the vectors and the indexes that SQL has."""
     create_pgvector(connection)
     with perdure.connect(dsn) as client:
         for name, notes, embedding in (

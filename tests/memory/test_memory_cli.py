@@ -1,4 +1,5 @@
-"""The command line for memories: what was, who wrote it, and back."""
+"""The command line reads memories, their history and their differences, and restores or forgets
+them."""
 
 from __future__ import annotations
 
@@ -34,30 +35,30 @@ def memory(dsn: str) -> Any:
 
 @pytest.fixture
 def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """Give a function that runs `perdure …` and reads what it prints, a value a line."""
+    """Give a function that runs `perdure …` and parses each line that it prints as JSON."""
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
 
     def run(*arguments: str) -> list[Any]:
         monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_status:
             main()
-        printed, complained = capsys.readouterr()
-        if left.value.code:
-            raise ValueError(f"{left.value.code} {complained}")
+        printed, errors = capsys.readouterr()
+        if exit_status.value.code:
+            raise ValueError(f"{exit_status.value.code} {errors}")
         return [json.loads(line) for line in printed.splitlines()]
 
     return run
 
 
-def test_a_memory_is_printed_as_it_was(shell: Shell, memory: Any) -> None:
+def test_command_memory_prints_a_version_or_a_moment(shell: Shell, memory: Any) -> None:
     began = memory.history()[0].at.isoformat()
     assert shell("memory", "m", "a.b") == [2]
     assert shell("memory", "m", "a.b", "--version", "1") == [1]
     assert shell("memory", "m", "a.b", "--at", began) == [1]
 
 
-def test_changes_are_printed_by_place_and_version(shell: Shell, memory: Any) -> None:
+def test_command_history_filters_by_path_and_version(shell: Shell, memory: Any) -> None:
     def versions(*arguments: str) -> list[int]:
         return [change["version"] for change in shell("history", "m", *arguments)]
 
@@ -66,7 +67,7 @@ def test_changes_are_printed_by_place_and_version(shell: Shell, memory: Any) -> 
     assert versions("a.b", "--after", "1") == [2]
 
 
-def test_changes_are_followed_until_it_is_interrupted(dsn: str, memory: Any) -> None:
+def test_command_history_follows_changes_until_interrupted(dsn: str, memory: Any) -> None:
     following = subprocess.Popen(
         [sys.executable, "-u", "-m", "perdure", "history", "m", "-f", "--dsn", dsn, "--after", "3"],
         env=os.environ | {"PYTHONPATH": PYTHON},
@@ -82,23 +83,26 @@ def test_changes_are_followed_until_it_is_interrupted(dsn: str, memory: Any) -> 
     assert (following.returncode, rest) == (0, "")
 
 
-def test_versions_are_compared_explained_and_brought_back(shell: Shell, memory: Any) -> None:
+def test_commands_diff_blame_and_restore(shell: Shell, memory: Any) -> None:
     (changed, added) = shell("diff", "m", "1")
     assert (changed["path"], changed["old"], changed["new"]) == ("a.b", 1, 2)
     assert (added["path"], added["change"]) == ("c", "added")
     assert [place["path"] for place in shell("diff", "m", "1", "2")] == ["a.b"]
-    assert [(it["path"], it["version"]) for it in shell("blame", "m")] == [("a.b", 2), ("c", 3)]
-    assert [it["version"] for it in shell("blame", "m", "a")] == [2]
+    assert [(author["path"], author["version"]) for author in shell("blame", "m")] == [
+        ("a.b", 2),
+        ("c", 3),
+    ]
+    assert [author["version"] for author in shell("blame", "m", "a")] == [2]
     assert shell("restore", "m", "1") == [4]
     assert memory.get() == {"a": {"b": 1}}
 
 
-def test_a_memory_is_forgotten(shell: Shell, memory: Any) -> None:
+def test_command_forget_removes_a_memory_once(shell: Shell, memory: Any) -> None:
     assert shell("forget", "m") == [True]
     assert shell("forget", "m") == [False]
 
 
-def test_what_has_finished_long_ago_is_forgotten(
+def test_command_forget_finished_removes_only_old_jobs(
     shell: Shell, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
     with perdure.connect(dsn) as client:
@@ -116,11 +120,11 @@ def test_what_has_finished_long_ago_is_forgotten(
 
 
 MISTAKES = {
-    "no job": (("history", "nobody"), "does not exist"),
-    "no version": (("memory", "m", "--version", "9"), "version 9"),
-    "a time of no kind": (("memory", "m", "--at", "yesterday"), "like 2030-01-31T12:00:00Z"),
+    "an unknown job": (("history", "nobody"), "does not exist"),
+    "an unknown version": (("memory", "m", "--version", "9"), "version 9"),
+    "a malformed time": (("memory", "m", "--at", "yesterday"), "like 2030-01-31T12:00:00Z"),
     "a time without a zone": (("memory", "m", "--at", "2030-01-31"), "time zone"),
-    "two moments": (
+    "a version and a time": (
         ("memory", "m", "--version", "1", "--at", "2030-01-31T12:00:00Z"),
         "Both or neither",
     ),
@@ -128,7 +132,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told(shell: Shell, memory: Any, mistake: str) -> None:
-    arguments, told = MISTAKES[mistake]
-    with pytest.raises(ValueError, match=told):
+def test_mistake_is_reported_in_words(shell: Shell, memory: Any, mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=message):
         shell(*arguments)

@@ -1,4 +1,4 @@
-"""The database agrees with a model of the memory in plain Python, whatever commands come. [P3]"""
+"""The database agrees with a plain Python model of the memory on any sequence of commands. [P3]"""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ CODES = {"PD101", "PD102", "PD103", "PD104", "PD105", "PD106"}
 
 
 def agrees(session: Session, memories: int, chosen: str | None = None) -> Counter[str]:
-    """Try many memories, with some fifty commands each; raise where database and model differ.
-
-    Gives how often what was done, and how often it was refused with which code. A failure is not
-    made smaller: with a database behind each step that would take minutes.
-    """
+    """Run random commands on many memories; fail where database and model differ. Returns how often
+    each command succeeded and each code was returned. Failures are not shrunk: with a database
+    behind each step, that would take minutes."""
     seen: Counter[str] = Counter()
 
     @seeded(chosen or seed())
     def machine() -> MemoryMachine:
         return MemoryMachine(session, seen)
 
-    how = settings(
+    options = settings(
         max_examples=memories,
         stateful_step_count=STEPS,
         derandomize=False,
@@ -42,18 +40,17 @@ def agrees(session: Session, memories: int, chosen: str | None = None) -> Counte
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(machine, settings=how)
+    run_state_machine_as_test(machine, settings=options)
     print(dict(seen))
     return seen
 
 
 @pytest.mark.stress
-def test_documents_versions_answers_and_refusals_are_those_of_the_model(
+def test_documents_versions_answers_and_errors_agree_with_the_model(
     connect: Callable[[], psycopg.Connection[Any]],
 ) -> None:
     """[P2] [P3] (C20) (C21) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35):
-    after every command, from outside and in turns; PERDURE_TEST_AMOUNT asks for more.
-    """
+    after every command of a client or a turn. PERDURE_TEST_AMOUNT scales the number of memories."""
     seen = agrees(Stage(connect).session("model"), amount(60))
 
     assert seen.keys() >= {*OPS, "get", *CODES}

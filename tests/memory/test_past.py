@@ -1,7 +1,5 @@
-"""The past of a memory: random histories, seen again at each version; and its verbs in Python.
-
-PERDURE_PAST_SEED repeats the histories of a run that failed.
-"""
+"""The past of a memory: each version of a random history can be read, compared and restored.
+PERDURE_PAST_SEED repeats the histories of a failed run."""
 
 from __future__ import annotations
 
@@ -45,23 +43,25 @@ def chances(count: int) -> list[random.Random]:
 # Random histories
 
 
-def a_value(chance: random.Random, depth: int = 3) -> Any:
+def random_value(chance: random.Random, depth: int = 3) -> Any:
     kind = chance.randrange(8 if depth else 5)
     if kind < 2:
         return chance.randrange(5)
     if kind < 5:
         return chance.choice([None, True, "text", "", 1.5])
     if kind == 5:
-        return [a_value(chance, depth - 1) for _ in range(chance.randrange(4))]
-    return {chance.choice(KEYS): a_value(chance, depth - 1) for _ in range(chance.randrange(4))}
+        return [random_value(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return {
+        chance.choice(KEYS): random_value(chance, depth - 1) for _ in range(chance.randrange(4))
+    }
 
 
-def an_object(chance: random.Random) -> dict[str, Any]:
-    return {chance.choice(KEYS): a_value(chance) for _ in range(chance.randrange(5))}
+def random_object(chance: random.Random) -> dict[str, Any]:
+    return {chance.choice(KEYS): random_value(chance) for _ in range(chance.randrange(5))}
 
 
-def a_place(chance: random.Random, document: Any) -> list[str]:
-    """Choose a place that is there, or nearly."""
+def random_path(chance: random.Random, document: Any) -> list[str]:
+    """Choose a path in a document, or one just outside."""
     place: list[str] = []
     while document and isinstance(document, dict | list) and chance.random() < 0.75:
         key: Any = chance.choice(
@@ -77,46 +77,46 @@ def a_place(chance: random.Random, document: Any) -> list[str]:
 def change(chance: random.Random, memory: Any, connection: psycopg.Connection[Any]) -> None:
     """Change a memory by a random command; it may be refused."""
     document = memory.get()
-    place = a_place(chance, document)
+    place = random_path(chance, document)
     if chance.random() < 0.05:
-        text = Jsonb(an_object(chance))
+        text = Jsonb(random_object(chance))
         connection.execute("update jobs set context = %s where id = %s", [text, memory.id])
         return
     verb, arguments = chance.choice(
         [
-            ("set", (a_value(chance), place)),
-            ("set", (an_object(chance), "")),
-            ("merge", (an_object(chance), place)),
-            ("merge", (an_object(chance), "")),
-            ("merge", (an_object(chance), "")),
-            ("append", (place, a_value(chance), a_value(chance))),
-            ("prepend", (place, a_value(chance))),
+            ("set", (random_value(chance), place)),
+            ("set", (random_object(chance), "")),
+            ("merge", (random_object(chance), place)),
+            ("merge", (random_object(chance), "")),
+            ("merge", (random_object(chance), "")),
+            ("append", (place, random_value(chance), random_value(chance))),
+            ("prepend", (place, random_value(chance))),
             ("remove", (place, chance.choice([0, 1, -1]))),
             ("increment", (place, chance.choice([1, -2, 0.5]))),
             ("toggle", (place,)),
-            ("set_if_not_exists", (place, a_value(chance))),
+            ("set_if_not_exists", (place, random_value(chance))),
             ("delete", (place,)),
             ("delete", (place,)),
-            ("log", (place, a_value(chance))),
+            ("log", (place, random_value(chance))),
         ]
     )
     getattr(memory, verb)(*arguments)
 
 
-def live(
+def make_versions(
     chance: random.Random, memory: Any, connection: psycopg.Connection[Any], upto: int
 ) -> list[Any]:
-    """Change a memory up to a version; give the document of each."""
-    stood = [memory.get()]
-    while len(stood) <= upto:
+    """Change a memory until it has a version; return the document of each version."""
+    versions = [memory.get()]
+    while len(versions) <= upto:
         try:
             change(chance, memory, connection)
         except (perdure.WrongType, perdure.InvalidValue):
             continue
         version, document = row_of(connection, memory.id)
-        if version == len(stood):  # a plain UPDATE may change nothing
-            stood.append(document)
-    return stood
+        if version == len(versions):  # a plain UPDATE may change nothing
+            versions.append(document)
+    return versions
 
 
 def row_of(connection: psycopg.Connection[Any], job: str) -> tuple[int, Any]:
@@ -126,7 +126,7 @@ def row_of(connection: psycopg.Connection[Any], job: str) -> tuple[int, Any]:
 
 
 def patched(old: Any, differences: list[Difference]) -> Any:
-    """Carry out differences on the old document."""
+    """Apply differences to the old document."""
     whole = copy.deepcopy({"": old})
     for difference in sorted(differences, key=in_order):
         *way, last = ["", *parse_path(difference.path)]
@@ -150,7 +150,7 @@ def patched(old: Any, differences: list[Difference]) -> Any:
 
 
 def in_order(difference: Difference) -> tuple[bool, int]:
-    """Sort so that arrays grow and shrink at their ends."""
+    """Sort removals last and from the end, so that arrays grow and shrink at their ends."""
     last = parse_path(difference.path)[-1]
     index = int(last) if last.lstrip("-").isdigit() else 0
     is_removed = difference.change == "removed"
@@ -158,35 +158,36 @@ def in_order(difference: Difference) -> tuple[bool, int]:
 
 
 @pytest.mark.parametrize("chance", chances(4))
-def test_every_version_is_what_it_was(
+def test_every_version_can_be_read_compared_and_restored(
     client: perdure.Client, connection: psycopg.Connection[Any], chance: random.Random
 ) -> None:
-    """(C21) [P3]"""
+    """(C21) [P3] at(), diff() and restore() give back every version of a random history."""
     memory = client.create_entity("random", "note")
-    stood = live(chance, memory, connection, 230)
-    for version, document in enumerate(stood):
+    versions = make_versions(chance, memory, connection, 230)
+    for version, document in enumerate(versions):
         assert memory.at(version) == document, version
 
     for _ in range(30):
-        old, new = chance.randrange(len(stood)), chance.randrange(len(stood))
-        assert patched(stood[old], memory.diff(old, new)) == stood[new], (old, new)
-    assert patched(stood[7], memory.diff(7)) == stood[-1]
+        old, new = chance.randrange(len(versions)), chance.randrange(len(versions))
+        assert patched(versions[old], memory.diff(old, new)) == versions[new], (old, new)
+    assert patched(versions[7], memory.diff(7)) == versions[-1]
 
     for _ in range(10):
-        version = chance.randrange(len(stood))
+        version = chance.randrange(len(versions))
         restored = memory.restore(version)
-        assert memory.get() == stood[version] == memory.at(restored), version
-        stood.append(stood[version])
-    assert [c.version for c in memory.history(limit=2000)] == list(range(1, len(stood)))
+        assert memory.get() == versions[version] == memory.at(restored), version
+        versions.append(versions[version])
+    assert [c.version for c in memory.history(limit=2000)] == list(range(1, len(versions)))
 
 
 @pytest.mark.parametrize("chance", chances(2))
-def test_blame_and_history_agree_on_who_was_last(
+def test_blame_names_the_last_change_in_history(
     client: perdure.Client, connection: psycopg.Connection[Any], chance: random.Random
 ) -> None:
-    """(E9)"""
+    """(E9) The version that blame() names is in the history; later commands may have kept the
+    value."""
     memory = client.create_entity("random", "note")
-    live(chance, memory, connection, 60)
+    make_versions(chance, memory, connection, 60)
     document = memory.get()
     for author in memory.blame():
         found: Any = document
@@ -195,14 +196,15 @@ def test_blame_and_history_agree_on_who_was_last(
         assert found == author.value
         changes = [c for c in memory.history(author.path) if c.op != "log"]
         assert author.version in [c.version for c in changes]
-        # History is generous with what counts from an end, and with what found something standing.
+        # history() also lists commands with an index from the end, and commands that left the value
+        # as it was.
         later = [
             c for c in changes if c.version > author.version and "-" not in c.path + author.path
         ]
         assert {c.op for c in later} <= {"set_if_not_exists", "merge"}
 
 
-# The verbs
+# The verbs in Python
 
 
 @pytest.fixture
@@ -222,7 +224,7 @@ def plain(client: perdure.Client) -> Any:
     return memory
 
 
-def test_changes_are_read_in_plain_code(plain: Any) -> None:
+def test_history_lists_changes(plain: Any) -> None:
     changes = plain.history()
     assert [(c.version, c.op, c.path, c.answer) for c in changes] == [
         (1, "set", "", 1),
@@ -236,7 +238,7 @@ def test_changes_are_read_in_plain_code(plain: Any) -> None:
     assert [c.version for c in plain.history(["a", "b"], after=2, limit=1)] == [4]
 
 
-def test_versions_are_read_and_compared_in_plain_code(plain: Any) -> None:
+def test_at_diff_and_blame_read_versions(plain: Any) -> None:
     first, second, *_ = plain.history()
     assert plain.at(2) == {"n": 1, "a": {"b": [1]}}
     assert plain.at(2, path="a.b.0") == 1
@@ -248,7 +250,7 @@ def test_versions_are_read_and_compared_in_plain_code(plain: Any) -> None:
     ]
 
 
-def test_a_log_is_read_in_plain_code(plain: Any) -> None:
+def test_items_reads_a_log(plain: Any) -> None:
     assert [(i.version, i.place, i.item) for i in plain.items("events")] == [
         (6, 1, {"x": 1}),
         (6, 2, 2),
@@ -257,13 +259,13 @@ def test_a_log_is_read_in_plain_code(plain: Any) -> None:
     assert plain.get("events") == [{"x": 1}, 2]
 
 
-def test_a_version_is_brought_back_in_plain_code(plain: Any) -> None:
+def test_restore_with_a_key_is_done_once(plain: Any) -> None:
     assert plain.restore(2, key="back") == 7
     assert plain.restore(2, key="back") == 7
     assert plain.get() == {"n": 1, "a": {"b": [1]}}
 
 
-def test_mistakes_about_the_past_are_told_in_plain_code(plain: Any) -> None:
+def test_mistakes_about_the_past_raise_specific_errors(plain: Any) -> None:
     with pytest.raises(perdure.VersionNotFound):
         plain.at(7)
     with pytest.raises(perdure.VersionNotFound):
@@ -281,14 +283,14 @@ def test_mistakes_about_the_past_are_told_in_plain_code(plain: Any) -> None:
         plain.history("a..b")
 
 
-def test_a_forgotten_memory_has_no_past(client: perdure.Client, plain: Any) -> None:
+def test_forgotten_memory_has_no_history(client: perdure.Client, plain: Any) -> None:
     assert client.forget("plain") is True
     assert client.forget("plain") is False
     with pytest.raises(perdure.JobNotFound):
         plain.history()
 
 
-def test_the_past_in_async_code(dsn: str) -> None:
+def test_async_client_has_the_verbs_about_the_past(dsn: str) -> None:
     async def run() -> None:
         async with await perdure.connect_async(dsn) as client:
             memory = await client.create_entity("async", "note", {"n": 1})
@@ -305,7 +307,9 @@ def test_the_past_in_async_code(dsn: str) -> None:
     asyncio.run(run())
 
 
-def test_the_past_joins_the_callers_transaction(client: perdure.Client, dsn: str) -> None:
+def test_verbs_about_the_past_join_the_callers_transaction(
+    client: perdure.Client, dsn: str
+) -> None:
     client.create_entity("open", "note", {"n": 1})
     with psycopg.connect(dsn) as connection:
         memory = client.entity("open", connection=connection)
@@ -316,7 +320,7 @@ def test_the_past_joins_the_callers_transaction(client: perdure.Client, dsn: str
     assert [c.version for c in client.entity("open").history()] == [1]
 
 
-def test_a_running_job_is_not_forgotten(client: perdure.Client) -> None:
+def test_running_job_cannot_be_forgotten(client: perdure.Client) -> None:
     handle = client.start("nobody-runs-this", id="alive")
     with pytest.raises(perdure.JobAtWork):
         client.forget("alive")
@@ -324,7 +328,7 @@ def test_a_running_job_is_not_forgotten(client: perdure.Client) -> None:
     assert client.forget("alive") is True
 
 
-def test_what_has_finished_long_ago_is_forgotten_a_batch_at_a_time(
+def test_forget_finished_removes_old_jobs_in_batches(
     client: perdure.Client, connection: psycopg.Connection[Any]
 ) -> None:
     now = datetime.now(UTC)
@@ -350,17 +354,18 @@ def test_what_has_finished_long_ago_is_forgotten_a_batch_at_a_time(
 # Large reads and replay
 
 
-def parked(handle: perdure.Handle) -> None:
+def wait_until_parked(handle: perdure.Handle) -> None:
     deadline = time.monotonic() + 15
     while "go" not in (handle.status().waiting_for or ""):
         assert time.monotonic() < deadline, handle.status()
         time.sleep(0.02)
 
 
-def test_a_large_memory_is_read_again_as_it_was(
+def test_large_memory_read_by_a_job_is_the_same_on_replay(
     client: perdure.Client, connection: psycopg.Connection[Any], dsn: str
 ) -> None:
-    """A worker that comes later replays what the first was told. (C35) [P4] [P9]"""
+    """[P4] [P9] (C35) The journal holds the version that was read, not the document, and replay
+    reads it again."""
     app = perdure.App()
     seen: list[tuple[str, Any]] = []
 
@@ -380,7 +385,7 @@ def test_a_large_memory_is_read_again_as_it_was(
     context: dict[str, Any] = {"texts": [str(n) * 100 for n in range(100)], "n": 0}
     handle = client.start(reader, id="large", context=context)
     with perdure.Worker(app, dsn=dsn):
-        parked(handle)
+        wait_until_parked(handle)
     for number in range(150):
         handle.memory.increment("n", number)
     handle.memory.delete("texts.0")
@@ -390,7 +395,7 @@ def test_a_large_memory_is_read_again_as_it_was(
         deadline = time.monotonic() + 15
         while not any(name == "second" for name, _ in seen) and time.monotonic() < deadline:
             time.sleep(0.02)
-        parked(handle)
+        wait_until_parked(handle)
     handle.memory.set({"all": "gone"})
     handle.signal("go")
     with perdure.Worker(app, dsn=dsn):
@@ -401,12 +406,12 @@ def test_a_large_memory_is_read_again_as_it_was(
         "log",
         "second",
     ]
-    told = dict([*seen[:2], seen[4]])
-    assert told["first"] == context
-    assert told["log"] == ["x" * 3000]
-    assert told["second"] == {"texts": context["texts"][1:], "n": sum(range(150))}
-    assert all(told[name] == value for name, value in seen)
-    assert result == [len(str(told[name])) for name in ("first", "log", "second")]
+    first_seen = dict([*seen[:2], seen[4]])
+    assert first_seen["first"] == context
+    assert first_seen["log"] == ["x" * 3000]
+    assert first_seen["second"] == {"texts": context["texts"][1:], "n": sum(range(150))}
+    assert all(first_seen[name] == value for name, value in seen)
+    assert result == [len(str(first_seen[name])) for name in ("first", "log", "second")]
     rows = connection.execute(
         "select value, pg_column_size(journal) from journal where job_id = 'large' and op = 'get'"
     ).fetchall()
@@ -414,11 +419,9 @@ def test_a_large_memory_is_read_again_as_it_was(
     assert all(value is None and size < 300 for value, size in rows)
 
 
-# What it costs
-
-
-def test_a_journal_of_many_pages_is_read_to_its_end(client: perdure.Client, dsn: str) -> None:
-    """[P4] [P9]: pages end after about 8 MB, with what was read by version counted in."""
+def test_journal_of_many_pages_is_replayed_to_its_end(client: perdure.Client, dsn: str) -> None:
+    """[P4] [P9] A page of a journal ends after about 8 MB, which includes documents read by
+    version."""
     app = perdure.App()
 
     @app.coordinator
@@ -429,17 +432,17 @@ def test_a_journal_of_many_pages_is_read_to_its_end(client: perdure.Client, dsn:
 
     handle = client.start(reader, context={"text": "x" * 900_000})
     with perdure.Worker(app, dsn=dsn):
-        parked(handle)
+        wait_until_parked(handle)
     handle.memory.set("gone", "text")
     handle.signal("go")
     with perdure.Worker(app, dsn=dsn):
         assert handle.result(T) == [900_000] * 12
 
 
-def test_a_version_is_at_most_ninety_nine_commands_away(
+def test_version_is_rebuilt_from_at_most_99_commands(
     connection: psycopg.Connection[Any],
 ) -> None:
-    """PostgreSQL counts how often a command is applied."""
+    """entity_at() applies at most 99 commands to a snapshot; PostgreSQL counts the calls."""
     connection.execute("select entity_create('long', 'note', '{\"n\": 0}')")
     batch = "select entity_apply('long', (select jsonb_agg(jsonb_build_object('op', 'increment',"
     batch += " 'path', 'k' || n % 7, 'value', 1)) from generate_series(1, 1000) as n))"
@@ -467,8 +470,8 @@ def test_a_version_is_at_most_ninety_nine_commands_away(
     assert applied("select entity_restore('long', 1099)") == 100
 
 
-def test_an_item_of_a_log_costs_about_what_a_row_costs(wal_of: Callable[[str], int]) -> None:
-    """The document of 100 kB beside it is not written again; WAL is counted, not time."""
+def test_log_item_writes_at_most_five_times_the_wal_of_a_row(wal_of: Callable[[str], int]) -> None:
+    """Adding to a log does not rewrite the document of 100 kB beside it."""
     rows = wal_of("insert into public.plain (item) values (%s)")
     items = wal_of("select entity_log('large', 'events', %s)")
     keyed = wal_of("select entity_log('large', 'events', %s, key => gen_random_uuid()::text)")
@@ -479,7 +482,7 @@ def test_an_item_of_a_log_costs_about_what_a_row_costs(wal_of: Callable[[str], i
 
 @pytest.fixture
 def wal_of(schema: str) -> Iterator[Callable[[str], int]]:
-    """Give a function that counts the WAL of a thousand statements, each in its own commit."""
+    """Give a function that measures the WAL of 1000 executions of a statement, each committed."""
     settings = {"full_page_writes": "on", "autovacuum": "off", "log_min_messages": "fatal"}
     with (
         Server(settings=settings) as server,

@@ -1,4 +1,4 @@
-"""A path means the same in Python and in SQL."""
+"""Python and SQL read the same keys from a path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATHS = [
 
 
 def read_by_sql(connection: psycopg.Connection, path: str) -> list[str] | None:
-    """Give the keys of a path, or None where SQL refuses it."""
+    """Return the keys of a path, or None if SQL rejects it."""
     try:
         row = connection.execute("select parse_path(%s)", [path]).fetchone()
     except psycopg.Error as error:
@@ -40,23 +40,23 @@ def read_by_sql(connection: psycopg.Connection, path: str) -> list[str] | None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_python_reads_a_path_as_sql_does(connection: psycopg.Connection, path: str) -> None:
-    wanted = read_by_sql(connection, path)
-    if wanted is None:
+def test_python_and_sql_read_a_path_alike(connection: psycopg.Connection, path: str) -> None:
+    keys = read_by_sql(connection, path)
+    if keys is None:
         with pytest.raises(InvalidPath):
             parse_path(path)
         return
-    assert parse_path(path) == wanted
-    assert read_by_sql(connection, write_path(wanted)) == wanted
+    assert parse_path(path) == keys
+    assert read_by_sql(connection, write_path(keys)) == keys
 
 
 @pytest.mark.parametrize("path", [0, 5, False, b"a", {"a": 1}, [1.5], [None], {"a"}])
-def test_what_is_no_path_is_refused(path: Any) -> None:
-    """Zero is not the whole memory."""
+def test_value_that_is_not_a_path_is_rejected(path: Any) -> None:
+    """Zero and False are not the empty path, which means the whole memory."""
     with pytest.raises(InvalidPath):
         parse_path(path)
 
 
 @pytest.mark.parametrize("path", [None, "", [], ()])
-def test_no_path_is_the_whole_memory(path: Any) -> None:
+def test_empty_path_is_the_whole_memory(path: Any) -> None:
     assert parse_path(path) == []

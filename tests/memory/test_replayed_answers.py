@@ -1,9 +1,7 @@
-"""Live answer equals replayed answer: what code was told before its worker died, it is told again.
-
-Every command and get, with values of every type, in coordinators and hooks, async and plain. Their
-workers die on the way and after the last answer; each time the code runs again from its journal,
-and what it sees is written down outside of it, with types and the order of keys. (C35)
-"""
+"""Code that is replayed gets the same answers as live, to every command and get. Workers die midway
+and after the last answer, in async and plain coordinators and hooks. Each time the code runs again
+from its journal, and a list outside of it records what it sees, with types and the order of keys.
+(C35)"""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ DOCUMENT: dict[str, Any] = {
     "list": [0, 1.0, False, None, "x", {"a": None}, []],
 }
 
-# Each call, and what it answers as Python writes it; None: the answer is not written down here.
+# Each call, and the repr of its answer; None: the first answer that was seen is expected again.
 CALLS: list[tuple[str, tuple[Any, ...], str | None]] = [
     ("set", (DOCUMENT,), "1"),
     ("get", (), None),
@@ -101,33 +99,33 @@ CALLS: list[tuple[str, tuple[Any, ...], str | None]] = [
 Seen = dict[int, list[str]]
 
 
-def written(answer: Any) -> str:
+def as_text(answer: Any) -> str:
     """Write an answer so that 1, 1.0, True and Decimal differ, and the order of keys shows."""
     if isinstance(answer, perdure.PerdureError):
         return f"{type(answer).__name__} {answer.code} {str(answer).splitlines()[0]}"
     return repr(answer)
 
 
-async def ask(memory: perdure.AsyncEntity, seen: Seen) -> None:
-    """Make all calls; write down what each answers."""
+async def make_calls(memory: perdure.AsyncEntity, seen: Seen) -> None:
+    """Make all calls, and record the answer to each."""
     for place, (op, args, _) in enumerate(CALLS):
         try:
             answer = await getattr(memory, op)(*args)
         except perdure.PerdureError as error:
             answer = error
-        seen[place].append(written(answer))
+        seen[place].append(as_text(answer))
     await memory.set(True, "told")
     await perdure.wait_for("go")
 
 
-def ask_plainly(memory: perdure.Entity, seen: Seen) -> None:
+def make_calls_plainly(memory: perdure.Entity, seen: Seen) -> None:
     """Make all calls from plain code."""
     for place, (op, args, _) in enumerate(CALLS):
         try:
             answer = getattr(memory, op)(*args)
         except perdure.PerdureError as error:
             answer = error
-        seen[place].append(written(answer))
+        seen[place].append(as_text(answer))
     memory.set(True, "told")
     perdure.wait_for("go")
 
@@ -135,19 +133,19 @@ def ask_plainly(memory: perdure.Entity, seen: Seen) -> None:
 def coordinator(app: perdure.App, seen: Seen) -> None:
     @app.coordinator
     async def main(memory: perdure.AsyncEntity) -> None:
-        await ask(memory, seen)
+        await make_calls(memory, seen)
 
 
 def plain_coordinator(app: perdure.App, seen: Seen) -> None:
     @app.coordinator
     def main(memory: perdure.Entity) -> None:
-        ask_plainly(memory, seen)
+        make_calls_plainly(memory, seen)
 
 
 def hook(app: perdure.App, seen: Seen) -> None:
     @app.hook
     async def asks(memory: perdure.AsyncEntity) -> None:
-        await ask(memory, seen)
+        await make_calls(memory, seen)
 
     @app.coordinator
     async def main(memory: perdure.AsyncEntity) -> None:
@@ -157,7 +155,7 @@ def hook(app: perdure.App, seen: Seen) -> None:
 def plain_hook(app: perdure.App, seen: Seen) -> None:
     @app.hook
     def asks(memory: perdure.Entity) -> None:
-        ask_plainly(memory, seen)
+        make_calls_plainly(memory, seen)
 
     @app.coordinator
     async def main(memory: perdure.AsyncEntity) -> None:
@@ -166,7 +164,7 @@ def plain_hook(app: perdure.App, seen: Seen) -> None:
 
 @pytest.fixture(scope="module")
 def stage(server: AnyServer, template: str) -> Iterator[Stage]:
-    """Give a stage on which workers live and die."""
+    """Give a stage on which workers start and die."""
     name = sql.Identifier(f"{template}_answers")
     with psycopg.connect(server.url(), autocommit=True) as admin:
         create = sql.SQL("create database {} template {} strategy file_copy")
@@ -178,8 +176,8 @@ def stage(server: AnyServer, template: str) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def lived(stage: Stage) -> Callable[..., None]:
-    """Give a function: it runs a program through lives, empties the memory, and runs it on."""
+def run_with_faults(stage: Stage) -> Callable[..., None]:
+    """Give a function that runs a program with faults, empties its memory, and lets it finish."""
 
     def live(app: perdure.App, *lives: Faults) -> None:
         stage.clear()
@@ -197,23 +195,22 @@ def lived(stage: Stage) -> Callable[..., None]:
     return live
 
 
-TOLD = Faults(kill_when=lambda outside: outside.memory("told") is True)
+ALL_ANSWERED = Faults(kill_when=lambda outside: outside.memory("told") is True)
 
 
 @pytest.mark.parametrize("program", [coordinator, plain_coordinator, hook, plain_hook])
-def test_code_that_is_run_again_is_told_what_it_was_told_before(
-    lived: Callable[..., None], program: Callable[[perdure.App, Seen], None]
+def test_replayed_code_gets_the_answers_of_the_first_run(
+    run_with_faults: Callable[..., None], program: Callable[[perdure.App, Seen], None]
 ) -> None:
     """[P2] [P4] [P9] (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35) (C38): values,
-    types, order of keys, and refusals, though the memory is another by then. Workers die half way,
-    lose replies, and die when all was told.
-    """
+    types, order of keys and errors are the same, though the memory has changed. Workers die midway,
+    lose replies, and die after the last answer."""
     app, seen = perdure.App(), defaultdict(list)
     program(app, seen)
 
-    lived(app, Faults(kill_at=40), Faults(kill_at=60, lose_every=3), TOLD)
+    run_with_faults(app, Faults(kill_at=40), Faults(kill_at=60, lose_every=3), ALL_ANSWERED)
 
     for place, (op, args, answer) in enumerate(CALLS):
-        told = seen[place]
-        assert len(told) >= 2, (op, args)
-        assert set(told) == {answer or told[0]}, (op, args, told)
+        answers = seen[place]
+        assert len(answers) >= 2, (op, args)
+        assert set(answers) == {answer or answers[0]}, (op, args, answers)

@@ -1,4 +1,4 @@
-"""Dataclasses on the wire: they come back as they were given, or are refused there (C37)."""
+"""Dataclasses are stored and read back unchanged, or rejected when they are stored (C37)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Bounded:
             raise ValueError(f"hunter2: {self.limit}")
 
 
-made: list[Any] = []
+instances: list[Any] = []
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Left:
     below: Left | Right | None = None
 
     def __post_init__(self) -> None:
-        made.append(self)
+        instances.append(self)
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Right:
     below: Left | Right | None = None
 
     def __post_init__(self) -> None:
-        made.append(self)
+        instances.append(self)
 
 
 @dataclass(init=False)
@@ -115,23 +115,23 @@ class Parsed:
         self.first, self.last = text.split()
 
 
-def counted() -> Counted:
-    made = Counted("a")
-    made.seen, made.pages = 3, [Page(number=1)]
-    return made
+def counted_thrice() -> Counted:
+    instances = Counted("a")
+    instances.seen, instances.pages = 3, [Page(number=1)]
+    return instances
 
 
-def beyond() -> Bounded:
-    made = Bounded(1)
-    made.limit = -1
-    return made
+def out_of_bounds() -> Bounded:
+    instances = Bounded(1)
+    instances.limit = -1
+    return instances
 
 
 @pytest.mark.parametrize(
     "value",
     [
         Counted("a"),
-        counted(),
+        counted_thrice(),
         Area(2, 3),
         Unset("a"),
         ScaledOnce(2),
@@ -140,15 +140,15 @@ def beyond() -> Bounded:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_dataclass_comes_back_as_it_was_given(value: Any) -> None:
-    """What is no argument of the class (init=False) was lost, without a word."""
-    back = decoder(type(value))(as_stored(to_json(value)))
-    assert type(back) is type(value)
+def test_dataclass_is_read_back_unchanged(value: Any) -> None:
+    """Fields with init=False are kept too."""
+    decoded = decoder(type(value))(as_stored(to_json(value)))
+    assert type(decoded) is type(value)
     names = [name for name in value.__dataclass_fields__ if hasattr(value, name)]
-    assert [getattr(back, name) for name in names] == [getattr(value, name) for name in names]
+    assert [getattr(decoded, name) for name in names] == [getattr(value, name) for name in names]
 
 
-def test_what_an_older_version_did_not_write_is_as_the_class_makes_it() -> None:
+def test_field_missing_in_stored_data_gets_the_value_of_the_class() -> None:
     assert decoder(Counted)({"name": "a"}) == Counted("a")
     assert decoder(Area)({"width": 2, "height": 3}).size == 6
 
@@ -160,12 +160,12 @@ def test_what_an_older_version_did_not_write_is_as_the_class_makes_it() -> None:
         (ScaledAgain(2), "size"),
         (Grows(1), "size"),
         (Parsed("Ada Lovelace"), "text"),
-        (beyond(), "ValueError"),
+        (out_of_bounds(), "ValueError"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_would_not_come_back_is_refused_where_it_is_given(value: Any, place: str) -> None:
-    """Its reader could not make it, or made something else of it without a word."""
+def test_dataclass_that_cannot_be_read_back_is_rejected_when_stored(value: Any, place: str) -> None:
+    """The error names the class and the cause, has a hint, and shows no value."""
     with pytest.raises(perdure.InvalidValue, match=f"a {type(value).__name__} ") as refused:
         to_json({"it": [value]})
     assert place in (refused.value.detail or "")
@@ -173,25 +173,25 @@ def test_what_would_not_come_back_is_refused_where_it_is_given(value: Any, place
     assert "hunter2" not in str(refused.value)
 
 
-def test_what_json_cannot_hold_says_what_to_do_about_it() -> None:
+def test_hint_says_how_to_store_a_set() -> None:
     with pytest.raises(perdure.InvalidValue, match="of type set cannot be stored") as refused:
         to_json(Bounded(1, notes={"a"}))
     assert "sorted(value)" in (refused.value.hint or "")
 
 
-def test_a_dataclass_without_code_of_its_own_is_not_read_again(
+def test_only_a_dataclass_with_its_own_code_is_read_back_to_check_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What that costs is paid for those alone that may come back as something else."""
+    """Other dataclasses must not pay for the check."""
     checked: list[Any] = []
-    monkeypatch.setattr(typed_changes, "change_of", lambda value, back: checked.append(value))
-    to_json([counted(), Unset("a")])
+    monkeypatch.setattr(typed_changes, "change_of", lambda value, decoded: checked.append(value))
+    to_json([counted_thrice(), Unset("a")])
     assert not checked
     to_json(Area(1, 2))
     assert checked
 
 
-def test_a_field_of_any_comes_as_json_gives_it() -> None:
+def test_value_in_a_field_of_type_any_is_plain_json() -> None:
     written = to_json(Bounded(1, notes={"at": WHEN, "pair": (1, Area(1, 2))}))
     area = {"width": 1, "height": 2, "size": 2}
     assert decoder(Bounded)(written).notes == {"at": WHEN.isoformat(), "pair": [1, area]}
@@ -262,9 +262,9 @@ def assigned(value: Any, name: str, to: Any) -> Any:
     ],
     ids=str,
 )
-def test_a_dataclass_of_pydantic_passes_as_its_models_do(kind: Any, value: Any) -> None:
-    back = decoder(kind)(as_stored(to_json(value)))
-    assert (back, type(back)) == (value, type(value))
+def test_pydantic_dataclass_is_read_back_unchanged(kind: Any, value: Any) -> None:
+    decoded = decoder(kind)(as_stored(to_json(value)))
+    assert (decoded, type(decoded)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -278,29 +278,29 @@ def test_a_dataclass_of_pydantic_passes_as_its_models_do(kind: Any, value: Any) 
     ],
     ids=repr,
 )
-def test_a_dataclass_that_pydantic_would_not_read_is_refused(value: Any, place: str) -> None:
-    """It was stored, and its reader was told that it is mistyped."""
+def test_pydantic_dataclass_that_cannot_be_read_is_rejected(value: Any, place: str) -> None:
+    """It is rejected when stored, and the error names the field."""
     with pytest.raises(perdure.InvalidValue) as refused:
         to_json({"it": value})
     assert place in (refused.value.detail or "")
 
 
-def test_a_type_that_cannot_come_back_fails_nobody_who_only_names_it() -> None:
-    """A function may say that it takes one, and never be given any."""
+def test_unreadable_type_in_a_union_fails_only_for_its_values() -> None:
+    """A function may accept `Scaled | None` and never be given a Scaled."""
     decode = decoder(Scaled | None)
     assert decode(None) is None
     with pytest.raises(perdure.InvalidValue, match="a Scaled cannot be read back"):
         decode({"size": 1})
 
 
-def test_a_class_that_misses_a_field_makes_none_of_the_others() -> None:
-    """Of a union each member made all that is below, before it was refused: twice a level."""
+def test_member_of_a_union_that_does_not_fit_builds_no_nested_values() -> None:
+    """Otherwise the number of objects would double at each level of a recursive union."""
     depth, value = 10, None
     for level in range(depth):
         value = (Left, Right)[level % 2](level, value)
-    made.clear()
+    instances.clear()
     stored = as_stored(to_json(value))
-    assert len(made) <= depth * depth  # each level is read back
-    made.clear()
+    assert len(instances) <= depth * depth  # each level is read back
+    instances.clear()
     assert decoder(Left | Right)(stored) == value
-    assert len(made) == depth
+    assert len(instances) == depth

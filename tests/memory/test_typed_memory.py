@@ -1,4 +1,4 @@
-"""Typed memories: a handle that speaks the user's type, in jobs and outside alike (C37)."""
+"""A typed memory reads and writes values of the user's type, in jobs and in clients (C37)."""
 
 from __future__ import annotations
 
@@ -77,25 +77,27 @@ def client(dsn: str) -> Iterator[perdure.Client]:
 
 
 @EACH
-def test_a_type_survives_the_wire(kind: Any, state: Any) -> None:
+def test_state_is_read_back_as_its_type(kind: Any, state: Any) -> None:
     assert decoder(kind)(to_json(state)) == state
 
 
 @EACH
-def test_a_client_reads_what_it_wrote(client: perdure.Client, kind: Any, state: Any) -> None:
+def test_client_reads_the_state_that_it_wrote(
+    client: perdure.Client, kind: Any, state: Any
+) -> None:
     memory = client.create_entity("one", "thing").typed(kind)
     assert memory.kind is kind
     assert memory.set(state) == 1
     assert memory.get() == state
     assert memory.merge({"status": "done"}) == 2
     assert memory.get("status") == "done"
-    assert memory.append("log", "a", "b") == 2  # the other verbs are as ever
+    assert memory.append("log", "a", "b") == 2  # other commands are untyped
     assert client.entity("one").get("log") == ["a", "b"]
     assert repr(memory) == "<TypedEntity of one>"
 
 
 @EACH
-def test_an_async_client_reads_what_it_wrote(dsn: str, kind: Any, state: Any) -> None:
+def test_async_client_reads_the_state_that_it_wrote(dsn: str, kind: Any, state: Any) -> None:
     async def use() -> None:
         async with await perdure.connect_async(dsn) as client:
             memory = (await client.create_entity("one", "thing")).typed(kind)
@@ -108,30 +110,30 @@ def test_an_async_client_reads_what_it_wrote(dsn: str, kind: Any, state: Any) ->
 
 
 @EACH
-def test_coordinators_and_hooks_of_both_kinds_speak_the_type(
+def test_async_and_plain_coordinators_and_hooks_use_typed_memories(
     client: perdure.Client, dsn: str, kind: Any, state: Any
 ) -> None:
     app, seen = perdure.App(), []
 
     @app.hook
-    async def softly(memory: perdure.AsyncEntity) -> None:
+    async def asynchronous(memory: perdure.AsyncEntity) -> None:
         typed = memory.typed(kind)
         seen.append(await typed.get())
         await typed.merge({"status": "done"})
 
     @app.hook
-    def plainly(memory: perdure.Entity) -> None:
+    def in_plain_code(memory: perdure.Entity) -> None:
         typed = memory.typed(kind)
         seen.append(typed.get())
         typed.set(state)
 
     @app.coordinator
-    async def asks(memory: perdure.AsyncEntity) -> Any:
+    async def orchestrate(memory: perdure.AsyncEntity) -> Any:
         typed = memory.typed(kind)
         await typed.set(state)
         first, status = await asyncio.gather(typed.get(), typed.get("status"))
-        await softly(memory)
-        await plainly(memory)
+        await asynchronous(memory)
+        await in_plain_code(memory)
         await perdure.sleep(0.01)
         return [type(first) is type(state), first == state == await typed.get(), status]
 
@@ -143,13 +145,13 @@ def test_coordinators_and_hooks_of_both_kinds_speak_the_type(
         return typed.get() == state
 
     with perdure.Worker(app, dsn=dsn):
-        assert client.start(asks).result(T) == [True, True, "open"]
+        assert client.start(orchestrate).result(T) == [True, True, "open"]
         assert client.start(plain).result(T) is True
     assert seen[0] == state
-    assert read(seen[1], "status") == "done"
+    assert field_of(seen[1], "status") == "done"
 
 
-def test_of_a_model_only_what_was_set_is_merged(client: perdure.Client) -> None:
+def test_merge_of_a_model_writes_only_the_fields_that_were_set(client: perdure.Client) -> None:
     memory = client.create_entity("one", "thing", {"query": "q", "pageSize": 5}).typed(Model)
     memory.merge(Model.model_construct(status="done"))
     assert client.entity("one").get() == {"query": "q", "pageSize": 5, "status": "done"}
@@ -157,7 +159,7 @@ def test_of_a_model_only_what_was_set_is_merged(client: perdure.Client) -> None:
     assert memory.get() == Model(query="r", status="done", pageSize=5)
 
 
-def test_what_does_not_fit_raises_where_it_is_read(client: perdure.Client) -> None:
+def test_memory_that_does_not_fit_its_type_raises_when_read(client: perdure.Client) -> None:
     memory = client.create_entity("one", "thing", {"query": 5})
     with pytest.raises(ValidationError):
         memory.typed(Model).get()
@@ -165,8 +167,9 @@ def test_what_does_not_fit_raises_where_it_is_read(client: perdure.Client) -> No
         client.create_entity("two", "thing", {}).typed(Data).get()
 
 
-def test_the_types_of_user_code_are_checked() -> None:
-    """What typed_user_code.py asserts holds, and its mistakes are found, by mypy --strict."""
+def test_mypy_checks_user_code_with_typed_memories() -> None:
+    """mypy --strict confirms each assert_type() of typed_user_code.py and finds each marked
+    mistake."""
     pytest.importorskip("mypy")
     file = Path(__file__).with_name("typed_user_code.py")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, str(file)]
@@ -175,5 +178,5 @@ def test_the_types_of_user_code_are_checked() -> None:
     assert checked.stdout.startswith("Success"), checked.stdout + checked.stderr
 
 
-def read(state: Any, name: str) -> Any:
+def field_of(state: Any, name: str) -> Any:
     return state[name] if isinstance(state, dict) else getattr(state, name)

@@ -1,4 +1,4 @@
-"""Pydantic models on the wire: they come back as they were given, or are refused there (C37)."""
+"""Pydantic models are stored and read back unchanged, or rejected when they are stored (C37)."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ CONVERTED: list[BaseModel] = [
 
 
 @pytest.mark.parametrize("value", CONVERTED, ids=lambda value: type(value).__name__)
-def test_a_model_comes_back_as_it_was_given(value: BaseModel) -> None:
-    """Where a name is written that nobody reads, a default came, without a word."""
+def test_model_is_read_back_unchanged(value: BaseModel) -> None:
+    """A model is written under the names that it reads; otherwise a reader would get defaults."""
     kind = type(value)
     assert decoder(kind)(as_stored(to_json(value))) == value
     assert decoder(list[kind] | None)(as_stored(to_json([value]))) == [value]  # type: ignore[valid-type]
@@ -289,8 +289,10 @@ class Own(BaseModel):
         (Strict(), to_json(Strict())),
     ],
 )
-def test_what_could_be_read_is_written_as_ever(value: BaseModel, written: Any) -> None:
-    """Journals hold it, and code that is replayed has to ask for the same."""
+def test_model_without_ambiguity_is_written_as_pydantic_writes_it(
+    value: BaseModel, written: Any
+) -> None:
+    """Existing journals hold this form, and replayed code must ask for the same."""
     assert to_json(value) == written == value.model_dump(mode="json", by_alias=True)
 
 
@@ -303,7 +305,7 @@ def test_what_could_be_read_is_written_as_ever(value: BaseModel, written: Any) -
         (Way, {"names": ["a"]}, Way(names=["a"])),
     ],
 )
-def test_other_names_are_read_as_ever(kind: Any, stored: Any, value: BaseModel) -> None:
+def test_all_names_that_a_model_accepts_are_read(kind: Any, stored: Any, value: BaseModel) -> None:
     assert decoder(kind)(stored) == value
 
 
@@ -422,8 +424,8 @@ class InTheWay(BaseModel):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_would_not_come_back_is_refused_where_it_is_given(value: BaseModel) -> None:
-    """It came as something else, or failed in the job."""
+def test_model_that_cannot_be_read_back_is_rejected_when_stored(value: BaseModel) -> None:
+    """The error names the cause, has a hint, and shows no secret."""
     with pytest.raises(perdure.InvalidValue) as refused:
         to_json({"it": [value]})
     assert any(name in str(refused.value) for name in (type(value).__name__, "Secret", "item -1"))
@@ -432,7 +434,7 @@ def test_what_would_not_come_back_is_refused_where_it_is_given(value: BaseModel)
 
 
 class Picky:
-    """Equal to itself alone."""
+    """Instances are compared by identity."""
 
 
 class Odd(BaseModel):
@@ -454,8 +456,8 @@ class Odd(BaseModel):
         return value if isinstance(value, Picky) else Picky()
 
 
-def test_what_nobody_can_compare_or_names_is_not_refused() -> None:
-    """A value without a type comes as JSON gives it, here as everywhere; a handle is left out."""
+def test_model_with_incomparable_or_untyped_values_is_accepted() -> None:
+    """An untyped value is read as plain JSON, and an excluded field gets its default."""
     odd = Odd(picky=Picky(), notes={"at": WHEN, "pair": (1, 2)}, parts=deque([1]), handle=object())
     odd._seen = 3
     back = decoder(Odd)(as_stored(to_json(odd)))
@@ -477,10 +479,10 @@ class Plain(BaseModel):
 
 
 @pytest.mark.parametrize("kind", [Plain, Aliased, ByGenerator, Computed, LeftOut, Owner])
-def test_a_model_without_a_doubt_is_not_compared(
+def test_only_an_ambiguous_model_is_read_back_to_check_it(
     kind: type[BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What that would cost is paid for doubtful ones alone."""
+    """Other models must not pay for the check."""
     checked: list[Any] = []
     monkeypatch.setattr(typed_changes, "change_of", lambda model, back: checked.append(model))
     values = {
@@ -489,7 +491,7 @@ def test_a_model_without_a_doubt_is_not_compared(
         Owner: Owner(pet=Cat(name="a")),
     }
     model_json(values.get(kind) or kind())
-    assert bool(checked) is (kind is Owner)  # its cat is written under a name that is not read
+    assert bool(checked) is (kind is Owner)  # a cat is written under a name that it does not read
 
 
 class Bill(BaseModel):
@@ -497,7 +499,7 @@ class Bill(BaseModel):
     some: list[Bill] = []
 
 
-def assigned() -> Bill:
+def invalid_by_assignment() -> Bill:
     bill = Bill()
     bill.total = -1.5
     return bill
@@ -508,7 +510,7 @@ class Sum:
     total: float = Field(default=0, ge=0)
 
 
-def assigned_to_dataclass() -> Sum:
+def invalid_dataclass() -> Sum:
     made = Sum()
     made.total = -1.5
     return made
@@ -517,8 +519,8 @@ def assigned_to_dataclass() -> Sum:
 @pytest.mark.parametrize(
     "invalid",
     [
-        assigned(),
-        assigned_to_dataclass(),
+        invalid_by_assignment(),
+        invalid_dataclass(),
         Bill().model_copy(update={"total": -1.5}),
         Bill.model_construct(total=-1.5),
         Bill(some=[Bill(), Bill.model_construct(total=-1.5)]),
@@ -526,8 +528,8 @@ def assigned_to_dataclass() -> Sum:
     ],
     ids=["assigned", "dataclass", "copied", "constructed", "inside", "incomplete"],
 )
-def test_a_model_that_its_class_would_not_take_is_refused(dsn: str, invalid: Any) -> None:
-    """It was stored, and nobody could read it any more."""
+def test_invalid_model_is_rejected_by_every_verb_that_stores(dsn: str, invalid: Any) -> None:
+    """If it were stored, nobody could read it. The error does not show the invalid value."""
     with perdure.connect(dsn) as client:
         memory = client.create_entity("one", "thing").typed(type(invalid))
         for give in (
@@ -558,7 +560,7 @@ class HoldsOrder(BaseModel):
     orders: list[Order]
 
 
-def test_a_dataclass_of_pydantic_comes_back_by_its_aliases() -> None:
+def test_pydantic_dataclass_is_written_and_read_by_its_aliases() -> None:
     order = Order(maxLimit=3, times=[WHEN])  # type: ignore[call-arg]
     written = as_stored(to_json(order))
     assert written == {"maxLimit": 3, "times": ["2030-01-01T12:00:00Z"], "name": "a"}
@@ -570,7 +572,7 @@ def test_a_dataclass_of_pydantic_comes_back_by_its_aliases() -> None:
     assert decoder(NamedOrder)({"limit": 3}) == decoder(NamedOrder)({"maxLimit": 3}) == named
 
 
-def test_a_merge_writes_what_was_set_under_the_names_that_are_read(dsn: str) -> None:
+def test_merge_of_a_model_writes_the_names_that_it_reads(dsn: str) -> None:
     with perdure.connect(dsn) as client:
         memory = client.create_entity("one", "thing").typed(Nested)
         memory.merge(Nested(one=Written(limit=3)))
@@ -585,8 +587,7 @@ def test_a_merge_writes_what_was_set_under_the_names_that_are_read(dsn: str) -> 
         assert client.entity("two").get() == {}
 
 
-def test_a_contract_and_its_memory_have_the_same_names(dsn: str) -> None:
-    """The JSON Schema of a model has the names that are read."""
+def test_contract_of_a_model_uses_the_names_that_are_stored(dsn: str) -> None:
     with perdure.connect(dsn) as client:
         client.define_contract("thing", Closed)
         client.define_contract("limit", Read)
@@ -595,10 +596,10 @@ def test_a_contract_and_its_memory_have_the_same_names(dsn: str) -> None:
         assert memory.get("max_limit") == memory.get().limit == 4
 
 
-def test_a_class_that_pydantic_describes_in_other_words_is_dumped_as_it_says(
+def test_model_with_an_unknown_schema_is_dumped_by_pydantic_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of another version of pydantic nothing may be read: then models pass as pydantic has them."""
+    """Another version of pydantic may describe its classes in a way that perdure cannot read."""
 
     class Fresh(BaseModel):
         at: datetime = Field(alias="when")

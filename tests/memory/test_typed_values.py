@@ -1,4 +1,5 @@
-"""Unions, enums and kinds of dicts on the wire: what comes back, and what is refused (C37)."""
+"""Unions, enums and subclasses of dict and list keep their types when stored and read back
+(C37)."""
 
 from __future__ import annotations
 
@@ -79,8 +80,8 @@ ID = UUID(int=7)
 
 @pytest.mark.parametrize("kind", [Approval, Model])
 @pytest.mark.parametrize("stored", [{"by": "jane"}, "jane", 5, ["jane"]])
-def test_what_fits_no_member_of_a_union_raises(kind: Any, stored: Any) -> None:
-    """It came as it was, a dict where an Approval was named."""
+def test_value_that_fits_no_member_of_a_union_is_rejected(kind: Any, stored: Any) -> None:
+    """`X | None` raises the same type of error as X alone; a union of classes raises TypeError."""
     alone: list[type[Exception]] = []
     for annotation in (kind, kind | None, kind | date):
         with pytest.raises((TypeError, pydantic.ValidationError)) as refused:
@@ -91,7 +92,7 @@ def test_what_fits_no_member_of_a_union_raises(kind: Any, stored: Any) -> None:
         decoder(Approval | Model | None)(stored)
 
 
-def test_null_is_only_what_a_union_names() -> None:
+def test_null_is_accepted_only_if_the_union_contains_none() -> None:
     assert decoder(Approval | None)(None) is None
     with pytest.raises(TypeError):
         decoder(Approval | Model)(None)
@@ -116,8 +117,8 @@ def test_null_is_only_what_a_union_names() -> None:
         (list[str] | list[date], ["a"]),
     ],
 )
-def test_what_is_a_plain_member_stays(kind: Any, value: Any) -> None:
-    """A text was made a date, a UUID or an enum, and a number a timedelta."""
+def test_value_of_a_plain_union_member_is_not_converted(kind: Any, value: Any) -> None:
+    """A text must not become a date, UUID or enum, nor a number a timedelta."""
     made = decoder(kind)(value)
     assert (made, type(made)) == (value, type(value))
 
@@ -135,14 +136,14 @@ def test_what_is_a_plain_member_stays(kind: Any, value: Any) -> None:
         (str | Approval | Model, Approval("jane", 3)),
     ],
 )
-def test_of_members_that_look_different_that_one_comes_back(kind: Any, value: Any) -> None:
+def test_union_members_with_different_json_are_told_apart(kind: Any, value: Any) -> None:
     made = decoder(kind)(as_stored(to_json(value)))
     assert (made, type(made)) == (value, type(value))
 
 
 @pytest.mark.parametrize("form", [lambda of: of, lambda of: list[of]])
-def test_the_first_of_equal_members_is_the_first_that_is_written(form: Any) -> None:
-    """`A | B` equals `B | A`: which was read first decided for both."""
+def test_first_of_equal_union_members_wins_in_the_order_written(form: Any) -> None:
+    """Though `A | B` equals `B | A` in Python, a decoder of one is not used for the other."""
     stored: Any = {"by": "jane", "limit": 3}
     stored, first = (stored, type) if form(int) is int else ([stored], lambda of: type(of[0]))
     assert first(decoder(form(Approval | Model))(stored)) is Approval
@@ -150,20 +151,19 @@ def test_the_first_of_equal_members_is_the_first_that_is_written(form: Any) -> N
     assert first(decoder(form(Approval | Model))(stored)) is Approval
 
 
-def test_a_note_that_has_no_hash_hides_no_type() -> None:
+def test_annotated_type_with_unhashable_metadata_is_decoded() -> None:
     kind = Annotated[Model, {"a": "note"}]
     assert decoder(kind)({"by": "jane", "limit": 3}) == Model(by="jane", limit=3)
     assert decoder(list[kind] | None)([{"by": "jane", "limit": 3}]) == [Model(by="jane", limit=3)]
 
 
 @pytest.mark.parametrize("value", [*Box, *Day, *Known, *Lasting, *Sized, *Colour], ids=str)
-def test_an_enum_comes_back_whatever_its_values_are(value: Any) -> None:
-    """`[1, 2] is not a valid Box`."""
+def test_enum_with_any_kind_of_values_is_read_back(value: Any) -> None:
     assert decoder(type(value))(as_stored(to_json(value))) is value
     assert decoder(list[type(value)] | None)(as_stored(to_json([value]))) == [value]  # type: ignore[misc]
 
 
-def test_what_is_no_member_of_an_enum_raises() -> None:
+def test_value_that_is_not_a_member_of_an_enum_is_rejected() -> None:
     for kind, stored in ((Box, [1, 3]), (Day, "2030-01-02"), (Known, "1"), (Colour, "blue")):
         with pytest.raises(ValueError, match="is not a valid"):
             decoder(kind)(stored)
@@ -187,8 +187,8 @@ PAGE = Model(by="a", limit=1)
         (MutableSequence[Model], [PAGE]),
     ],
 )
-def test_the_kinds_of_dicts_and_lists_come_back(kind: Any, value: Any) -> None:
-    """Their values were plain dicts."""
+def test_subclasses_of_dict_and_list_are_read_back(kind: Any, value: Any) -> None:
+    """The container and the values in it keep their types."""
     made = decoder(kind)(as_stored(to_json(value)))
     assert (made, type(made)) == (value, type(value))
     if isinstance(value, defaultdict):

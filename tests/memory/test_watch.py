@@ -1,4 +1,5 @@
-"""Clients that watch a memory or wait for it: everything is heard, once and in order. [P3] [P11]"""
+"""Clients that watch a memory, or wait for a condition, get every change once and in order. [P3]
+[P11]"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import perdure
 from perdure.clients import past, waiting
 from perdure.embedded.server import Server
 
-QUIET = 0.6  # seconds: longer than any pause in these tests' own writes
+QUIET = 0.6  # seconds; the slow writer below pauses for half of it
 SOON = 20.0  # seconds: a hint comes in milliseconds; the machine may be busy
 
 
@@ -47,7 +48,7 @@ def listeners(dsn: str) -> list[Any]:
 
 
 def wait_for_listeners(dsn: str, count: int = 1) -> None:
-    """Wait until so many listen."""
+    """Wait until there are as many listeners."""
     until = time.monotonic() + SOON
     while len(listeners(dsn)) < count and time.monotonic() < until:
         time.sleep(0.01)
@@ -55,7 +56,7 @@ def wait_for_listeners(dsn: str, count: int = 1) -> None:
 
 @contextmanager
 def meanwhile(work: Callable[..., Any], *args: Any) -> Iterator[Future[Any]]:
-    """Do something on another thread while the block runs."""
+    """Run something in another thread while the block runs."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work, *args)
         yield future
@@ -63,8 +64,8 @@ def meanwhile(work: Callable[..., Any], *args: Any) -> Iterator[Future[Any]]:
 
 
 @contextmanager
-def without_looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let waits hear of nothing but by a notification."""
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let waiting clients learn of changes by notifications only: they poll too rarely to count."""
     with monkeypatch.context() as patch:
         patch.setattr(waiting, "FIRST_POLL", 3 * SOON)
         patch.setattr(waiting, "LONGEST_POLL", 3 * SOON)
@@ -81,7 +82,7 @@ def lose_all_hints(dsn: str) -> None:
 
 
 def write(dsn: str, rounds: int, name: str) -> None:
-    """Write in all ways, on a connection of its own."""
+    """Write in every way, on a separate connection."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for n in range(rounds):
             match n % 4:
@@ -110,7 +111,7 @@ def write_all(dsn: str) -> None:
 
 
 def watched(client: perdure.Client, count: int, **options: Any) -> list[perdure.Change]:
-    """Watch until so many changes have come, or nothing more comes."""
+    """Watch until there are as many changes, or until none comes any more."""
     changes = []
     for change in client.entity("m").watch(timeout=SOON, **options):
         changes.append(change)
@@ -129,15 +130,16 @@ async def watched_async(dsn: str, count: int, **options: Any) -> list[perdure.Ch
     return changes
 
 
-# Every change, once and in order.
+# Every change arrives once and in order.
 
 
-@pytest.mark.steady("what is left of a hint goes later")
+@pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
-def test_every_change_comes_once_and_in_order(
+def test_watch_yields_every_change_once_and_in_order(
     client: perdure.Client, memory: Any, dsn: str, hints: str
 ) -> None:
-    """[P3] [P11]: from writers at the same time; what is rolled back is not a change."""
+    """[P3] [P11] Several writers work at the same time; a change that is rolled back is not
+    seen."""
     if hints == "lost":
         lose_all_hints(dsn)
     with meanwhile(write_all, dsn):
@@ -148,9 +150,9 @@ def test_every_change_comes_once_and_in_order(
     assert listeners(dsn) == []
 
 
-@pytest.mark.steady("what is left of a hint goes later")
+@pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
-def test_every_change_comes_to_many_async_watchers(memory: Any, dsn: str, hints: str) -> None:
+def test_every_async_watcher_gets_every_change(memory: Any, dsn: str, hints: str) -> None:
     """[P3] [P11]"""
     if hints == "lost":
         lose_all_hints(dsn)
@@ -167,7 +169,7 @@ def test_every_change_comes_to_many_async_watchers(memory: Any, dsn: str, hints:
     assert listeners(dsn) == []
 
 
-def test_a_watch_goes_on_where_the_last_one_ended(client: perdure.Client, memory: Any) -> None:
+def test_watch_continues_after_a_version(client: perdure.Client, memory: Any) -> None:
     for n in range(3):
         memory.set(n, "n")
     first = next(iter(memory.watch()))
@@ -177,8 +179,8 @@ def test_a_watch_goes_on_where_the_last_one_ended(client: perdure.Client, memory
     assert next(iter(memory.watch(after=2))).argument == 2
 
 
-def test_a_long_past_comes_in_pages(client: perdure.Client, memory: Any) -> None:
-    """More changes than are read at a time."""
+def test_watch_reads_a_long_history_in_pages(client: perdure.Client, memory: Any) -> None:
+    """The history has more changes than one page holds."""
     many = [{"op": "increment", "path": "n", "value": 1}] * 1000
     memory.apply(many)
     memory.apply(many[:5])
@@ -186,11 +188,11 @@ def test_a_long_past_comes_in_pages(client: perdure.Client, memory: Any) -> None
     assert [change.version for change in changes] == list(range(1, 1006))
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_a_watch_ends_when_nothing_changes_for_so_long(
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_watch_ends_when_nothing_changes_within_the_timeout(
     client: perdure.Client, memory: Any, dsn: str
 ) -> None:
-    """The time counts from the last change."""
+    """The timeout counts from the last change."""
 
     def write_slowly() -> None:
         for n in range(4):
@@ -202,8 +204,10 @@ def test_a_watch_ends_when_nothing_changes_for_so_long(
     assert listeners(dsn) == []
 
 
-def test_a_path_is_watched_alone(client: perdure.Client, memory: Any, dsn: str) -> None:
-    """Above it, at it and beneath it."""
+def test_watch_of_a_path_ignores_changes_elsewhere(
+    client: perdure.Client, memory: Any, dsn: str
+) -> None:
+    """Changes above the path, at it and below it are seen."""
     memory.merge({"a": {"b": 1}, "c": 1})
     memory.set(2, "c")
     memory.set(2, "a.b")
@@ -219,8 +223,11 @@ def test_a_path_is_watched_alone(client: perdure.Client, memory: Any, dsn: str) 
         assert next(iter(memory.watch("a.b", after=5, timeout=SOON))).version == 7
 
 
-def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any) -> None:
-    """A watch of one place goes on from where it looked last, and never beyond what it has seen."""
+def test_watch_of_a_path_reads_each_change_elsewhere_only_once(
+    client: perdure.Client, memory: Any
+) -> None:
+    """Each look begins after the last version seen at the look before, and never after an unseen
+    change."""
     look = past.change_of(client.calls, "m", "here", 0)
     places = [["elsewhere"], ["elsewhere", "elsewhere"], ["elsewhere", "here"], ["elsewhere"]]
     seen, begins = [], []
@@ -231,19 +238,19 @@ def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any
             memory.set(1, place)
         begins.append(look.call().params[2])
         seen.append([change.version for change in client.send(look.call())])
-    assert seen == [[], [], [5], [5]]  # who is told of 5 makes another look from there on
+    assert seen == [[], [], [5], [5]]  # after yielding version 5, watch() starts a new look there
     assert begins == [0, 1, 2, 2]
 
 
 # Hints.
 
 
-@pytest.mark.direct("nobody looks, all listen")
+@pytest.mark.direct("clients must be notified: they do not poll")
 @pytest.mark.steady("a hint may be lost")
-def test_a_change_is_heard_by_its_notification(
+def test_notification_wakes_a_watching_client(
     client: perdure.Client, memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P11]: nobody looks again in this test, and nothing is missed."""
+    """[P11] No client polls in this test, and no change is missed."""
 
     def write_when_heard() -> None:
         wait_for_listeners(dsn)
@@ -251,15 +258,15 @@ def test_a_change_is_heard_by_its_notification(
         run(dsn, "update jobs set context = '{\"n\": 1}' where id = 'm'")
 
     began = time.monotonic()
-    with without_looking(monkeypatch), meanwhile(write_when_heard):
+    with without_polling(monkeypatch), meanwhile(write_when_heard):
         assert [change.version for change in watched(client, 1)] == [1]
         assert time.monotonic() - began < SOON
     assert listeners(dsn) == []
 
 
-@pytest.mark.direct("nobody looks, all listen")
+@pytest.mark.direct("clients must be notified: they do not poll")
 @pytest.mark.steady("a hint may be lost")
-def test_a_change_is_heard_by_async_clients_too(
+def test_notification_wakes_a_waiting_async_client(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[P11]"""
@@ -273,14 +280,14 @@ def test_a_change_is_heard_by_async_clients_too(
             return await first
 
     began = time.monotonic()
-    with without_looking(monkeypatch):
+    with without_polling(monkeypatch):
         assert asyncio.run(watch()) == 1
     assert time.monotonic() - began < SOON
     assert listeners(dsn) == []
 
 
-def test_watching_goes_on_after_the_server_has_crashed(own_server: Server) -> None:
-    """[P11]: who listened is forgotten (the table is unlogged), and asks again."""
+def test_watch_continues_after_a_crash_of_the_server(own_server: Server) -> None:
+    """[P11] The unlogged table of listeners is empty after a crash; the client registers again."""
     url = own_server.url()
     with perdure.connect(url) as client, perdure.connect(url) as other:
         memory = client.create_entity("m", "note")
@@ -293,7 +300,7 @@ def test_watching_goes_on_after_the_server_has_crashed(own_server: Server) -> No
         watching.start()
         other.entity("m").set(1, "n")
         wait_for_listeners(url)
-        run(url, "checkpoint")  # a throwaway server is not as durable as others
+        run(url, "checkpoint")  # so that the crash keeps what was written
         own_server.crash()
         for n in (2, 3, 4):
             other.entity("m").set(n, "n")
@@ -305,7 +312,7 @@ def test_watching_goes_on_after_the_server_has_crashed(own_server: Server) -> No
         assert run(url, "select watched from jobs") == [(False,)]
 
 
-def test_an_async_watch_goes_on_after_the_server_has_restarted(own_server: Server) -> None:
+def test_async_watch_continues_after_a_restart_of_the_server(own_server: Server) -> None:
     url = own_server.url()
     with perdure.connect(url) as client:
         client.create_entity("m", "note")
@@ -324,13 +331,11 @@ def test_an_async_watch_goes_on_after_the_server_has_restarted(own_server: Serve
     assert listeners(url) == []
 
 
-# What is left behind.
+# Listeners are removed.
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_nobody_listens_after_a_watch_that_was_left(
-    client: perdure.Client, memory: Any, dsn: str
-) -> None:
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_abandoned_watch_leaves_no_listener(client: perdure.Client, memory: Any, dsn: str) -> None:
     memory.set(1, "n")
     for _ in memory.watch():
         break
@@ -346,7 +351,7 @@ def test_nobody_listens_after_a_watch_that_was_left(
 
 
 @pytest.mark.direct("it waits for listeners")
-def test_nobody_listens_after_a_wait_that_was_cancelled(memory: Any, dsn: str) -> None:
+def test_cancelled_wait_leaves_no_listener(memory: Any, dsn: str) -> None:
     async def give_up() -> None:
         async with await perdure.connect_async(dsn) as client:
             entity = client.entity("m")
@@ -354,20 +359,20 @@ def test_nobody_listens_after_a_wait_that_was_cancelled(memory: Any, dsn: str) -
             await asyncio.to_thread(wait_for_listeners, dsn, 5)
             for task in tasks:
                 task.cancel()
-            told = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(one, asyncio.CancelledError) for one in told)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
             assert await asyncio.to_thread(listeners, dsn) == []
 
     asyncio.run(give_up())
 
 
-@pytest.mark.steady("what is left of a hint goes later")
+@pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize(
     ("job", "condition", "error"),
     [("m", "$.n >", perdure.InvalidCondition), ("m", "$.n > $limit", perdure.InvalidCondition),
      ("nobody", "$.n > 1", perdure.JobNotFound)],
 )  # fmt: skip
-def test_what_cannot_be_awaited_is_refused(
+def test_invalid_condition_or_unknown_job_is_rejected(
     client: perdure.Client,
     memory: Any,
     dsn: str,
@@ -375,7 +380,7 @@ def test_what_cannot_be_awaited_is_refused(
     condition: str,
     error: type[perdure.PerdureError],
 ) -> None:
-    """And nobody goes on listening."""
+    """No listener is left."""
     with pytest.raises(error):
         client.entity(job).until(condition, timeout=SOON)
 
@@ -388,8 +393,8 @@ def test_what_cannot_be_awaited_is_refused(
     assert listeners(dsn) == []
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_nobody_watches_what_is_not_there(client: perdure.Client, dsn: str) -> None:
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_watch_of_an_unknown_job_raises(client: perdure.Client, dsn: str) -> None:
     with pytest.raises(perdure.JobNotFound):
         next(iter(client.entity("nobody").watch()))
     assert listeners(dsn) == []
@@ -398,8 +403,10 @@ def test_nobody_watches_what_is_not_there(client: perdure.Client, dsn: str) -> N
 # Until.
 
 
-def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any, dsn: str) -> None:
-    """Nothing is written for that."""
+def test_condition_that_holds_returns_at_once(
+    client: perdure.Client, memory: Any, dsn: str
+) -> None:
+    """Nothing is written for it: the job is not marked as watched."""
     memory.set(1, "n")
     assert memory.until("$.n == 1") == 1
     assert memory.until("$.n == 1", timeout=0) == 1
@@ -408,9 +415,9 @@ def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any, dsn: st
     assert run(dsn, "select watched from jobs where id = 'm'") == [(False,)]
 
 
-@pytest.mark.steady("what is left of a hint goes later")
+@pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
-def test_what_becomes_true_is_told(memory: Any, dsn: str, hints: str) -> None:
+def test_until_returns_when_the_condition_becomes_true(memory: Any, dsn: str, hints: str) -> None:
     """[P11]"""
     if hints == "lost":
         lose_all_hints(dsn)
@@ -425,8 +432,8 @@ def test_what_becomes_true_is_told(memory: Any, dsn: str, hints: str) -> None:
     assert listeners(dsn) == []
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_time_is_up_when_it_does_not(memory: Any, dsn: str) -> None:
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_until_times_out_when_the_condition_stays_false(memory: Any, dsn: str) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"did not fulfil \$\.n == 1 within 0\.3 s"):
         memory.until("$.n == 1", timeout=0.3)
@@ -441,11 +448,11 @@ def test_time_is_up_when_it_does_not(memory: Any, dsn: str) -> None:
     assert listeners(dsn) == []
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_an_open_transaction_holds_up_nobody_who_waits(
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_open_transaction_does_not_delay_waiting_clients(
     client: perdure.Client, memory: Any, dsn: str
 ) -> None:
-    """Time is up all the same; and what the transaction has done is not there before its end."""
+    """A wait times out as usual, and sees the change of the transaction only after its commit."""
     client.create_entity("free", "note").set(1, "n")
 
     async def wait() -> int:
@@ -465,7 +472,7 @@ def test_an_open_transaction_holds_up_nobody_who_waits(
     assert listeners(dsn) == []
 
 
-@pytest.mark.steady("what is left of a hint goes later")
+@pytest.mark.steady("a listener whose removal fails is removed later")
 def test_threads_share_a_client(client: perdure.Client, memory: Any, dsn: str) -> None:
     def wait(n: int) -> int:
         return client.entity("m").until(f"$.n == {n}", timeout=SOON)
@@ -473,7 +480,7 @@ def test_threads_share_a_client(client: perdure.Client, memory: Any, dsn: str) -
     with ThreadPoolExecutor(6) as pool:
         waits = [pool.submit(wait, 3) for _ in range(5)]
         pool.submit(write_three, dsn)
-        assert [one.result(SOON) for one in waits] == [3] * 5
+        assert [outcome.result(SOON) for outcome in waits] == [3] * 5
     assert listeners(dsn) == []
 
 
@@ -482,9 +489,9 @@ def write_three(dsn: str) -> None:
         run(dsn, f"select entity_set('m', '{n}', 'n')")
 
 
-@pytest.mark.steady("what is left of a hint goes later")
-def test_a_pooler_that_hides_notifications_costs_only_time(memory: Any, dsn: str) -> None:
-    """[P11]: LISTEN does not survive a pooled connection; looking does."""
+@pytest.mark.steady("a listener whose removal fails is removed later")
+def test_polling_finds_changes_when_a_pooler_hides_notifications(memory: Any, dsn: str) -> None:
+    """[P11] LISTEN has no effect through a pooler; polling still works."""
 
     class Deaf(waiting.Listener):
         def _hear(self, connection: Any, topic: str, seconds: float) -> None:
@@ -497,8 +504,8 @@ def test_a_pooler_that_hides_notifications_costs_only_time(memory: Any, dsn: str
     assert listeners(dsn) == []
 
 
-def test_an_idle_client_listens_to_nothing(client: perdure.Client, memory: Any) -> None:
-    """What nobody reads would fill the server's queue."""
+def test_idle_client_listens_to_no_channel(client: perdure.Client, memory: Any) -> None:
+    """Unread notifications would fill the server's queue."""
     with pytest.raises(TimeoutError):
         memory.until("$.n == 1", timeout=0.3)
     (listener,) = client._listeners
@@ -506,10 +513,12 @@ def test_an_idle_client_listens_to_nothing(client: perdure.Client, memory: Any) 
     assert heard == []
 
 
-def test_two_threads_do_not_take_the_same_ear(client: perdure.Client, memory: Any) -> None:
+def test_wait_survives_a_race_for_the_last_idle_listener(
+    client: perdure.Client, memory: Any
+) -> None:
     class Emptied(list[waiting.Listener]):
         def __bool__(self) -> bool:
-            return True  # as another thread found it a moment ago
+            return True  # as if another thread took the last listener just now
 
     client._listeners = Emptied()
     with pytest.raises(TimeoutError):
@@ -517,7 +526,7 @@ def test_two_threads_do_not_take_the_same_ear(client: perdure.Client, memory: An
 
 
 @pytest.mark.direct("it waits for listeners")
-def test_a_client_that_was_closed_meanwhile_keeps_no_connection(dsn: str, memory: Any) -> None:
+def test_client_closed_during_a_wait_keeps_no_connection(dsn: str, memory: Any) -> None:
     client = perdure.connect(dsn)
     with meanwhile(client.entity("m").until, "$.n == 1", SOON):
         wait_for_listeners(dsn)
@@ -527,7 +536,7 @@ def test_a_client_that_was_closed_meanwhile_keeps_no_connection(dsn: str, memory
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
-def test_a_silent_database_holds_up_no_async_wait(
+def test_stopped_server_does_not_block_an_async_wait(
     own_server: Server, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(waiting, "GRACE", 0.2)
@@ -551,9 +560,9 @@ def test_a_silent_database_holds_up_no_async_wait(
     asyncio.run(wait())
 
 
-@pytest.mark.direct("nobody looks, all listen")
+@pytest.mark.direct("clients must be notified: they do not poll")
 @pytest.mark.steady("a hint may be lost")
-def test_an_async_client_hears_again_when_its_listener_has_died(
+def test_async_client_replaces_a_listener_that_died(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hear(client: perdure.AsyncClient, n: int) -> None:
@@ -570,7 +579,7 @@ def test_an_async_client_hears_again_when_its_listener_has_died(
             listener.cancel()
             await asyncio.wait([listener])
             began = time.monotonic()
-            with without_looking(monkeypatch):
+            with without_polling(monkeypatch):
                 await hear(client, 2)
             return time.monotonic() - began
 

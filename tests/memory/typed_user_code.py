@@ -1,4 +1,4 @@
-"""What a user writes with typed memories and transactions; mypy reads it, nobody runs it."""
+"""User code with typed memories and transactions; mypy checks it, and nothing runs it."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ async def research(memory: perdure.AsyncEntity, query: str) -> str:
 
 @app.coordinator
 async def families(memory: perdure.AsyncEntity) -> Any:
-    begun = perdure.start_child(research, "q", on_parent_end="terminate")
-    assert_type(begun, perdure.Pending[str])
+    started = perdure.start_child(research, "q", on_parent_end="terminate")
+    assert_type(started, perdure.Pending[str])
     assert_type(research.start("q"), perdure.Pending[str])
     assert_type(await perdure.shielded(research(memory, "q")), str)
     research.start(5)  # type: ignore[arg-type]
     perdure.child(research, "q", on_parent_end="abandon")  # type: ignore[arg-type]
-    begun.cancel()
-    assert_type(await begun, str)
-    return await begun
+    started.cancel()
+    assert_type(await started, str)
+    return await started
 
 
 @app.hook
