@@ -1,4 +1,4 @@
-"""What the tests of installing share: releases to come, and a server that knows the extension."""
+"""Fixtures for the tests of installation: later releases, and a server that has the extension."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.servers import AnyServer
 
 @pytest.fixture(scope="module")
 def role(server: AnyServer) -> Iterator[str]:
-    """Give a role that may call a few functions, and read a few relations, of what is lived in."""
+    """Create a role, to which the tests give access to some functions and relations."""
     name = f"role_{os.getpid()}"
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(f"create role {name}")
@@ -33,17 +33,15 @@ def role(server: AnyServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give the `sql/` of this version and of two that are to come, oldest first."""
+    """Give the `sql/` of this version and of two later ones, oldest first."""
     folder = tmp_path_factory.mktemp("releases")
     return {version: releases.tree(folder, version) for version in (releases.NOW, *releases.LATER)}
 
 
 @pytest.fixture(scope="session")
 def extended(trees: dict[str, Path]) -> Iterator[Server]:
-    """Give a server that knows the extension, also in versions to come; the default is this one.
-
-    It finds the files by a path since PostgreSQL 18, else in a copy.
-    """
+    """Give a server that has the extension in this version (the default) and in later ones. Since
+    PostgreSQL 18 a path leads to the files; before, they are copied to the server's."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         for tree in reversed(trees.values()):
@@ -64,7 +62,7 @@ def extended(trees: dict[str, Path]) -> Iterator[Server]:
 def extension(
     extended: Server, request: pytest.FixtureRequest
 ) -> Iterator[psycopg.Connection[Any]]:
-    """Give a connection to a database of the server that knows the extension."""
+    """Give a connection to a database of the server that has the extension."""
     name = f"u{abs(hash(request.node.name))}"
     with psycopg.connect(extended.url(), autocommit=True) as admin:
         admin.execute(f"create database {name}")
@@ -74,14 +72,14 @@ def extension(
 
 
 def version_of(server: Server) -> int:
-    """Tell the major version of a server."""
+    """Return the major version of a server."""
     with psycopg.connect(server.url()) as connection:
         return connection.info.server_version // 10000
 
 
 @contextmanager
 def copied(built: Path, bindir: Path) -> Iterator[None]:
-    """Copy the extension to where the server looks for it; who leaves last removes it."""
+    """Copy the extension to the server's extensions; the last run that leaves removes it."""
     asked = subprocess.check_output([bindir / "pg_config", "--sharedir"], text=True)
     place = Path(asked.strip(), "extension")
     if not os.access(place, os.W_OK):
@@ -92,7 +90,7 @@ def copied(built: Path, bindir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(BlockingIOError):  # another run of tests needs them
+            with suppress(BlockingIOError):  # another test run uses them
                 fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for file in copies:
                     file.unlink()

@@ -1,4 +1,4 @@
-"""A schema's fingerprint: everything that was installed in it, a line an object."""
+"""The fingerprint of a schema: everything that was installed in it, one line per object."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ select text from line order by text collate "C"
 
 
 def fingerprint(connection: psycopg.Connection[Any], schema: str) -> list[str]:
-    """List what stands in a schema, with the schema's name taken out."""
+    """List all objects of a schema, with the schema's name replaced."""
     quoted = psycopg.sql.Identifier(schema).as_string()
     lines = [row[0] for row in connection.execute(QUERY, {"schema": quoted})]
     assert len(lines) > 100

@@ -1,8 +1,6 @@
-"""Releases that exist: the script of each as it was released, in `tests/golden/`.
-
-`make freeze` keeps that of this version and tells its build. From then on the change log names
-both: `## 0.1.0 (2026-12-31, build 0123456789abcdef)`. Whatever comes later is upgraded to from it.
-"""
+"""Released versions: the script of each, as it was released, is kept in `tests/golden/`. `make
+freeze` writes the script of this version and prints its build. The change log then names both: `##
+0.1.0 (2026-12-31, build 0123456789abcdef)`. Tests upgrade from each kept script."""
 
 from __future__ import annotations
 
@@ -21,19 +19,19 @@ STAMP = re.compile(r'\{"code": "(\w+)", "tables": "\w+"\}')
 
 
 def released(changes: Path = ROOT / "CHANGELOG.md") -> dict[str, str]:
-    """Give the build of each version that the change log calls released."""
+    """Return the build of each version that the change log lists as released."""
     return dict(HEADING.findall(changes.read_text("utf-8")))
 
 
 def freeze(folder: Path = GOLDEN, sql: Path | None = None) -> Path:
-    """Keep the script of a version."""
+    """Write the script of a version into a folder."""
     path = folder / f"{script.default_version(sql)}.sql"
     path.write_text(script.render(script.parts(sql)), "utf-8")
     return path
 
 
 def build_of(path: Path) -> str:
-    """Give the build that a script says it is, if that is true of every letter in it."""
+    """Return the build that a script names, or "changed by hand" if its text does not match."""
     text = path.read_text("utf-8")
     stamp = STAMP.search(text)
     if stamp is None or script._digest(text.replace(stamp[0], script.BUILD)) != stamp[1]:
@@ -42,7 +40,7 @@ def build_of(path: Path) -> str:
 
 
 def install_frozen(connection: psycopg.Connection[Any], schema: str, path: Path) -> None:
-    """Install a release, as its own package did."""
+    """Install a release as its own package did."""
     part = script.Part(path.name, path.read_text("utf-8"))
     with install._installing(connection, schema):
         connection.execute(f"create schema {schema}".encode())

@@ -1,4 +1,4 @@
-"""Workers and clients at work, while something is done to their database."""
+"""Workers and clients that work while a test does something to their database."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ T = "60 s"
 
 
 def statements_to_upgrade(source: Path) -> list[str]:
-    """List what an upgrade runs, before it has the tables changed."""
+    """List the statements that an upgrade runs before it changes the tables."""
     return [found.text for part in script.upgrade(source) for found in split(part.text)]
 
 
 def die_upgrading(dsn: str, schema: str, source: Path, left: int) -> None:
-    """Upgrade an app, and lose the connection after so many statements."""
+    """Upgrade an app, and lose the connection after a number of statements."""
     run = installer._run
 
     def cut(connection: psycopg.Connection[Any], *statement: str) -> None:
@@ -44,11 +44,11 @@ def die_upgrading(dsn: str, schema: str, source: Path, left: int) -> None:
         suppress(psycopg.OperationalError),
     ):
         installer.install(victim, schema, source=source)
-        raise AssertionError("it has not died")
+        raise AssertionError("the upgrade did not lose its connection")
 
 
 class Load:
-    """Clients that start jobs and signal them, and workers that run them, through an upgrade."""
+    """Clients that start and signal jobs, and workers that run them, during an upgrade."""
 
     def __init__(self, dsn: str, schema: str = "perdure"):
         self.dsn = dsn
@@ -75,18 +75,18 @@ class Load:
         @self.app.coordinator(queue="q", entity="load")
         async def book(memory: perdure.AsyncEntity, number: int) -> int:
             await memory.increment("n")
-            told: int = await perdure.wait_for("go")
-            return told + await page(memory, number)
+            signalled: int = await perdure.wait_for("go")
+            return signalled + await page(memory, number)
 
         self.book = book
 
     def worker(self, **options: Any) -> perdure.Worker:
-        """Give a worker that does not upgrade anything."""
+        """Return a worker that does not upgrade the schema."""
         place: dict[str, Any] = {"dsn": self.dsn, "schema": self.schema, "provision": False}
         return perdure.Worker(self.app, lease="2 s", **place | options)
 
     def client(self) -> perdure.Client:
-        """Give a client that does not upgrade anything."""
+        """Return a client that does not upgrade the schema."""
         return perdure.connect(self.dsn, schema=self.schema, provision=False)
 
     def _drive(self, first: int) -> None:
@@ -101,12 +101,12 @@ class Load:
                     client.entity(f"note {first}").increment("n")
                     assert handle.status().status in ("running", "completed")
                     time.sleep(0.01)
-        except Exception as error:  # noqa: BLE001 - it is told when the load ends
+        except Exception as error:  # noqa: BLE001 - raised when the load ends
             self._errors.append(error)
 
     @contextmanager
     def clients(self) -> Iterator[None]:
-        """Start jobs all the time; what a client is refused fails the test."""
+        """Start jobs until the block ends; an error of a client fails the test."""
         with self.client() as client:
             for first in (0, 100_000):
                 client.create_entity(f"note {first}", "note")
@@ -122,7 +122,7 @@ class Load:
         assert self._errors == []
 
     def check(self) -> None:
-        """See that each job has come to its end once, with each step done."""
+        """Check that each job has completed once, with each step done."""
         with self.client() as client:
             ended = [client.handle(str(number)).result(T) for number in self.started]
             notes = [client.entity(f"note {first}").get("n") for first in (0, 100_000)]

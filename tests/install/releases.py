@@ -1,12 +1,8 @@
-"""Releases that do not exist: `sql/` as later versions may have it, each with all kinds of changes.
-
-Version 0.2.0 adds a table, a column and an index; types gain attributes; hot functions change their
-signatures, in all the ways in which `create or replace` refuses it or makes a second function.
-Version 0.10.0 changes the tables again, and drops what 0.2.0 has added.
-
-A build is `sql/` of this version as it may have been on another day: with other functions, types
-and views, and with other tables or not.
-"""
+"""Invented later releases: copies of `sql/` with every kind of change. Version 0.2.0 adds a table,
+a column and an index. Its types gain attributes, and its functions get other signatures, in all the
+ways in which `create or replace` fails or creates a second function. Version 0.10.0 changes the
+tables again and drops a function that 0.2.0 added. A build is `sql/` of this version from another
+day: its functions, types and views differ, and its tables may."""
 
 from __future__ import annotations
 
@@ -62,7 +58,7 @@ MORE_IN_A_VIEW = ("f.value, f.key\n", "f.value, f.key, f.ok\n")
 
 
 def tree(folder: Path, version: str) -> Path:
-    """Make the `sql/` of a version: of this one, or of one to come."""
+    """Copy `sql/` as this version or a later one has it."""
     root = Path(shutil.copytree(str(script.source()), folder / version))
     if version in LATER:
         _number(root, version)
@@ -78,7 +74,8 @@ def tree(folder: Path, version: str) -> Path:
 
 
 def build(folder: Path, *, tables: str = "") -> Path:
-    """Make the `sql/` of another build of this version, with something more among its tables."""
+    """Copy `sql/` as another build of this version has it, with additions to its tables if
+    given."""
     root = Path(shutil.copytree(str(script.source()), folder / "build"))
     _change_signatures(root)
     _append(root, "functions/jobs.sql", PASSING)
@@ -87,8 +84,8 @@ def build(folder: Path, *, tables: str = "") -> Path:
     return root
 
 
-def speaking(root: Path, protocol: int) -> Path:
-    """Let the functions of a tree speak another protocol."""
+def with_protocol(root: Path, protocol: int) -> Path:
+    """Change the protocol version in the functions of a copy."""
     _edit(
         root, "functions/limits.sql", "is distinct from 1 then", f"is distinct from {protocol} then"
     )
@@ -111,7 +108,7 @@ def _paint(root: Path) -> None:
 
 
 def _change_signatures(root: Path) -> None:
-    # A parameter gets another name, which `create or replace` refuses.
+    # A parameter gets another name; `create or replace` does not allow that.
     _edit(
         root,
         "functions/claim.sql",
@@ -124,17 +121,17 @@ def _change_signatures(root: Path) -> None:
         "allow_asynchronous_commit.in_sql",
         "allow_asynchronous_commit.is_in_sql",
     )
-    # A parameter more, which would be a second function.
+    # One more parameter; `create or replace` would create a second function.
     hints = "functions/listeners.sql"
     _edit(
         root, hints, "(topics text[]) returns", "(topics text[], loud boolean default true) returns"
     )
     _edit(root, hints, "notify_listeners(text[]) is", "notify_listeners(text[], boolean) is")
-    # Another result.
+    # Another result type.
     limits, end = "functions/limits.sql", "or upgrade the schema.';\n    end if;\n"
     _edit(root, limits, "(protocol integer) returns void", "(protocol integer) returns integer")
     _edit(root, limits, end, f"{end}    return check_protocol.protocol;\n")
-    # Types gain an attribute, and whoever makes a row of them has a value more.
+    # Types gain an attribute, so each row constructor of them needs one more value.
     more = 0
     for types in (root / "types").iterdir():
         text, times = re.subn(
@@ -151,9 +148,9 @@ def _change_signatures(root: Path) -> None:
 
 
 def _edit(root: Path, file: str, old: str, new: str) -> None:
-    """Change a file in one place, which must be there."""
+    """Replace a text that occurs exactly once in a file."""
     text = (root / file).read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
+    assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
     (root / file).write_text(text.replace(old, new))
 
 

@@ -1,4 +1,4 @@
-"""The command line: what a person does from a shell."""
+"""The command line, as a person uses it in a shell."""
 
 from __future__ import annotations
 
@@ -46,32 +46,34 @@ class Shell:
         self, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ):
         monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
-        monkeypatch.setenv("PYTHONHASHSEED", "0")  # else a worker would start again
+        monkeypatch.setenv("PYTHONHASHSEED", "0")  # otherwise a worker would re-execute itself
         self.monkeypatch = monkeypatch
         self.capsys = capsys
 
     def run(self, *arguments: str) -> tuple[object, str, str]:
-        """Run a command; give its status and what it printed and complained."""
+        """Run a command; return its exit status, its output and its error message."""
         self.monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_status:
             main()
-        printed, complained = self.capsys.readouterr()
-        is_message = isinstance(left.value.code, str)
+        printed, errors = self.capsys.readouterr()
+        is_message = isinstance(exit_status.value.code, str)
         return (
-            (1, printed, left.value.code) if is_message else (left.value.code, printed, complained)
+            (1, printed, exit_status.value.code)
+            if is_message
+            else (exit_status.value.code, printed, errors)
         )
 
     def __call__(self, *arguments: str) -> str:
-        """Run a command that succeeds and give what it printed."""
-        status, printed, complained = self.run(*arguments)
-        assert status in (0, None), complained
+        """Run a command that must succeed, and return its output."""
+        status, printed, errors = self.run(*arguments)
+        assert status in (0, None), errors
         return printed.strip()
 
 
 @pytest.fixture
 def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """Give a shell at a database in which the app `perdure` is installed."""
+    """Give a shell whose database has the app `perdure`."""
     return Shell(dsn, monkeypatch, capsys)
 
 
@@ -79,7 +81,7 @@ def test_the_version_is_printed(shell: Shell) -> None:
     assert shell("--version") == f"perdure {perdure.__version__}"
 
 
-def test_an_app_is_installed(shell: Shell) -> None:
+def test_command_install_can_be_repeated(shell: Shell) -> None:
     assert shell("install", "--schema", "my_app") == script.default_version()
     assert shell("install", "--schema", "my_app") == script.default_version()
     assert shell("check", "--schema", "my_app") == ""
@@ -99,16 +101,16 @@ def test_an_app_is_installed(shell: Shell) -> None:
         "psql",
     ],
 )
-def test_who_asks_about_an_app_that_is_not_there_makes_none(
+def test_reading_command_does_not_create_a_missing_app(
     shell: Shell, connection: psycopg.Connection, command: str
 ) -> None:
-    """A mistyped name made an app, in which there was nothing; or PostgreSQL's words came."""
-    status, _, complained = shell.run(*command.split(), "--schema", "typo")
+    """The error names the mistyped schema and lists the apps of the database."""
+    status, _, errors = shell.run(*command.split(), "--schema", "typo")
     assert status == 1
-    assert complained.startswith("error: there is no app in schema 'typo'")
-    assert "hint: " in complained
-    assert "detail: Apps of this database: perdure.\n" in complained
-    assert "LINE 1" not in complained
+    assert errors.startswith("error: there is no app in schema 'typo'")
+    assert "hint: " in errors
+    assert "detail: Apps of this database: perdure.\n" in errors
+    assert "LINE 1" not in errors
     found = connection.execute("select to_regnamespace('typo')").fetchone()
     assert found == (None,)
 
@@ -121,43 +123,45 @@ def test_who_asks_about_an_app_that_is_not_there_makes_none(
         ("queue", "set", "llm", "--max-running", "2"),
         pytest.param(
             ("index", "create", "note", "n"),
-            marks=pytest.mark.direct("an index is made by a session"),
+            marks=pytest.mark.direct("an index is built by a session"),
         ),
     ],
     ids=" ".join,
 )
-def test_who_begins_something_makes_the_app(shell: Shell, command: tuple[str, ...]) -> None:
+def test_writing_command_creates_a_missing_app(shell: Shell, command: tuple[str, ...]) -> None:
     shell(*command, "--schema", "fresh")
     assert shell("check", "--schema", "fresh") == ""
 
 
-def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.Connection) -> None:
+def test_worker_with_no_provision_does_not_create_the_app(
+    shell: Shell, connection: psycopg.Connection
+) -> None:
     shell.monkeypatch.setattr("perdure.cli.operating.loaded", lambda place: perdure.App())
-    told = ("worker", "here:app", "-q", "q", "--schema", "fresh", "--no-provision")
-    status, _, complained = shell.run(*told)
+    command = ("worker", "here:app", "-q", "q", "--schema", "fresh", "--no-provision")
+    status, _, errors = shell.run(*command)
     assert status == 1
-    assert "fresh" in complained
+    assert "fresh" in errors
     assert connection.execute("select to_regnamespace('fresh')").fetchone() == (None,)
 
 
-def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
+def test_command_adopt_lets_a_copy_execute(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("update settings set value = '{}' where name = 'place'")
     shell.monkeypatch.setattr("perdure.cli.operating.loaded", lambda place: perdure.App())
-    status, _, complained = shell.run("worker", "here:app", "--queue", "q")
+    status, _, errors = shell.run("worker", "here:app", "--queue", "q")
     assert status == 1
-    assert "hint: To let it execute here, call adopt_instance()" in complained
-    status, _, complained = shell.run("adopt", "--copied-at", "lately")
+    assert "hint: To let it execute here, call adopt_instance()" in errors
+    status, _, errors = shell.run("adopt", "--copied-at", "lately")
     assert status == 2
-    assert "lately is not a time" in complained
+    assert "lately is not a time" in errors
     instance = shell("adopt", "--copied-at", "2026-01-01T00:00:00Z")
     kept = "select value #>> '{}' from settings where name = 'instance'"
     assert connection.execute(kept).fetchone() == (instance,)
     other = "00000000-0000-0000-0000-000000000000"
-    status, _, complained = shell.run("worker", "here:app", "-q", "q", "--instance", other)
-    assert f"detail: The worker serves instance {other}." in complained
+    status, _, errors = shell.run("worker", "here:app", "-q", "q", "--instance", other)
+    assert f"detail: The worker serves instance {other}." in errors
 
 
-def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
+def test_job_can_be_started_inspected_and_ended(shell: Shell) -> None:
     assert (
         shell("start", "research", '["subsidies"]', "--id", "jane", "--queue", "agents") == "jane"
     )
@@ -169,12 +173,12 @@ def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
     shell("cancel", "jane", "--reason", "no longer needed")
     shell("terminate", "jane")
     assert json.loads(shell("status", "jane"))["status"] == "cancelled"
-    status, _, complained = shell.run("result", "jane", "--timeout", "5 s")
+    status, _, errors = shell.run("result", "jane", "--timeout", "5 s")
     assert status == 1
-    assert "terminated" in complained
+    assert "terminated" in errors
 
 
-def test_jobs_are_listed(shell: Shell) -> None:
+def test_command_jobs_filters_and_pages(shell: Shell) -> None:
     for job in ("one", "two", "three"):
         shell("start", "research", "--id", job)
     shell("terminate", "two", "--reason", "too late")
@@ -189,9 +193,9 @@ def test_jobs_are_listed(shell: Shell) -> None:
     assert (ended["id"], ended["failure"]) == ("two", "Terminated: too late")
     place = ("--until", ended["created_at"], "--after", "two")
     assert [job["id"] for job in listed(*place, "--limit", "5")] == ["one"]
-    status, _, complained = shell.run("jobs", "--status", "lost")
+    status, _, errors = shell.run("jobs", "--status", "lost")
     assert status == 1
-    assert "'lost' is not a status of a job" in complained
+    assert "'lost' is not a status of a job" in errors
 
 
 def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connection) -> None:
@@ -206,7 +210,7 @@ def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connec
     )
 
 
-def test_what_jobs_ask_of_people_is_listed_and_resolved(
+def test_items_for_people_are_listed_and_resolved(
     shell: Shell, connection: psycopg.Connection
 ) -> None:
     """(E19)"""
@@ -222,12 +226,12 @@ def test_what_jobs_ask_of_people_is_listed_and_resolved(
     assert shell("items", "--after", json.dumps(item["place"])) == ""
     resolved = json.loads(shell("resolve", item["id"], '{"ok": true}', "--by", "jane"))
     assert (resolved["resolution"], resolved["resolved_by"]) == ({"ok": True}, "jane")
-    status, _, complained = shell.run("resolve", item["id"], "--by", "bob")
+    status, _, errors = shell.run("resolve", item["id"], "--by", "bob")
     assert status == 1
-    assert "jane resolved it" in complained
+    assert "jane resolved it" in errors
 
 
-def test_a_stream_is_printed_to_its_end(shell: Shell, connection: psycopg.Connection) -> None:
+def test_command_stream_prints_all_items(shell: Shell, connection: psycopg.Connection) -> None:
     """(E20)"""
     connection.execute("select start('w', id => 'job')")
     for items in ('["a", "b"]', '["c"]'):
@@ -238,40 +242,43 @@ def test_a_stream_is_printed_to_its_end(shell: Shell, connection: psycopg.Connec
     assert json.loads(shell("stream", "job", "words", "--after", "1"))["item"] == "c"
 
 
-def test_a_mistake_is_told_in_plain_words(shell: Shell) -> None:
-    for arguments, said in (
+def test_error_message_names_the_mistake(shell: Shell) -> None:
+    for arguments, printed in (
         (("status", "nobody"), "nobody"),
         (("install", "--schema", "pg_app"), "pg_app"),
         (("start", "research", "{not json"), "JSON"),
         (("worker", "no_colon", "--queue", "q"), "colon"),
     ):
-        status, _, complained = shell.run(*arguments)
+        status, _, errors = shell.run(*arguments)
         assert status
-        assert said in complained
+        assert printed in errors
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, "9" * 10_000, "{"])
 @pytest.mark.parametrize("command", ["start w", "signal x go", "find e --where"])
-def test_what_is_no_json_that_can_be_read_is_told_in_a_line(
+def test_unreadable_json_is_rejected_with_a_short_message(
     shell: Shell, command: str, text: str
 ) -> None:
-    """Deep nesting was a traceback of Python's recursion."""
-    status, _, complained = shell.run(*command.split(), text)
+    """Deep nesting must not end in a traceback of a RecursionError."""
+    status, _, errors = shell.run(*command.split(), text)
     assert status == 2
-    assert "not valid JSON" in " ".join(complained.replace("│", " ").split())
-    assert len(complained) < 1000
+    assert "not valid JSON" in " ".join(errors.replace("│", " ").split())
+    assert len(errors) < 1000
 
 
 @pytest.mark.parametrize("depth", [100, 400, 900])
-def test_what_is_nested_too_deep_to_be_kept_is_told_in_a_line(shell: Shell, depth: int) -> None:
-    status, _, complained = shell.run("start", "w", "[" * depth + "]" * depth)
-    assert "Traceback" not in complained
+def test_deeply_nested_json_causes_no_traceback(shell: Shell, depth: int) -> None:
+    """It is either accepted or rejected as too deep."""
+    status, _, errors = shell.run("start", "w", "[" * depth + "]" * depth)
+    assert "Traceback" not in errors
     if status:
-        assert "too deep" in complained
+        assert "too deep" in errors
 
 
 @pytest.mark.broken_invariants
-def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -> None:
+def test_command_check_prints_broken_invariants(
+    shell: Shell, connection: psycopg.Connection
+) -> None:
     connection.execute("select start('w', id => 'job')")
     connection.execute("delete from tasks")
     status, printed, _ = shell.run("check")
@@ -279,17 +286,16 @@ def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -
     assert json.loads(printed.splitlines()[0])["job"] == "job"
 
 
-TELLS = "select current_schema() || perdure_version()"
+SHOW_APP = "select current_schema() || perdure_version()"
 
 
 def commands_of(group: Any) -> Iterator[Any]:
-    """Give each command below, with those of groups."""
+    """Yield each command of a group, with those of its subgroups."""
     for command in getattr(group, "commands", {None: group}).values():
         yield from commands_of(command) if hasattr(command, "commands") else [command]
 
 
-def test_what_a_command_takes_is_written_alike_everywhere() -> None:
-    """As NAME, which a usage puts into brackets where it may be left out."""
+def test_arguments_of_all_commands_have_uppercase_names() -> None:
     commands = list(commands_of(typer.main.get_command(terminal.commands)))
     taken = [
         parameter.metavar
@@ -302,40 +308,40 @@ def test_what_a_command_takes_is_written_alike_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("1 / 0", 'a_module.py", line 1, in <module>\n    1 / 0'),
         ("import not_there", "No module named 'not_there'"),
         ("def (", "SyntaxError"),
     ],
 )
-def test_code_that_cannot_be_imported_is_told_where_it_raised(
-    shell: Shell, tmp_path: Path, code: str, told: str
+def test_import_error_of_user_code_shows_where_it_was_raised(
+    shell: Shell, tmp_path: Path, code: str, message: str
 ) -> None:
-    """And not through which functions of typer it was imported: that was a screen."""
+    """The message fits in a few lines: it has no frames of typer or perdure."""
     (tmp_path / "a_module.py").write_text(code)
     shell.monkeypatch.chdir(tmp_path)
     shell.monkeypatch.setattr(sys, "path", [*sys.path])
-    status, _, complained = shell.run("worker", "a_module:app")
+    status, _, errors = shell.run("worker", "a_module:app")
     assert status == 1
-    assert complained.startswith("error: a_module cannot be imported\n\n")
-    assert told in complained
-    assert len(complained.splitlines()) < 9
+    assert errors.startswith("error: a_module cannot be imported\n\n")
+    assert message in errors
+    assert len(errors.splitlines()) < 9
 
 
 @pytest.mark.parametrize("command", ["jobs --since", "jobs --until", "adopt --copied-at"])
-def test_a_time_without_a_zone_is_refused_in_words_of_the_shell(shell: Shell, command: str) -> None:
-    """Who asked for jobs was told of a datetime in Python, and a copy took the server's zone."""
-    status, _, complained = shell.run(*command.split(), "2026-01-31T17:45")
-    told = " ".join(complained.replace("│", " ").split())
+def test_time_without_a_zone_is_rejected_by_commands(shell: Shell, command: str) -> None:
+    """The message shows how to write a time; no zone is guessed."""
+    status, _, errors = shell.run(*command.split(), "2026-01-31T17:45")
+    message = " ".join(errors.replace("│", " ").split())
     assert status == 2
-    assert "2026-01-31T17:45 has no time zone: it should be like 2030-01-31T12:00:00Z" in told
+    assert "2026-01-31T17:45 has no time zone: it should be like 2030-01-31T12:00:00Z" in message
 
 
-def test_a_mistake_in_json_is_told_before_anything_is_looked_up(shell: Shell) -> None:
+def test_invalid_json_is_rejected_before_the_job_is_looked_up(shell: Shell) -> None:
     for command in ("signal nobody go {", "resolve nothing {", "fork nobody --context {"):
-        status, _, complained = shell.run(*command.split())
-        assert (status, "not valid JSON" in complained) == (2, True), command
+        status, _, errors = shell.run(*command.split())
+        assert (status, "not valid JSON" in errors) == (2, True), command
     assert "context=5 is not a memory" in shell.run("fork", "nobody", "--context", "5")[2]
 
 
@@ -346,8 +352,8 @@ while true; do sleep 0.1; done
 """
 
 
-def test_an_interrupt_is_for_psql(dsn: str, tmp_path: Path) -> None:
-    """It ends a statement there, or a line: psql was killed for it."""
+def test_interrupt_is_left_to_psql(dsn: str, tmp_path: Path) -> None:
+    """In psql, Ctrl-C cancels a statement or a line; `perdure psql` must not end because of it."""
     (tmp_path / "psql").write_text(PSQL)
     (tmp_path / "psql").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
@@ -368,11 +374,12 @@ def test_an_interrupt_is_for_psql(dsn: str, tmp_path: Path) -> None:
 @pytest.mark.direct("a search path is of one session")
 @pytest.mark.parametrize(
     ("given", "read"),
-    [((), TELLS), (("-At", "-c", TELLS), ""), (("--no-align", f"--command={TELLS}"), "")],
+    [((), SHOW_APP), (("-At", "-c", SHOW_APP), ""), (("--no-align", f"--command={SHOW_APP}"), "")],
 )
-def test_psql_opens_in_the_app(dsn: str, given: tuple[str, ...], read: str) -> None:
-    """As a process, by `python -m perdure`: psql has the options and reads what the command was
-    given."""
+def test_command_psql_opens_with_the_app_in_the_search_path(
+    dsn: str, given: tuple[str, ...], read: str
+) -> None:
+    """`python -m perdure psql` passes its options and standard input on to psql."""
     done = subprocess.run(
         [sys.executable, "-m", "perdure", "psql", "--dsn", dsn, *given],
         input=read,
@@ -385,42 +392,42 @@ def test_psql_opens_in_the_app(dsn: str, given: tuple[str, ...], read: str) -> N
 
 
 @pytest.mark.direct("a pooler takes no options of a session")
-def test_who_may_not_is_told_who_gives_access(shell: Shell, dsn: str) -> None:
+def test_missing_privilege_is_reported_with_a_hint_at_grant_access(shell: Shell, dsn: str) -> None:
     as_nobody = make_conninfo(dsn, options="-c role=pg_monitor")
-    status, _, complained = shell.run("status", "j", "--dsn", as_nobody)
+    status, _, errors = shell.run("status", "j", "--dsn", as_nobody)
     assert status == 1
-    assert "grant_access(" in complained
+    assert "grant_access(" in errors
 
 
-def test_what_an_error_notes_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_of_an_error_are_printed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     error = psycopg.errors.InsufficientPrivilege("must be a member of role owner")
     error.add_note("run `perdure install` as owner")
     monkeypatch.setattr("perdure.cli.operating.connected", Mock(side_effect=error))
-    status, _, complained = shell.run("check")
-    assert (status, complained) == (
+    status, _, errors = shell.run("check")
+    assert (status, errors) == (
         1,
         "error: must be a member of role owner\nrun `perdure install` as owner",
     )
 
 
-def test_the_url_is_printed(shell: Shell, dsn: str) -> None:
+def test_command_url_prints_the_connection_string(shell: Shell, dsn: str) -> None:
     assert shell("url") == dsn
 
 
-def test_without_typer_it_says_what_to_install(
+def test_missing_typer_is_reported_with_the_extra_to_install(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("perdure.cli.")]:
         if name != main.__module__:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "typer", None)
-    status, _, complained = shell.run("url")
+    status, _, errors = shell.run("url")
     assert status == 1
-    assert "perdure[cli]" in complained
+    assert "perdure[cli]" in errors
 
 
 @pytest.mark.parametrize("queues", [["-q", "here"], []], ids=["the queue", "all queues"])
-def test_a_worker_runs_until_it_is_told_to_stop(
+def test_command_worker_runs_until_sigterm(
     shell: Shell, dsn: str, tmp_path: Path, queues: list[str]
 ) -> None:
     (tmp_path / "my_module.py").write_text(MODULE)
@@ -445,7 +452,7 @@ app = perdure.App()
 
 @app.activity
 def blocks() -> None:
-    print("blocks\\n", end="", flush=True)  # in one piece: three threads write
+    print("blocks\\n", end="", flush=True)  # one write each: three threads print
     time.sleep(60)
 
 
@@ -485,10 +492,10 @@ if __name__ == "__main__":
         ("with", signal.SIGTERM),
     ],
 )
-def test_a_worker_does_not_wait_for_a_thread_beyond_its_grace(
+def test_worker_ends_after_its_grace_though_threads_still_run(
     shell: Shell, dsn: str, tmp_path: Path, way: str, stop: signal.Signals
 ) -> None:
-    """Python joins threads at its end, so it waited for as long as the code took."""
+    """Python joins threads when it exits, which would block for as long as their code runs."""
     (tmp_path / "my_module.py").write_text(BLOCKING)
     by_shell = ["-m", "perdure", "worker", "my_module:app", "--grace", "0.3", "--dsn", dsn]
     worker = subprocess.Popen(
@@ -504,18 +511,17 @@ def test_a_worker_does_not_wait_for_a_thread_beyond_its_grace(
         shell("start", "waits", "--id", "job")
         assert [worker.stdout.readline() for _ in range(3)] == ["blocks\n"] * 3
         worker.send_signal(stop)
-        said, complained = worker.communicate(timeout=20)
+        printed, errors = worker.communicate(timeout=20)
         assert worker.returncode == 0
-        assert said == ("" if way == "shell" else "ended\n")
-        assert "Traceback" not in complained
-        assert "is left behind" in complained
+        assert printed == ("" if way == "shell" else "ended\n")
+        assert "Traceback" not in errors
+        assert "is left behind" in errors
     finally:
         worker.kill()
         worker.communicate()
 
 
-def test_a_number_is_a_length_of_time_in_seconds(shell: Shell, dsn: str) -> None:
-    """The hint said so, and the shell refused it."""
+def test_number_without_a_unit_is_a_duration_in_seconds(shell: Shell, dsn: str) -> None:
     shell("start", "nothing", "--id", "job", "--timeout", "90")
     with psycopg.connect(dsn) as connection:
         timed = connection.execute("select timeout::text from perdure.jobs").fetchall()
@@ -527,7 +533,7 @@ def test_a_number_is_a_length_of_time_in_seconds(shell: Shell, dsn: str) -> None
     assert "'soon' is not a duration" in complaint
 
 
-def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: str) -> None:
+def test_sql_hooks_can_be_registered_listed_and_dropped(shell: Shell, dsn: str) -> None:
     named = ["hook", "register", "recount", "perdure.recount"]
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("""
@@ -549,7 +555,7 @@ def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: st
     assert shell("hook", "list") == ""
 
 
-def test_schedules_are_made_looked_at_and_dropped(shell: Shell) -> None:
+def test_schedules_can_be_created_listed_and_dropped(shell: Shell) -> None:
     options = ["--args", '["wind"]', "--time-zone", "Europe/Berlin", "--queue", "q"]
     due_at = json.loads(shell("schedule", "create", "report", "0 0 29 2 *", *options))
     assert "-02-28T23:00:00" in due_at

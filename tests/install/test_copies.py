@@ -1,4 +1,5 @@
-"""Dumps, restores and clones: all is kept, and nothing executes by surprise. [P13] (T20)"""
+"""Dumps, restores and clones keep all data, and a copy executes nothing until it is adopted. [P13]
+(T20)"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ LAST = LATER[-1]
 UPGRADING = Path(__file__).parents[2] / "sql" / "upgrading.md"
 PG_15 = Path("/usr/lib/postgresql/15/bin")
 ROLE = f"reader_{os.getpid()}"
-BY_HAND = f"""
+GRANTS_BY_HAND = f"""
 grant usage on schema my_app to {ROLE};
 grant select on my_app.jobs, my_app.history to {ROLE};
 grant execute on function my_app.start, my_app.signal to {ROLE}
@@ -38,7 +39,7 @@ grant execute on function my_app.start, my_app.signal to {ROLE}
 
 
 class Database:
-    """A database of a server, with the app `my_app` or without."""
+    """A database, in which the app `my_app` may be installed."""
 
     def __init__(self, server: Server, name: str):
         self.server = server
@@ -48,20 +49,20 @@ class Database:
 
     @property
     def url(self) -> str:
-        """Give its connection string."""
+        """Return the connection string."""
         return self.server.url(self.name)
 
     def connect(self) -> Connection:
-        """Open a connection that commits each statement."""
+        """Open an autocommit connection."""
         return psycopg.connect(self.url, autocommit=True)
 
     def dumped(self, *options: str, programs: Path | None = None) -> str:
-        """Dump it, as SQL."""
+        """Dump the database as SQL."""
         command = [(programs or self.server.bindir) / "pg_dump", *options, self.url]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def restore(self, dump: str, *, strict: bool = True) -> None:
-        """Restore a dump; no statement may fail, unless it is not to be `strict`."""
+        """Restore a dump; if `strict`, no statement may fail."""
         stop = f"ON_ERROR_STOP={int(strict)}"
         command = [self.server.bindir / "psql", "-Xq", "-v", stop, self.url]
         subprocess.run(command, input=dump, check=True, capture_output=True, text=True)
@@ -69,7 +70,7 @@ class Database:
 
 @pytest.fixture
 def databases(extended: Server, request: pytest.FixtureRequest) -> Iterator[list[Database]]:
-    """Give a database, and an empty one to restore it in."""
+    """Give two new databases: the first to fill, the second to restore in."""
     stem = f"d{abs(hash(request.node.name)) % 10**9}"
     with psycopg.connect(extended.url(), autocommit=True) as admin:
         admin.execute(f"drop role if exists {ROLE}; create role {ROLE}")
@@ -81,26 +82,26 @@ def databases(extended: Server, request: pytest.FixtureRequest) -> Iterator[list
 
 
 def value(connection: Connection, query: str) -> Any:
-    """Give the one value that a query answers."""
+    """Return the one value that a query selects."""
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
 
 
-def installed(database: Database, route: str) -> None:
-    """Install the app by a route, with grants, and with indexes of a user's own."""
+def install_app(database: Database, route: str) -> None:
+    """Install the app by a route, with grants and with indexes of the user."""
     with database.connect() as connection:
         if route == "extension":
             connection.execute("create schema my_app; create extension perdure schema my_app")
         install(connection, "my_app")
         connection.execute(f"""
-            {BY_HAND};
+            {GRANTS_BY_HAND};
             select my_app.create_index('load', 'n', 'number');
             create index plainly on my_app.jobs (id) where context @> '{{"n": 1}}';
         """)
 
 
-def refuses(connection: Connection, schema: str = "my_app") -> None:
-    """See that nothing is executed: not for workers, nor by the database itself."""
+def assert_executes_nothing(connection: Connection, schema: str = "my_app") -> None:
+    """Check that nothing is executed, neither by workers nor by the database itself."""
     for call in (f"select {schema}.claim('{{q}}', 'ada')", f"call {schema}.run_sql_hooks()"):
         with (
             pytest.raises(InstanceNotAdopted, match="a copy that nobody has adopted"),
@@ -109,31 +110,31 @@ def refuses(connection: Connection, schema: str = "my_app") -> None:
             connection.execute(call.encode())
 
 
-def sound(connection: Connection, schema: str = "my_app") -> bool:
-    """Tell whether all invariants hold, and each memory is the sum of its commands."""
+def is_sound(connection: Connection, schema: str = "my_app") -> bool:
+    """Check that all invariants hold, and that each memory is the sum of its commands."""
     broken = f"select count(*) from {schema}.assert_invariants()"
     histories = f"select count(*) from {schema}.assert_histories('')"
     return bool(value(connection, broken) == value(connection, histories) == 0)
 
 
-def come_to_their_end(load: Load, connection: Connection) -> None:
-    """See that the jobs of a copy end as those of the original do."""
+def assert_jobs_complete(load: Load, connection: Connection) -> None:
+    """Check that the jobs of a copy complete as those of the original do."""
     jobs = "select id from my_app.jobs where workflow = 'book'"
     numbers = [int(row[0]) for row in connection.execute(jobs)]
     assert numbers
     with load.client() as client:
         for number in numbers:
-            with suppress(JobFinished):  # else it may have been dumped before its own
+            with suppress(JobFinished):  # the dump may lack the signal of the load
                 client.handle(str(number)).signal("go", 1)
             assert client.handle(str(number)).result(T) == number + 1
 
 
 @pytest.mark.parametrize("route", ["plain", "extension"])
-def test_a_dump_taken_under_load_is_whole_and_executes_when_it_is_adopted(
+def test_dump_taken_under_load_is_complete_and_runs_once_adopted(
     databases: list[Database], route: str
 ) -> None:
     here, there = databases
-    installed(here, route)
+    install_app(here, route)
     load = Load(here.url, "my_app")
     with load.worker(), load.clients():
         time.sleep(0.3)
@@ -143,24 +144,24 @@ def test_a_dump_taken_under_load_is_whole_and_executes_when_it_is_adopted(
     with here.connect() as original, there.connect() as copy:
         assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
         assert value(copy, "select state from my_app.indexes") == "valid"
-        assert sound(copy)
-        refuses(copy)
+        assert is_sound(copy)
+        assert_executes_nothing(copy)
         with pytest.raises(InstanceNotAdopted, match="perdure adopt"):
             copied.worker().start()
         assert value(copy, "select max(attempt) from my_app.tasks") in (0, None)
         copy.execute("select my_app.adopt_instance()")
         with copied.worker():
-            come_to_their_end(copied, copy)
-        assert sound(copy)
+            assert_jobs_complete(copied, copy)
+        assert is_sound(copy)
     with load.worker():
         load.check()
 
 
-def test_a_dump_is_restored_where_the_extension_is_newer(
+def test_dump_can_be_restored_where_the_extension_is_newer(
     databases: list[Database], trees: Trees
 ) -> None:
     here, there = databases
-    installed(here, "extension")
+    install_app(here, "extension")
     dump, times = re.subn(
         r"(create extension .*);", rf"\1 version '{LAST}';", here.dumped(), flags=re.IGNORECASE
     )
@@ -173,22 +174,22 @@ def test_a_dump_is_restored_where_the_extension_is_newer(
         ):
             copy.execute("select my_app.claim('{q}', 'ada')")
         assert install(copy, "my_app", source=trees[LAST]) == LAST
-        refuses(copy)
+        assert_executes_nothing(copy)
         with original.transaction():
             original.execute(f"alter extension perdure update to '{LAST}'")
             original.execute("select my_app.migrate()")
         assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
-        assert sound(copy)
+        assert is_sound(copy)
 
 
 @pytest.mark.parametrize(("first", "index"), [("the extension", "valid"), ("the dump", "missing")])
-def test_a_dump_of_one_schema_leaves_the_extension_out(
+def test_dump_of_one_schema_is_repaired_by_migrate(
     databases: list[Database], first: str, index: str
 ) -> None:
-    """[P13] (I25): with it goes what its roles were given; what stands on it falls too, unless it
-    is there before the dump. An index on memories is then asked for again."""
+    """[P13] (I25) Such a dump lacks the extension, so grants, triggers and perhaps indexes are
+    missing. migrate() restores them; a missing index on memories must be created again."""
     here, there = databases
-    installed(here, "extension")
+    install_app(here, "extension")
     with here.connect() as original, there.connect() as copy:
         original.execute(f"""
             select my_app.grant_access('{ROLE}', 'reader');
@@ -205,8 +206,8 @@ def test_a_dump_of_one_schema_leaves_the_extension_out(
             step()
         assert value(copy, "select distinct code from my_app.assert_invariants()") == "I25"
         copy.execute("select my_app.migrate()")
-        assert sound(copy)
-        refuses(copy)
+        assert is_sound(copy)
+        assert_executes_nothing(copy)
         copy.execute("update my_app.jobs set context = '{\"n\": 2}' where id = 'kept'")
         assert value(copy, "select version from my_app.history where value = '2'") == 2
         assert value(copy, "select state from my_app.indexes") == index
@@ -216,12 +217,12 @@ def test_a_dump_of_one_schema_leaves_the_extension_out(
         assert value(copy, "select my_app.entity_get('kept', 'n')") == 2
 
 
-def test_who_was_left_out_of_a_dump_is_given_again_what_he_had(databases: list[Database]) -> None:
-    """Not by itself: he may have taken the name of another one. The page says how. The public, who
-    had nothing, had every function meanwhile: whoever had any access could call all of them."""
+def test_access_left_out_of_a_dump_can_be_granted_again(databases: list[Database]) -> None:
+    """An install takes all functions from PUBLIC again, but grants nothing: a role may only share
+    the name of the one that had access. `sql/upgrading.md` says how to grant the access again."""
     page = UPGRADING.read_text("utf-8")
     here, there = databases
-    installed(here, "plain")
+    install_app(here, "plain")
     with here.connect() as original:
         original.execute(f"select my_app.grant_access('{ROLE}', 'worker', '{{q}}')")
         original.execute(f"select my_app.grant_access('{ROLE}', 'reader')")
@@ -229,20 +230,22 @@ def test_who_was_left_out_of_a_dump_is_given_again_what_he_had(databases: list[D
     with here.connect() as original, there.connect() as copy:
         assert value(copy, "select code from my_app.assert_invariants()") == "I25"
         install(copy, "my_app")
-        assert sound(copy)
+        assert is_sound(copy)
         assert value(copy, f"select has_schema_privilege('{ROLE}', 'my_app', 'usage')") is False
         [again] = re.findall(r"-c \"(select my_app\.grant_access.*?)\"", page, re.DOTALL)
         copy.execute(again.encode())
-        copy.execute(BY_HAND.encode())
+        copy.execute(GRANTS_BY_HAND.encode())
         assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
         had = "select array_agg((role, kind, queues)::text order by kind) from my_app.access"
         assert value(copy, had) == value(original, had)
 
 
-def test_a_dump_of_one_app_is_restored_under_another_name(databases: list[Database]) -> None:
-    """Beside the original, in the same database: by way of another one."""
+def test_dump_of_an_app_can_be_restored_beside_it_under_another_name(
+    databases: list[Database],
+) -> None:
+    """The detour leads through another database, in which the schema is renamed."""
     here, there = databases
-    installed(here, "plain")
+    install_app(here, "plain")
     with here.connect() as original:
         original.execute(
             "select my_app.start('book', '[1]', id => '1', entity => 'load', queue => 'q')"
@@ -254,17 +257,17 @@ def test_a_dump_of_one_app_is_restored_under_another_name(databases: list[Databa
     here.restore(there.dumped("--schema=staging"))
     with here.connect() as both:
         assert fingerprint(both, "staging") == fingerprint(both, "my_app")
-        refuses(both, "staging")
+        assert_executes_nothing(both, "staging")
         both.execute("select staging.adopt_instance(); select staging.signal('1', 'go', '1')")
         load = Load(here.url, "staging")
         with load.worker(), load.client() as client:
             assert client.handle("1").result(T) == 2
-        assert sound(both, "staging")
+        assert is_sound(both, "staging")
         assert value(both, "select my_app.claim('{q}', 'ada') -> 'tasks' ->> 0") is not None
 
 
 @pytest.mark.skipif(not PG_15.exists(), reason="there is no PostgreSQL 15 here")
-def test_a_dump_of_postgresql_15_is_restored_in_a_newer_one(
+def test_dump_of_postgresql_15_can_be_restored_in_a_newer_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PERDURE_PG_BINDIR", os.fspath(PG_15))
@@ -275,7 +278,7 @@ def test_a_dump_of_postgresql_15_is_restored_in_a_newer_one(
                 with psycopg.connect(server.url(), autocommit=True) as admin:
                     admin.execute(f"create role {ROLE}")
             here, there = Database(older, "here"), Database(newer, "there")
-            installed(here, "plain")
+            install_app(here, "plain")
             load = Load(here.url, "my_app")
             with load.worker(), load.clients():
                 time.sleep(0.3)
@@ -283,27 +286,27 @@ def test_a_dump_of_postgresql_15_is_restored_in_a_newer_one(
             there.restore(dump)
             with there.connect() as copy:
                 assert copy.info.server_version // 10000 > 15
-                assert sound(copy)
-                refuses(copy)
+                assert is_sound(copy)
+                assert_executes_nothing(copy)
                 copied = Load(there.url, "my_app")
                 install(copy, "my_app")
                 copy.execute("select my_app.adopt_instance()")
                 with copied.worker():
-                    come_to_their_end(copied, copy)
-                assert sound(copy)
+                    assert_jobs_complete(copied, copy)
+                assert is_sound(copy)
 
 
 @pytest.mark.skipif(not PG_15.exists(), reason="there is no PostgreSQL 15 here")
-def test_a_cluster_of_postgresql_15_is_upgraded_by_pg_upgrade(
+def test_pg_upgrade_from_postgresql_15_keeps_the_app(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is another cluster to PostgreSQL, and so a copy to an app."""
+    """The new cluster has another identity, so the app in it is a copy that must be adopted."""
     monkeypatch.setenv("PERDURE_PG_BINDIR", os.fspath(PG_15))
     with Server(shelf / "older", {"fsync": "off"}) as older:
         here = Database(older, "here")
         with here.connect() as connection:
             connection.execute(f"create role {ROLE}")
-        installed(here, "plain")
+        install_app(here, "plain")
         load = Load(here.url, "my_app")
         with load.worker(), load.clients():
             time.sleep(0.3)
@@ -318,17 +321,17 @@ def test_a_cluster_of_postgresql_15_is_upgraded_by_pg_upgrade(
             assert copy.info.server_version // 10000 > 15
             assert install(copy, "my_app") == NOW
             assert value(copy, "select state from my_app.indexes") == "valid"
-            assert sound(copy)
-            refuses(copy)
+            assert is_sound(copy)
+            assert_executes_nothing(copy)
             copy.execute("select my_app.adopt_instance()")
             with there.worker():
-                come_to_their_end(there, copy)
-            assert sound(copy)
+                assert_jobs_complete(there, copy)
+            assert is_sound(copy)
 
 
 def upgrade(shelf: Path, bindir: Path) -> None:
-    """Let pg_upgrade make the newer cluster of the older one; neither runs. Only newer ones have
-    checksums without being asked."""
+    """Run pg_upgrade from the older to the newer cluster, both stopped. Checksums are switched off,
+    because only newer servers have them by default."""
     older, newer = (shelf / place / "data" for place in ("older", "newer"))
     places = ["-b", PG_15, "-B", bindir, "-d", older, "-D", newer]
     for command in (
@@ -344,16 +347,16 @@ def upgrade(shelf: Path, bindir: Path) -> None:
 
 @pytest.fixture
 def shelf() -> Iterator[Path]:
-    """Give a folder that the server's account can enter."""
+    """Give a folder that the account of the server can enter."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
 
 
-def test_a_physical_copy_is_not_noticed_but_by_workers_that_know_whom_they_serve(
+def test_physical_copy_is_noticed_only_by_workers_with_an_instance(
     shelf: Path,
 ) -> None:
-    """It has all marks of the original, as a standby that takes over must have."""
+    """A clone has all marks of the original, as a standby that takes over must have."""
     with Server(shelf / "original") as original:
         with psycopg.connect(original.url(), autocommit=True) as connection:
             install(connection, "my_app")

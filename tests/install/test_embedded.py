@@ -1,4 +1,4 @@
-"""The embedded server is shared by the processes that use its folder, and outlives none of them."""
+"""The processes that use a folder share one embedded server, which stops after the last of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AS_ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder that the server's account can reach; pytest's own is closed to it."""
+    """Give a folder that the server's account can enter; it cannot enter pytest's own."""
     path = embedded._unused_name()
     yield path
     eventually(lambda: not has_server(path))
@@ -57,13 +57,13 @@ def user(folder: Path) -> subprocess.Popen[str]:
 
 
 def server_of(process: subprocess.Popen[str]) -> str:
-    """Read which server a user has found: the time at which that server was started."""
+    """Return the start time of the server that a process has found."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def has_server(folder: Path) -> bool:
-    """Tell whether a server process lives in a folder."""
+    """Check whether a server process runs in a folder."""
     try:
         os.kill(postmaster(folder), 0)
     except (FileNotFoundError, IndexError, ProcessLookupError):
@@ -72,7 +72,7 @@ def has_server(folder: Path) -> bool:
 
 
 def postmaster(folder: Path) -> int:
-    """Tell the process id of the server in a folder."""
+    """Return the process id of the server in a folder."""
     return int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
@@ -80,12 +80,12 @@ def eventually(condition: Callable[[], bool], within: float = 20) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 def ask(server: Server, query: bytes) -> Any:
-    """Ask a server one question."""
+    """Run one query."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         asked = connection.execute(query)
         return asked.fetchone() if asked.description else None
@@ -122,9 +122,9 @@ def test_the_server_stops_when_all_of_its_users_were_killed(folder: Path) -> Non
     eventually(lambda: not has_server(folder))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no session shows what it does")
-def test_the_server_stays_for_a_session_that_is_at_work(folder: Path) -> None:
-    """Who has its URL, as from `perdure url`, is interrupted in no statement and no transaction."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the state of sessions is seen on Linux only")
+def test_server_stays_while_a_session_is_at_work(folder: Path) -> None:
+    """A client that only has the URL is not interrupted within a statement or transaction."""
     with Server(folder) as server:
         session = psycopg.connect(server.url())
     session.execute("select 1")
@@ -136,17 +136,17 @@ def test_the_server_stays_for_a_session_that_is_at_work(folder: Path) -> None:
         session.execute("select 3")
 
 
-def test_a_server_whose_supervisor_was_killed_is_stopped_and_its_data_is_kept(folder: Path) -> None:
+def test_server_stops_and_keeps_its_data_when_its_supervisor_is_killed(folder: Path) -> None:
     with Server(folder) as server:
         ask(server, b"create table kept as select 42 as answer")
         os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
-        if sys.platform == "linux":  # elsewhere it is the next supervisor that stops it
+        if sys.platform == "linux":  # elsewhere the next supervisor stops it
             eventually(lambda: not has_server(folder))
     with Server(folder) as server:
         assert ask(server, b"select answer from kept") == (42,)
 
 
-def test_a_server_that_was_killed_is_started_again_for_its_users(folder: Path) -> None:
+def test_killed_server_is_started_again_for_its_users(folder: Path) -> None:
     with Server(folder) as server:
         ask(server, b"create table kept as select 42 as answer")
         killed = postmaster(folder)
@@ -158,8 +158,8 @@ def test_a_server_that_was_killed_is_started_again_for_its_users(folder: Path) -
 
 @contextmanager
 def orphan() -> Iterator[tuple[Machine, int]]:
-    """Give a server that was killed, and the child of it that stands still and does not end: it
-    holds the memory by which servers of one folder know each other."""
+    """Give a killed server whose child process is suspended. The child holds the shared memory by
+    which PostgreSQL recognizes a server in the same folder."""
     with machine() as made:
         made.start()
         with closing(psycopg.connect(made.url())) as connection:
@@ -171,7 +171,7 @@ def orphan() -> Iterator[tuple[Machine, int]]:
             yield made, child
 
 
-def test_a_server_that_was_killed_is_started_when_its_last_child_has_ended() -> None:
+def test_killed_server_starts_again_once_its_last_child_has_ended() -> None:
     with orphan() as (killed, child):
         ends = threading.Timer(5, os.kill, [child, signal.SIGCONT])
         ends.start()
@@ -180,7 +180,7 @@ def test_a_server_that_was_killed_is_started_when_its_last_child_has_ended() -> 
         assert killed.running()
 
 
-def test_a_child_of_a_killed_server_that_does_not_end_is_named(
+def test_child_of_a_killed_server_that_does_not_end_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(perdure.embedded.postmaster, "FREE_WITHIN", 0.0)
@@ -190,20 +190,20 @@ def test_a_child_of_a_killed_server_that_does_not_end_is_named(
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_user_that_comes_while_the_server_stops_gets_one_all_the_same(folder: Path) -> None:
+def test_process_that_arrives_while_the_server_stops_gets_a_server(folder: Path) -> None:
     failures: list[Exception] = []
 
-    def come_and_go() -> None:
+    def use_repeatedly() -> None:
         try:
             for _ in range(8):
                 server = Server(folder)
                 server.linger = 0.0
                 with server:
                     assert ask(server, b"select 1") == (1,)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the test fails with it
+        except Exception as error:  # noqa: BLE001 - any error fails the test
             failures.append(error)
 
-    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    threads = [threading.Thread(target=use_repeatedly) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,7 +211,7 @@ def test_a_user_that_comes_while_the_server_stops_gets_one_all_the_same(folder: 
     assert failures == []
 
 
-def test_a_server_can_be_stopped_started_and_crashed() -> None:
+def test_server_can_be_stopped_started_and_crashed() -> None:
     with Server() as server:
         ask(server, b"create table kept as select 42 as answer")
         server.stop()
@@ -223,21 +223,21 @@ def test_a_server_can_be_stopped_started_and_crashed() -> None:
         assert ask(server, b"select answer from kept") == (42,)
 
 
-def test_a_throwaway_leaves_nothing() -> None:
+def test_temporary_server_is_fast_and_leaves_no_files() -> None:
     with Server(settings={"work_mem": "123kB"}) as server:
         assert ask(server, b"show work_mem") == ("123kB",)
         assert ask(server, b"show fsync") == ("off",)
     eventually(lambda: not server.folder.exists())
 
 
-def test_nobody_else_can_reach_the_sockets_and_the_data(folder: Path) -> None:
+def test_sockets_and_data_are_closed_to_other_users(folder: Path) -> None:
     with Server(folder) as server:
         for part in (folder / "run", folder / "data"):
             assert part.stat().st_mode & 0o077 == 0
         assert ask(server, b"show listen_addresses") == ("",)
 
 
-def test_a_folder_whose_path_is_too_long_for_a_socket_works(folder: Path) -> None:
+def test_folder_with_a_path_too_long_for_a_socket_works(folder: Path) -> None:
     deep = folder / "/".join(["a-rather-long-name-of-a-folder"] * 5)
     with Server(deep) as server, Server(deep) as another:
         assert ask(server, b"select 1") == (1,)
@@ -245,14 +245,13 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_works(folder: Path) -> Non
     eventually(lambda: not has_server(deep))
 
 
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+def test_folder_that_others_may_write_to_is_rejected(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(ServerUnavailable, match="others may write"):
         Server(tmp_path).start()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """It was a screen of Python."""
+def test_folder_that_cannot_be_created_raises_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServerUnavailable, match="cannot be created") as refused:
         Server(tmp_path / "file" / "below").start()
@@ -260,7 +259,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root hands the server to another account")
-def test_no_parent_is_opened_for_the_server_of_root(tmp_path: Path) -> None:
+def test_closed_parent_folder_is_not_opened_for_the_server_of_root(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(ServerUnavailable, match="cannot enter"):
@@ -268,12 +267,12 @@ def test_no_parent_is_opened_for_the_server_of_root(tmp_path: Path) -> None:
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_setting_that_the_server_refuses_is_told() -> None:
+def test_invalid_setting_is_reported() -> None:
     with pytest.raises(ServerUnavailable, match="no_such_setting"):
         Server(settings={"no_such_setting": "1"}).start()
 
 
-def test_data_of_another_version_is_refused(folder: Path) -> None:
+def test_data_of_another_postgresql_version_is_rejected(folder: Path) -> None:
     with Server(folder):
         pass
     eventually(lambda: not has_server(folder))
@@ -282,7 +281,7 @@ def test_data_of_another_version_is_refused(folder: Path) -> None:
         Server(folder).start()
 
 
-def test_missing_programs_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_programs_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(binaries.BINDIR, os.fspath(tmp_path))
     with pytest.raises(ServerUnavailable, match="no initdb"):
         Server().start()
@@ -293,7 +292,7 @@ def test_missing_programs_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "perdure[embedded]" in (refused.value.hint or "")
 
 
-def test_the_home_of_the_shared_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_of_the_shared_server_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(embedded.HOME, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -1,4 +1,4 @@
-"""A database may be in another encoding than UTF8: what its letters can say is kept there."""
+"""perdure works in databases with other encodings than UTF8, within the characters they have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.direct("a pooler knows none of these databases")
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
 def encoded(server: AnyServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give a database in another encoding."""
+    """Give the connection string of a database in another encoding."""
     name = f"perdure_encoded_{os.getpid()}"
     with psycopg.connect(server.url(), autocommit=True) as admin:
         create = sql.SQL("create database {} template template0 encoding {} locale 'C'")
@@ -28,12 +28,12 @@ def encoded(server: AnyServer, request: pytest.FixtureRequest) -> Iterator[str]:
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def test_the_script_has_letters_that_every_encoding_has() -> None:
-    """The install was refused elsewhere, for an ellipsis in a hint, as if a text had a NUL."""
+def test_install_script_is_pure_ascii() -> None:
+    """Otherwise it could not be installed in databases of some encodings."""
     assert [part.file for part in script.parts() if not part.text.isascii()] == []
 
 
-def test_an_app_works_in_any_encoding(encoded: str) -> None:
+def test_app_works_in_other_encodings(encoded: str) -> None:
     app = perdure.App()
 
     @app.coordinator(entity="greeting")
@@ -48,8 +48,8 @@ def test_an_app_works_in_any_encoding(encoded: str) -> None:
 
 
 @pytest.mark.parametrize("encoded", ["LATIN1"], indirect=True)
-def test_a_letter_that_the_database_has_not_is_named(encoded: str) -> None:
-    """It was refused as a NUL character, which nobody found in it."""
+def test_character_outside_the_encoding_is_rejected_with_a_clear_error(encoded: str) -> None:
+    """The error names the encoding, and differs from the one for a NUL character."""
     with perdure.connect(encoded) as client:
         note = client.create_entity("note", "note")
         with pytest.raises(perdure.InvalidValue, match="no such character") as refused:

@@ -1,4 +1,5 @@
-"""The other way to install: the extension owns code, and `migrate()` makes tables outside. [P13]"""
+"""Installed as an extension, perdure's code belongs to the extension; migrate() makes the tables.
+[P13]"""
 
 from __future__ import annotations
 
@@ -39,14 +40,15 @@ def test_the_extension_and_the_plain_install_give_the_same_schema(connection: Co
     assert fingerprint(connection, "my_app") == fingerprint(connection, "plain_app")
 
 
-def test_the_extension_is_of_whom_makes_it(extended: Server, connection: Connection) -> None:
-    """Everything in it belongs to a role that may create there, and that is no superuser: a trusted
-    extension could be made by more roles, but what it makes would be a superuser's (S14). It stays
-    in its schema, whose name is written into its functions (S12)."""
+def test_extension_belongs_to_the_role_that_creates_it(
+    extended: Server, connection: Connection
+) -> None:
+    """(S12) (S14) The role needs no superuser. A trusted extension would belong to a superuser. It
+    is not relocatable, as its functions contain the name of the schema."""
     asked = """select relocatable, superuser, trusted
                  from pg_available_extension_versions where name = 'perdure' and version = %s"""
-    told = connection.execute(asked, [script.default_version()]).fetchone()
-    assert told == (False, False, False)
+    properties = connection.execute(asked, [script.default_version()]).fetchone()
+    assert properties == (False, False, False)
     connection.execute("drop extension perdure; drop role if exists modest; create role modest")
     connection.execute("create schema authorization modest; set role modest")
     connection.execute("create extension perdure schema modest; select modest.migrate()")
@@ -108,7 +110,7 @@ def test_a_dump_keeps_the_data_and_can_be_restored(
 
 @pytest.fixture
 def reader(connection: Connection) -> Iterator[str]:
-    """Give a role that may read memories."""
+    """Give a role that is granted the access of a reader in a test."""
     role = f"beholder_{os.getpid()}"
     connection.execute(f"create role {role}".encode())
     yield role
@@ -116,10 +118,10 @@ def reader(connection: Connection) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("route", ["migrate", "install", "again"])
-def test_what_fell_with_a_dropped_extension_is_made_again(
+def test_extension_dropped_with_cascade_can_be_created_again(
     connection: Connection, reader: str, route: str
 ) -> None:
-    """[P13] (I25): tables stay, and so does all that stands on them or was given by their owner."""
+    """[P13] (I25) The tables stay; triggers, contracts and grants are restored by each route."""
     install(connection, "my_app")
     connection.execute("select my_app.grant_access(%s, 'reader')", [reader])
     connection.execute("select my_app.entity_create('kept', 'note', '{\"n\": 1}')")
@@ -149,10 +151,11 @@ def test_what_fell_with_a_dropped_extension_is_made_again(
     connection.execute("reset role")
 
 
-def test_what_was_written_while_triggers_were_missing_is_found_and_made_whole(
+def test_writes_made_without_triggers_are_found_and_repaired(
     connection: Connection,
 ) -> None:
-    """[P3] (I1) (I25), as `sql/upgrading.md` says."""
+    """[P3] (I1) (I25) assert_histories() lists them, and `sql/upgrading.md` says how to repair
+    them."""
     install(connection, "my_app")
     connection.execute("select my_app.entity_create(id, 'note') from unnest('{a,b}'::text[]) as id")
     connection.execute("drop extension perdure cascade")
@@ -174,7 +177,7 @@ def test_what_was_written_while_triggers_were_missing_is_found_and_made_whole(
     assert row == ({"n": 1},)
 
 
-def test_another_version_of_the_extension_is_left_to_alter_extension(
+def test_extension_of_another_version_needs_alter_extension(
     connection: Connection, tmp_path: Path
 ) -> None:
     source = shutil.copytree(str(script.source()), tmp_path / "sql")
@@ -185,7 +188,7 @@ def test_another_version_of_the_extension_is_left_to_alter_extension(
     assert "alter extension perdure update" in (refused.value.hint or "")
 
 
-def test_a_planted_object_makes_the_extension_fail(extended: Server) -> None:
+def test_extension_is_not_created_over_a_planted_function(extended: Server) -> None:
     with psycopg.connect(extended.url(), autocommit=True) as connection:
         connection.execute("create schema planted")
         connection.execute(
@@ -195,8 +198,8 @@ def test_a_planted_object_makes_the_extension_fail(extended: Server) -> None:
             connection.execute("create extension perdure schema planted")
 
 
-def test_the_clock_of_an_extension_is_moved_and_put_back(connection: Connection) -> None:
-    """Its owner may replace a function of it, which stays a member."""
+def test_clock_of_an_extension_can_be_moved_and_reset(connection: Connection) -> None:
+    """Its owner replaces a function, which stays a member of the extension."""
     members = "select count(*) from pg_depend where refclassid = 'pg_extension'::regclass"
     connection.execute("select my_app.migrate()")
     before = connection.execute(members).fetchone()

@@ -1,4 +1,5 @@
-"""The plain install: one call, any number of times, from any number of processes (C7-C10)."""
+"""The plain install is one call, which may be repeated and made by many processes at once
+(C7-C10)."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def value(connection: Connection, query: str) -> Any:
-    """Give the one value that a query answers."""
+    """Return the one value that a query selects."""
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
 
@@ -59,13 +60,13 @@ def jobs(connection: Connection, schema: str) -> Any:
     return value(connection, f'select count(*) from "{schema}".jobs')
 
 
-def test_an_empty_database_and_one_call_make_an_app(empty: Connection) -> None:
+def test_one_call_installs_an_app_in_an_empty_database(empty: Connection) -> None:
     assert install(empty, "my_app") == VERSION
     assert value(empty, "select my_app.perdure_version()") == VERSION
     assert value(empty, "select count(*) from my_app.assert_invariants()") == 0
 
 
-def test_installed_twice_is_installed_once(empty: Connection) -> None:
+def test_second_install_changes_nothing(empty: Connection) -> None:
     install(empty, "my_app")
     once = fingerprint(empty, "my_app")
     empty.execute("select my_app.entity_create('kept', 'note')")
@@ -86,7 +87,7 @@ def test_a_current_app_is_found_with_one_query_and_no_lock(
     assert len(asked) == 1
 
 
-def test_a_client_without_the_owners_rights_is_content_with_a_current_app(
+def test_client_without_the_owners_rights_accepts_a_current_app(
     empty: Connection,
 ) -> None:
     install(empty, "my_app")
@@ -101,7 +102,7 @@ def test_a_client_without_the_owners_rights_is_content_with_a_current_app(
     empty.execute(f"reset role; drop owned by {role}; drop role {role}")
 
 
-def test_ten_processes_install_at_once(database: str) -> None:
+def test_ten_processes_can_install_at_once(database: str) -> None:
     command = [sys.executable, "-c", INSTALLER, database]
     python = os.fspath(Path(perdure.installation.install.__file__).parents[2])
     pipes: dict[str, Any] = {
@@ -143,8 +144,8 @@ def test_a_failed_install_leaves_nothing_and_names_the_place(
     assert value(empty, "select to_regnamespace('my_app') is null")
 
 
-@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "in his transaction"])
-def test_the_callers_settings_are_left_alone(empty: Connection, is_joined: bool) -> None:
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "in a transaction"])
+def test_install_leaves_the_callers_settings_alone(empty: Connection, is_joined: bool) -> None:
     empty.execute("set search_path = public; set check_function_bodies = on")
     with empty.transaction() if is_joined else nullcontext():
         install(empty, "my_app")
@@ -157,7 +158,7 @@ ODD = ["My App", "ünïcode", "select", "a.b", "x" * 63, "100%", "a%sb", "{}", "
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_name_works(empty: Connection, name: str) -> None:
+def test_app_works_in_a_schema_with_an_odd_name(empty: Connection, name: str) -> None:
     install(empty, name)
     assert install(empty, name) == VERSION
     quoted = psycopg.sql.Identifier(name).as_string()
@@ -167,10 +168,10 @@ def test_an_odd_name_works(empty: Connection, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_app_of_an_odd_name_gives_access_finds_and_is_upgraded(
+def test_generated_sql_works_in_a_schema_with_an_odd_name(
     empty: Connection, name: str, role: str, trees: dict[str, Path]
 ) -> None:
-    """Where SQL is put together, the name stood in the pattern of `format()`."""
+    """Granting access, finding and upgrading build SQL at run time; they must quote the name."""
     install(empty, name)
     find_app(empty, name)
     empty.execute("select entity_create('e', 'note', '{\"at\": \"2030-01-31T12:00:00\"}')")
@@ -190,8 +191,8 @@ def test_an_app_of_an_odd_name_gives_access_finds_and_is_upgraded(
     "name",
     ["", 'a"b', "a'b", "a$b", "a\\b", "a\0b", "pg_app", "information_schema", "x" * 64, "ü" * 32],
 )
-def test_a_bad_name_is_refused_before_anything_happens(name: str) -> None:
-    """Nor does the script ever quote a name that ends the quotation (S12)."""
+def test_invalid_schema_name_is_rejected_before_connecting(name: str) -> None:
+    """(S12) So no name can end a quotation in the script."""
     with pytest.raises(InvalidSchema):
         install(None, name)  # type: ignore[arg-type]
 
@@ -205,7 +206,7 @@ def test_a_bad_name_is_refused_before_anything_happens(name: str) -> None:
         "create sequence my_app.numbers",
     ],
 )
-def test_an_occupied_schema_is_refused(empty: Connection, occupant: str) -> None:
+def test_schema_with_objects_of_the_user_is_rejected(empty: Connection, occupant: str) -> None:
     empty.execute("create schema my_app")
     empty.execute(occupant.encode())
     with pytest.raises(SchemaOccupied) as refused:
@@ -214,7 +215,7 @@ def test_an_occupied_schema_is_refused(empty: Connection, occupant: str) -> None
     assert refused.value.hint
 
 
-def test_an_empty_schema_is_taken(empty: Connection) -> None:
+def test_empty_schema_is_used(empty: Connection) -> None:
     empty.execute("create schema my_app")
     assert install(empty, "my_app") == VERSION
 
@@ -230,9 +231,7 @@ def test_two_apps_in_one_database_do_not_touch_each_other(empty: Connection) -> 
     assert value(empty, "select count(*) from first_app.assert_invariants()") == 0
 
 
-def test_a_schema_that_is_newer_than_the_package_is_refused(
-    empty: Connection, source: Path
-) -> None:
+def test_schema_newer_than_the_package_is_rejected(empty: Connection, source: Path) -> None:
     install(empty, "my_app")
     control = source / "perdure.control"
     control.write_text(control.read_text().replace(VERSION, "0.0.9"))
@@ -240,7 +239,7 @@ def test_a_schema_that_is_newer_than_the_package_is_refused(
         install(empty, "my_app", source=source)
 
 
-def test_functions_are_reloaded_in_place(empty: Connection, source: Path) -> None:
+def test_reload_replaces_functions_and_keeps_data(empty: Connection, source: Path) -> None:
     install(empty, "my_app")
     fresh = fingerprint(empty, "my_app")
     empty.execute("select my_app.entity_create('kept', 'note')")
@@ -263,7 +262,7 @@ create procedure @extschema@.more() language plpgsql as 'begin end';
     assert jobs(empty, "my_app") == 1
 
 
-def test_a_reload_puts_the_plain_clock_back(empty: Connection) -> None:
+def test_reload_resets_a_moved_clock(empty: Connection) -> None:
     install(empty, "my_app")
     fresh = fingerprint(empty, "my_app")
     empty.execute("select my_app.move_clock('1 day')")

@@ -1,4 +1,4 @@
-"""An upgrade while workers and clients are at work: nothing is lost, doubled, or tried in vain.
+"""An upgrade while workers and clients run loses nothing, repeats nothing and fails no attempt.
 [P13] (T19)"""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from load import Load, die_upgrading, statements_to_upgrade
-from releases import LATER, NOW, speaking
+from releases import LATER, NOW, with_protocol
 
 import perdure
 from perdure.database import calls
@@ -25,9 +25,9 @@ Trees = dict[str, Path]
 LAST = LATER[-1]
 
 
-def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) -> None:
-    """Hot functions change their signatures and types under them, migrators die, and several come
-    at once; no attempt is burned."""
+def test_workers_and_clients_continue_during_an_upgrade(dsn: str, trees: Trees) -> None:
+    """Hot functions change their signatures and types. Some migrators die, and several run at
+    once."""
     load = Load(dsn)
 
     def upgrade() -> None:
@@ -37,8 +37,8 @@ def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) ->
     with load.worker(), load.worker():
         with load.clients():
             statements = len(statements_to_upgrade(trees[LAST]))
-            for dying in range(some := amount(2)):
-                die_upgrading(dsn, "perdure", trees[LAST], (dying + 1) * statements // some - 1)
+            for death in range(deaths := amount(2)):
+                die_upgrading(dsn, "perdure", trees[LAST], (death + 1) * statements // deaths - 1)
             migrators = [threading.Thread(target=upgrade) for _ in range(3)]
             for migrator in migrators:
                 migrator.start()
@@ -52,11 +52,11 @@ def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) ->
         assert connection.execute("select perdure.perdure_version()").fetchone() == (LAST,)
 
 
-def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(
+def test_worker_with_another_protocol_ends_and_a_newer_one_takes_over(
     dsn: str, trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old one on the new schema, and the new one on the old schema, refuse with a reason."""
-    source = speaking(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
+    """Old worker on new schema and new worker on old schema both refuse with a reason."""
+    source = with_protocol(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
     load = Load(dsn)
     with monkeypatch.context() as newer:
         newer.setattr(calls, "PROTOCOL", 2)
@@ -69,7 +69,7 @@ def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(
         with psycopg.connect(dsn, autocommit=True) as connection:
             install(connection, "perdure", source=source)
         ends_by = time.monotonic() + 20
-        while works_here() and time.monotonic() < ends_by:
+        while is_worker_running() and time.monotonic() < ends_by:
             time.sleep(0.01)
     with pytest.raises(ProtocolNotSupported, match="version 1"):
         worker.stop()
@@ -80,9 +80,10 @@ def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(
         load.check()
 
 
-def test_a_worker_that_stops_waits_for_nothing_that_it_can_tell_nobody(
+def test_stopping_worker_does_not_wait_when_its_results_are_refused(
     dsn: str, trees: Trees, tmp_path: Path
 ) -> None:
+    """The schema gets another protocol while the worker is stopping, with an hour of grace."""
     begun, may_end = threading.Event(), threading.Event()
     app = perdure.App()
 
@@ -103,7 +104,7 @@ def test_a_worker_that_stops_waits_for_nothing_that_it_can_tell_nobody(
     assert begun.wait(20)
     stopping = threading.Thread(target=stop)
     stopping.start()
-    source = speaking(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
+    source = with_protocol(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
     with psycopg.connect(dsn, autocommit=True) as connection:
         install(connection, "perdure", source=source)
     may_end.set()
@@ -111,15 +112,15 @@ def test_a_worker_that_stops_waits_for_nothing_that_it_can_tell_nobody(
     assert not stopping.is_alive()
 
 
-def works_here() -> bool:
-    """Tell whether a worker runs in this process."""
+def is_worker_running() -> bool:
+    """Check whether a worker runs in this process."""
     return any(thread.name == "perdure-worker" for thread in threading.enumerate())
 
 
-def test_a_worker_that_is_to_provision_brings_the_schema_to_its_version(
+def test_workers_that_provision_upgrade_the_schema_once(
     dsn: str, trees: Trees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten of them start at once, as in a deployment; the package is newer than the schema."""
+    """Ten workers start at once, as in a deployment, with a package newer than the schema."""
     monkeypatch.setattr("perdure.installation.script.source", lambda: trees[LAST])
     load = Load(dsn)
     workers = [perdure.Worker(load.app, dsn=dsn, lease="2 s") for _ in range(10)]

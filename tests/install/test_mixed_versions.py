@@ -1,10 +1,6 @@
-"""Packages, functions and tables of different versions meet in the midst of work: a call works, or
-is refused with a reason; nothing is corrupt; and the work goes on when all is of one version again.
-[P13] (T19)
-
-By its `sql/` a package knows what it finds, and which version it is itself: `releases.py` has those
-of newer ones.
-"""
+"""Packages, functions and tables of different versions meet while jobs run. [P13] (T19) Each call
+works or fails with a clear reason, nothing is corrupted, and the jobs continue when all versions
+agree again. A package takes its own version from its `sql/`; `releases.py` makes newer ones."""
 
 from __future__ import annotations
 
@@ -41,20 +37,20 @@ LAST = LATER[-1]
 
 @contextmanager
 def package(source: Path) -> Iterator[None]:
-    """Be the package that has this `sql/`."""
+    """Act as the package that has this `sql/`."""
     with patch("perdure.installation.script.source", lambda: source):
         yield
 
 
 def value(connection: Connection, query: str) -> Any:
-    """Give the one value that a query answers."""
+    """Return the one value that a query selects."""
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
 
 
-def broken(connection: Connection, schema: str) -> list[Any]:
-    """List what is wrong with an app: invariants, memories that are not the sum of their commands,
-    tasks that are stuck, and attempts that have failed."""
+def problems(connection: Connection, schema: str) -> list[Any]:
+    """List broken invariants, memories that are not the sum of their commands, stuck tasks and
+    failed attempts."""
     queries = (
         f"select i::text from {schema}.assert_invariants() as i",
         f"select h::text from {schema}.assert_histories('') as h",
@@ -64,13 +60,13 @@ def broken(connection: Connection, schema: str) -> list[Any]:
     return connection.execute(" union all ".join(queries).encode()).fetchall()
 
 
-def is_told_of_the_tables(connection: Connection, schema: str) -> bool:
-    """Tell whether nothing is wrong but that the tables are of another version."""
-    return [row[0][:4] for row in broken(connection, schema)] == ["(I22"]
+def only_table_version_is_wrong(connection: Connection, schema: str) -> bool:
+    """Check that the only problem is that the tables are of another version."""
+    return [row[0][:4] for row in problems(connection, schema)] == ["(I22"]
 
 
-def ended(worker: perdure.Worker) -> PerdureError:
-    """Wait until a worker has ended by itself; give its reason."""
+def error_of_ended(worker: perdure.Worker) -> PerdureError:
+    """Wait until a worker has ended by itself, and return its error."""
     thread = worker._thread
     assert thread is not None
     thread.join(10)
@@ -85,16 +81,16 @@ async def connect_async(load: Load) -> None:
         pass
 
 
-def refused(load: Load) -> list[PerdureError]:
-    """Come as a worker and as clients that are to provision; give the reasons to refuse them."""
+def refusals_to_provision(load: Load) -> list[PerdureError]:
+    """Connect as a worker and as clients that provision; return the error of each."""
     reasons = []
-    for come in (
+    for connect in (
         lambda: load.worker(provision=True).start(),
         lambda: perdure.connect(load.dsn, schema=load.schema),
         lambda: asyncio.run(connect_async(load)),
     ):
         with pytest.raises(PerdureError) as reason:
-            come()
+            connect()
         reasons.append(reason.value)
     return reasons
 
@@ -106,31 +102,32 @@ def app(dsn: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_an_older_package_refuses_a_newer_schema_and_works_where_it_is_not_to_provision(
+def test_older_package_uses_a_newer_schema_unless_it_provisions(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """A newer worker brings the schema to its version, while older ones are at work."""
+    """A newer worker upgrades the schema while older ones work; those that provision are
+    refused."""
     load = Load(dsn)
     with load.clients():
         with load.worker():
             time.sleep(0.2)
             with package(trees[LAST]), load.worker(provision=True):
                 assert value(app, "select perdure.tables_version()") == LAST
-            for reason in refused(load):
+            for reason in refusals_to_provision(load):
                 assert isinstance(reason, NewerSchema)
                 assert reason.hint == f"Install version {LAST} of the package."
         with load.worker():
             time.sleep(0.2)
-        assert broken(app, "perdure") == []
+        assert problems(app, "perdure") == []
     with load.worker():
         load.check()
     assert set(load.done.values()) == {1}
 
 
-def test_a_newer_package_works_with_an_older_schema_that_it_is_not_to_change(
+def test_newer_package_uses_an_older_schema_without_provisioning(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """What the older one has not is refused, and the schema may be brought up meanwhile."""
+    """A new function fails until the schema is upgraded, which may happen meanwhile."""
     load = Load(dsn)
     link = Link(Source(dsn, "perdure"), "perdure client", patience=5)
     paint = Calls("perdure")._call("paint", id="0", colour="blue")
@@ -141,10 +138,10 @@ def test_a_newer_package_works_with_an_older_schema_that_it_is_not_to_change(
             with pytest.raises(psycopg.errors.UndefinedFunction):
                 link.call(paint)
             assert value(app, "select perdure.tables_version()") == NOW
-            with perdure.connect(dsn):  # which is to provision
+            with perdure.connect(dsn):  # which provisions
                 assert value(app, "select perdure.tables_version()") == LAST
             link.call(paint)
-        assert broken(app, "perdure") == []
+        assert problems(app, "perdure") == []
     link.close()
     assert value(app, "select colour from perdure.jobs where id = '0'") == "blue"
     load.started.insert(0, -1)
@@ -156,20 +153,20 @@ def test_a_newer_package_works_with_an_older_schema_that_it_is_not_to_change(
 
 
 @pytest.mark.direct("it has a role of its own")
-def test_a_newer_package_that_may_not_change_the_schema_says_who_may(
+def test_newer_package_without_rights_names_the_role_that_may_upgrade(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """A worker's role works with it where it does not try."""
+    """Without provisioning, the role of a worker can use the newer package."""
     role = f"worker_{os.getpid()}"
     app.execute(f"create role {role} login".encode())
     app.execute("select perdure.grant_access(%s, 'worker')", [role])
     load = Load(make_conninfo(dsn, user=role))
     try:
         with package(trees[LAST]):
-            for come in (load.worker(provision=True).start, lambda: perdure.connect(load.dsn)):
-                with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
-                    come()
-                (note,) = refused.value.__notes__
+            for connect in (load.worker(provision=True).start, lambda: perdure.connect(load.dsn)):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege) as refusals_to_provision:
+                    connect()
+                (note,) = refusals_to_provision.value.__notes__
                 assert f"version {NOW}" in note
                 assert "as postgres" in note
             with load.worker():
@@ -180,16 +177,16 @@ def test_a_newer_package_that_may_not_change_the_schema_says_who_may(
         app.execute(f"drop owned by {role}; drop role {role}".encode())
 
 
-def test_a_newer_package_refuses_an_older_extension_until_that_is_updated(
+def test_newer_package_rejects_an_older_extension_until_it_is_updated(
     extension: Connection, trees: Trees
 ) -> None:
-    """The workers that are there go on meanwhile; afterwards the older package is refused."""
+    """Running workers continue meanwhile; after the update, the older package is rejected."""
     extension.execute(f"create extension perdure schema my_app version '{NOW}'")
     extension.execute("select my_app.migrate()")
     load = Load(extension.info.dsn, "my_app")
     with load.worker(), load.clients():
         with package(trees[LAST]):
-            for reason in refused(load):
+            for reason in refusals_to_provision(load):
                 assert isinstance(reason, ExtensionOutdated)
                 assert f"alter extension perdure update to '{LAST}'" in (reason.hint or "")
             assert value(extension, "select my_app.perdure_version()") == NOW
@@ -198,18 +195,18 @@ def test_a_newer_package_refuses_an_older_extension_until_that_is_updated(
                 extension.execute("select my_app.migrate()")
             with load.worker(provision=True):
                 time.sleep(0.1)
-        assert {type(reason) for reason in refused(load)} == {NewerSchema}
-        assert broken(extension, "my_app") == []
+        assert {type(reason) for reason in refusals_to_provision(load)} == {NewerSchema}
+        assert problems(extension, "my_app") == []
     with load.worker():
         load.check()
     assert set(load.done.values()) == {1}
 
 
-def test_newer_functions_on_older_tables_end_workers_until_the_tables_are_changed(
+def test_newer_functions_on_older_tables_stop_workers_until_migrate(
     extension: Connection, trees: Trees
 ) -> None:
-    """Who updates the extension and forgets `migrate()`: clients go on, nothing is executed, and no
-    attempt is burned."""
+    """If migrate() is forgotten after an update of the extension, clients still work, no task is
+    delivered, and no attempt fails."""
     extension.execute(f"create extension perdure schema my_app version '{NOW}'")
     extension.execute("select my_app.migrate()")
     load = Load(extension.info.dsn, "my_app")
@@ -217,7 +214,7 @@ def test_newer_functions_on_older_tables_end_workers_until_the_tables_are_change
     with load.clients():
         time.sleep(0.2)
         extension.execute(f"alter extension perdure update to '{LAST}'")
-        reasons = [ended(worker) for worker in workers]
+        reasons = [error_of_ended(worker) for worker in workers]
         with pytest.raises(NotMigrated) as at_start:
             load.worker().start()
         for reason in (*reasons, at_start.value):
@@ -228,20 +225,20 @@ def test_newer_functions_on_older_tables_end_workers_until_the_tables_are_change
         time.sleep(0.3)
         assert len(load.started) > began[1]
         assert value(extension, delivered) == began[0]
-        assert is_told_of_the_tables(extension, "my_app")
-        with package(trees[LAST]), load.worker(provision=True):  # which migrates
+        assert only_table_version_is_wrong(extension, "my_app")
+        with package(trees[LAST]), load.worker(provision=True):  # its start migrates
             time.sleep(0.3)
         assert value(extension, "select my_app.tables_version()") == LAST
-        assert broken(extension, "my_app") == []
+        assert problems(extension, "my_app") == []
     with load.worker():
         load.check()
-    assert broken(extension, "my_app") == []
+    assert problems(extension, "my_app") == []
 
 
-def test_older_functions_on_newer_tables_end_workers_until_the_functions_are_newer(
+def test_older_functions_on_newer_tables_stop_workers_until_upgraded(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """As where the files of an extension are older than the dump that is restored."""
+    """This happens when a dump is restored where the files of the extension are older."""
     older = [
         value(app, f"select pg_get_functiondef('perdure.{name}'::regproc)")
         for name in ("perdure_version", "perdure_build")
@@ -252,32 +249,32 @@ def test_older_functions_on_newer_tables_end_workers_until_the_functions_are_new
         install(app, "perdure", source=trees[LAST])
         for definition in older:
             app.execute(definition)
-        assert isinstance(ended(worker), NotMigrated)
+        assert isinstance(error_of_ended(worker), NotMigrated)
         with pytest.raises(NotMigrated, match="of another version than its functions"):
             load.worker().start()
-        for reason in refused(load):
+        for reason in refusals_to_provision(load):
             assert isinstance(reason, NewerSchema)
             assert f"tables of version {LAST}" in str(reason)
         time.sleep(0.2)
-        assert is_told_of_the_tables(app, "perdure")
+        assert only_table_version_is_wrong(app, "perdure")
         with package(trees[LAST]), load.worker(provision=True):
             time.sleep(0.2)
         assert value(app, "select perdure.perdure_version()") == LAST
     with load.worker():
         load.check()
-    assert broken(app, "perdure") == []
+    assert problems(app, "perdure") == []
 
 
 @pytest.fixture
-def replaced(extension: Connection) -> Callable[[], None]:
-    """Install the extension; give a function that replaces its functions, and not the tables."""
+def replace_functions(extension: Connection) -> Callable[[], None]:
+    """Install the extension; give a function that replaces its functions but not its tables."""
     extension.execute(f"create extension perdure schema my_app version '{NOW}'")
     extension.execute("select my_app.migrate()")
     return lambda: extension.execute(f"alter extension perdure update to '{LAST}'") and None
 
 
 def migrate_at_refusal(number: int, extension: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bring the tables up in the moment in which so many turns were refused for them."""
+    """Call migrate() at the moment when the given number of turns has been refused."""
     refusals = itertools.count(1)
     from_database = errors.from_database
 
@@ -292,10 +289,13 @@ def migrate_at_refusal(number: int, extension: Connection, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("way", ["at once", "on a side connection"])
-def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
-    extension: Connection, replaced: Callable[[], None], monkeypatch: pytest.MonkeyPatch, way: str
+def test_turn_refused_by_older_tables_does_not_become_stuck(
+    extension: Connection,
+    replace_functions: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
-    """Nothing is wrong with it: `migrate()` comes while its worker looks for what was."""
+    """migrate() is called while the worker looks for the cause; the turn itself is valid."""
     load = Load(extension.info.dsn, "my_app")
     goes_on = threading.Event()
 
@@ -315,7 +315,7 @@ def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
             time.sleep(0.01)
         if way == "at once":
             migrate_at_refusal(2, extension, monkeypatch)
-            replaced()
+            replace_functions()
         else:
             migrate_at_refusal(1, extension, monkeypatch)
             holder.execute("select from my_app.jobs for update")
@@ -323,7 +323,7 @@ def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
 
             async def send_late(*given: Any) -> None:
                 holder.rollback()
-                await asyncio.to_thread(replaced)
+                await asyncio.to_thread(replace_functions)
                 await send_all(*given)
 
             monkeypatch.setattr(BusyConnections, "_send_all", send_late)
@@ -335,14 +335,17 @@ def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
         extension.execute("select my_app.migrate()")
         with load.worker():
             assert handle.result(T) == 1
-    assert broken(extension, "my_app") == []
+    assert problems(extension, "my_app") == []
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "thread"])
-def test_a_transaction_that_older_tables_refuse_has_not_failed_when_they_are_changed(
-    extension: Connection, replaced: Callable[[], None], monkeypatch: pytest.MonkeyPatch, kind: str
+def test_transaction_refused_by_older_tables_runs_again_as_attempt_0(
+    extension: Connection,
+    replace_functions: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
-    """It is rolled back, and runs again as its first attempt."""
+    """Its rows are rolled back, and the refusal does not count as a failed attempt."""
     load = Load(extension.info.dsn, "my_app")
     attempts: list[int] = []
     extension.execute("create table counted ()")
@@ -350,7 +353,7 @@ def test_a_transaction_that_older_tables_refuse_has_not_failed_when_they_are_cha
     def count() -> int:
         attempts.append(perdure.info().attempt)
         if len(attempts) == 1:
-            replaced()
+            replace_functions()
         return len(attempts)
 
     @load.app.transaction
@@ -376,11 +379,11 @@ def test_a_transaction_that_older_tables_refuse_has_not_failed_when_they_are_cha
         while not attempts:
             time.sleep(0.01)
         time.sleep(1)
-        with suppress(NotMigrated):  # where it was a claim that was refused first
+        with suppress(NotMigrated):  # if a claim was refused first
             worker.stop()
         extension.execute("select my_app.migrate()")
         with load.worker():
             assert handle.result(T) == 2
     assert attempts == [0, 0]
     assert value(extension, "select count(*) from counted") == 1
-    assert broken(extension, "my_app") == []
+    assert problems(extension, "my_app") == []

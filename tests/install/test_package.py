@@ -1,4 +1,4 @@
-"""What is released holds all that an install needs, found without the checkout."""
+"""A wheel and an sdist contain everything that an install needs, without the checkout."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def built(kind: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a wheel, built now."""
+    """Build a wheel."""
     return built("wheel", tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_carries_the_core(wheel: Path) -> None:
+def test_wheel_contains_the_sql_and_the_typing_marker(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.startswith("perdure/sql/")]
     assert {f"perdure/{file}" for file in SQL} <= set(names)
@@ -45,7 +45,7 @@ def test_pytest_finds_its_plugin(wheel: Path) -> None:
     )
 
 
-def test_an_installed_package_finds_the_core_in_itself(wheel: Path, tmp_path: Path) -> None:
+def test_installed_package_finds_the_sql_in_itself(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
         "from perdure.installation import script; print(script.source(), len(list(script.parts())))"
@@ -60,7 +60,7 @@ def test_an_installed_package_finds_the_core_in_itself(wheel: Path, tmp_path: Pa
     assert int(parts) > 5
 
 
-def test_the_source_archive_carries_the_core_and_its_tests(tmp_path: Path) -> None:
+def test_sdist_contains_the_sql_and_the_tests(tmp_path: Path) -> None:
     with tarfile.open(built("sdist", tmp_path)) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert set(SQL) <= inside

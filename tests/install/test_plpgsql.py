@@ -1,4 +1,5 @@
-"""PL/pgSQL is read late, line by line as it runs; these tests read all of it at once."""
+"""All PL/pgSQL functions compile and are checked statement by statement. PL/pgSQL itself reads a
+statement only when it first runs."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ select pg_get_functiondef(p.oid)
    and l.lanname = 'plpgsql'
 """
 
-# A function with several composite OUT parameters is meant so; the checker would rather have one.
-# These run statements that other functions have written, in which all that a caller gave is quoted:
+# Several composite OUT parameters are intended; the checker would prefer one. The functions named
+# below run statements that other functions build, with everything from callers quoted;
 # tests/memory/test_find_injection.py shows it.
 FINDINGS = """
 select p.oid::regprocedure::text, found.lineno, found.message, found.query
@@ -48,15 +49,14 @@ def test_every_function_compiles_without_a_warning(connection: Connection, schem
 
 
 CASTS = ("integer", "bigint", "numeric", "interval", "timestamptz", "uuid", "jsonb")
-"""What became text by itself before PostgreSQL 8.3, and in databases that never gave that up."""
+"""Types that PostgreSQL cast to text implicitly before 8.3, as some databases still do."""
 
 
 @pytest.mark.parametrize("casts", [(), CASTS], ids=["plain", "with implicit casts"])
-def test_every_statement_of_every_function_is_right(
+def test_every_statement_of_every_function_passes_plpgsql_check(
     connection: Connection, schema: str, casts: tuple[str, ...]
 ) -> None:
-    """Columns exist, types match, no operator is ambiguous, no variable is unused or assigned in
-    vain."""
+    """Columns exist, types match, no operator is ambiguous, and no variable is unused."""
     try:
         connection.execute("create extension plpgsql_check")
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported):

@@ -1,4 +1,4 @@
-"""The tests run on the embedded server, on one in Docker and on one that runs already."""
+"""Tests can run on the embedded server, on one in Docker and on one that already runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.servers import RunningServer, opened
 
 
 class FakeContainer:
-    """Stands for testcontainers' PostgresContainer where no Docker engine runs."""
+    """A fake of testcontainers' PostgresContainer, as no Docker engine may be running."""
 
     log: list[str]
 
@@ -27,13 +27,13 @@ class FakeContainer:
         self.log.append("stopped")
 
     def get_connection_url(self) -> str:
-        """Give what testcontainers gives without a driver."""
+        """Return what testcontainers returns without a driver."""
         return "postgresql://test:test@localhost:32768/test"
 
 
 @pytest.fixture(params=["testcontainers.community.postgres", "testcontainers.postgres"])
 def docker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Put the fake where newer and where older releases of testcontainers have the class."""
+    """Put the fake where newer and older releases of testcontainers have the class."""
     FakeContainer.log = []
     module: Any = ModuleType(request.param)
     module.PostgresContainer = FakeContainer
@@ -58,12 +58,12 @@ def test_a_container_is_started_and_stopped(docker: list[str], where: str, image
     assert docker[-1] == "stopped"
 
 
-def test_a_server_that_runs_already_is_used() -> None:
+def test_running_server_is_used_by_its_url() -> None:
     with opened("url:postgresql://jane@db/app") as server:
         assert server.url() == "postgresql://jane@db/app"
         assert isinstance(server, RunningServer)
 
 
-def test_anything_else_is_refused() -> None:
+def test_unknown_kind_of_server_is_rejected() -> None:
     with pytest.raises(ValueError, match="nowhere"), opened("nowhere"):
         pass

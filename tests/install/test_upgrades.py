@@ -1,7 +1,5 @@
-"""An upgrade gives what an install gives, by either route, whatever was there before. [P13] (T19)
-
-There are no later releases yet; `releases.py` makes two, with all kinds of changes.
-"""
+"""By either route, an upgrade gives the same schema as an install and keeps the data. [P13] (T19)
+There are no later releases yet; `releases.py` makes two, with every kind of change."""
 
 from __future__ import annotations
 
@@ -44,37 +42,37 @@ grant execute on function my_app.check_protocol to {role} with grant option;
 
 
 @pytest.fixture(scope="module")
-def lived_in(server: AnyServer, role: str, trees: Trees) -> Iterator[str]:
-    """Name a database with an app of this version that is at work."""
+def populated(server: AnyServer, role: str, trees: Trees) -> Iterator[str]:
+    """Name a database with an app of this version that has data and a job at work."""
     with database_of(server, "lived") as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             install(connection, "my_app")
-            live(connection, role)
+            populate(connection, role)
         yield name
 
 
 @pytest.fixture
-def dsn(server: AnyServer, lived_in: str) -> Iterator[str]:
-    """Give the connection string of a copy of it."""
-    with database_of(server, "upgraded", lived_in, "my_app") as name:
+def dsn(server: AnyServer, populated: str) -> Iterator[str]:
+    """Give the connection string of a copy of that database."""
+    with database_of(server, "upgraded", populated, "my_app") as name:
         yield server.url(name)
 
 
 @pytest.fixture
 def app(dsn: str) -> Iterator[Connection]:
-    """Give a connection to it."""
+    """Give a connection to the copy."""
     with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
         yield connection
 
 
 def value(connection: Connection, query: str) -> Any:
-    """Give the one value that a query answers."""
+    """Return the one value that a query selects."""
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
 
 
-def live(connection: Connection, role: str) -> None:
-    """Give an app what an upgrade must keep: memories, an index, a job at work, grants."""
+def populate(connection: Connection, role: str) -> None:
+    """Give an app what an upgrade must keep: memories, an index, a job at work and grants."""
     connection.execute(GRANTED.format(role=role).encode())
     for call in (
         """entity_create('note', 'note', '{"n": 1}')""",
@@ -88,7 +86,7 @@ def live(connection: Connection, role: str) -> None:
 
 
 def rows(connection: Connection) -> list[Any]:
-    """Read what upgrades must keep."""
+    """Read the rows that an upgrade must keep."""
     tables = ("jobs", "tasks", "journal", "inbox", "wanted_indexes")
     known = "array_agg(to_jsonb(t) - 'colour' - 'shade' order by t::text)"
     return [value(connection, f"select {known} from my_app.{table} as t") for table in tables]
@@ -96,21 +94,21 @@ def rows(connection: Connection) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def fresh(server: AnyServer, role: str, trees: Trees) -> list[str]:
-    """Give the fingerprint of an install of the last version, lived in as the others."""
+    """Give the fingerprint of a populated install of the last version."""
     with (
         database_of(server, "fresh") as name,
         psycopg.connect(server.url(name), autocommit=True) as connection,
     ):
         install(connection, "my_app", source=trees[LAST])
-        live(connection, role)
+        populate(connection, role)
         return fingerprint(connection, "my_app")
 
 
 @pytest.mark.parametrize("way", WAYS, ids=" → ".join)
-def test_upgraded_is_installed(
+def test_upgrade_gives_the_same_schema_as_an_install(
     app: Connection, trees: Trees, fresh: list[str], way: list[str]
 ) -> None:
-    """Columns in their order, types, signatures, comments, owners, grants: all of it."""
+    """Order of columns, types, signatures, comments, owners and grants are all the same."""
     kept = rows(app)
     for version in way[1:]:
         assert install(app, "my_app", source=trees[version]) == version
@@ -120,23 +118,24 @@ def test_upgraded_is_installed(
     assert value(app, "select array_agg(version order by applied_at) from my_app.migrations") == way
 
 
-def test_an_extension_is_upgraded_to_what_is_installed_plainly(
+def test_upgraded_extension_has_the_schema_of_a_plain_install(
     extension: Connection, extended: Server, server: AnyServer, fresh: list[str], role: str
 ) -> None:
     extension.execute(f"create extension perdure schema my_app version '{NOW}'")
     extension.execute(f"select my_app.migrate(); create role {role}_2")
-    live(extension, f"{role}_2")
+    populate(extension, f"{role}_2")
     kept = rows(extension)
     with extension.transaction():
         extension.execute(f"alter extension perdure update to '{LAST}'")
         extension.execute("select my_app.migrate()")
     assert rows(extension) == kept
     assert [line.replace(f"{role}_2", role) for line in fingerprint(extension, "my_app")] == fresh
-    assert strangers(extension) == []
+    assert misplaced_objects(extension) == []
 
 
-def strangers(connection: Connection) -> list[Any]:
-    """List what of the app's code is not the extension's, and what of its data is."""
+def misplaced_objects(connection: Connection) -> list[Any]:
+    """List functions that do not belong to the extension, and tables, views and sequences that
+    do."""
     return connection.execute("""
         select o.what, o.name
           from (select 'function' as what, p.proname as name, 'pg_proc'::regclass as class, p.oid
@@ -153,8 +152,8 @@ def strangers(connection: Connection) -> list[Any]:
     """).fetchall()
 
 
-def test_nothing_is_executed_between_the_code_and_the_tables(extension: Connection) -> None:
-    """Who forgets migrate() is told by every claim, and no task is delivered."""
+def test_no_task_is_delivered_between_extension_update_and_migrate(extension: Connection) -> None:
+    """Every claim fails with an error that says that migrate() is missing."""
     extension.execute(f"create extension perdure schema my_app version '{NOW}'")
     extension.execute("select my_app.migrate(); select my_app.start('w', queue => 'q')")
     extension.execute(f"alter extension perdure update to '{LAST}'")
@@ -168,12 +167,12 @@ def test_nothing_is_executed_between_the_code_and_the_tables(extension: Connecti
 
 
 def ask(connection: Connection, call: str) -> None:
-    """Call a function; its refusal is an error of the package."""
+    """Call a function, and raise its error as an error of the package."""
     with translated():
         connection.execute(f"select my_app.{call}".encode())
 
 
-def test_no_extension_goes_back(extension: Connection, trees: Trees) -> None:
+def test_extension_cannot_be_downgraded(extension: Connection, trees: Trees) -> None:
     extension.execute(f"create extension perdure schema my_app version '{LAST}'")
     with pytest.raises(errors.InvalidParameterValue, match="no update path"):
         extension.execute(f"alter extension perdure update to '{NOW}'")
@@ -186,8 +185,8 @@ def test_no_extension_goes_back(extension: Connection, trees: Trees) -> None:
     assert f"update to '{LAST}'; select my_app.migrate()" in str(refused.value)
 
 
-def test_newer_tables_are_refused_by_older_functions(app: Connection) -> None:
-    """As where a dump is restored on a server that has an older version of the extension."""
+def test_older_functions_reject_newer_tables(app: Connection) -> None:
+    """This happens when a dump is restored on a server with an older version of the extension."""
     app.execute(f"insert into my_app.migrations values ('{NEXT}', now())")
     app.execute("update my_app.settings set value = '{}' where name = 'build'")
     with pytest.raises(NewerSchema, match=f"version {NEXT}, newer than its functions"):
@@ -198,8 +197,10 @@ def test_newer_tables_are_refused_by_older_functions(app: Connection) -> None:
         install(app, "my_app")
 
 
-def test_there_is_no_way_back_and_what_users_made_stays(app: Connection, trees: Trees) -> None:
-    """Functions of an earlier version go by name; an upgrade drops nothing else."""
+def test_upgrade_cannot_be_undone_and_keeps_functions_of_the_user(
+    app: Connection, trees: Trees
+) -> None:
+    """Only retired functions of perdure are dropped, each by its name."""
     app.execute("create function my_app.own(text, jsonb) returns jsonb language sql return $2")
     install(app, "my_app", source=trees[NEXT])
     before = fingerprint(app, "my_app")
@@ -213,7 +214,9 @@ def test_there_is_no_way_back_and_what_users_made_stays(app: Connection, trees: 
     assert value(app, "select to_regproc('my_app.passing') is null")
 
 
-def test_a_type_only_gains_attributes(app: Connection, trees: Trees, tmp_path: Path) -> None:
+def test_upgrade_that_renames_an_attribute_of_a_type_fails(
+    app: Connection, trees: Trees, tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(trees[LAST], tmp_path / "sql"))
     types = root / "types" / "jobs.sql"
     types.write_text(re.sub(r"\bis_new ", "novel ", types.read_text()))
@@ -222,10 +225,9 @@ def test_a_type_only_gains_attributes(app: Connection, trees: Trees, tmp_path: P
     assert value(app, "select my_app.perdure_version()") == NOW
 
 
-def test_an_upgrade_by_another_leaves_all_to_the_owner(
+def test_objects_keep_their_owner_when_a_superuser_upgrades(
     app: Connection, role: str, trees: Trees
 ) -> None:
-    """As when a superuser upgrades what the owner of the app has installed."""
     app.execute(f"alter schema my_app owner to {role}")
     app.execute(f"grant create on database {app.info.dbname} to {role}")
     for (owned,) in app.execute(OWNED).fetchall():
@@ -263,11 +265,10 @@ select typowner::regrole::text from pg_type where typnamespace = 'my_app'::regna
 """
 
 
-def test_a_migrator_that_is_killed_anywhere_has_changed_nothing(
+def test_upgrade_that_dies_at_any_statement_has_changed_nothing(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """Its transaction is one: all of it, or nothing. PERDURE_TEST_AMOUNT=400 kills at each
-    statement."""
+    """PERDURE_TEST_AMOUNT=400 lets it die at every statement."""
     before, kept = fingerprint(app, "my_app"), rows(app)
     statements = len(statements_to_upgrade(trees[LAST]))
     for place in range(statements - 1, -1, -max(1, statements // amount(4))):
@@ -276,10 +277,10 @@ def test_a_migrator_that_is_killed_anywhere_has_changed_nothing(
         assert rows(app) == kept
 
 
-def test_all_statements_of_an_upgrade_are_one_transaction(
+def test_upgrade_is_one_transaction(
     dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So whoever dies at any of them has changed nothing; nor does anybody see a part of it."""
+    """So an upgrade that dies has changed nothing, and other sessions never see a part of it."""
     before = value(app, CODE)
     transactions: list[Any] = []
     run = installer._run
@@ -302,14 +303,14 @@ def test_all_statements_of_an_upgrade_are_one_transaction(
 CODE = """
 select md5(string_agg(p.proname || p.prosrc, '' order by p.oid)) from pg_proc as p
  where p.pronamespace = 'my_app'::regnamespace"""
-"""It waits for nobody who replaces it."""
+"""A hash of all functions; reading it needs no lock on them."""
 
 
 @pytest.mark.parametrize("way", ["terminated", "kill -9"])
-def test_a_backend_that_is_killed_while_it_changes_tables_has_changed_nothing(
+def test_backend_killed_while_it_changes_tables_has_changed_nothing(
     own_server: Server, trees: Trees, way: str
 ) -> None:
-    """In the midst of `migrate()`, when the tables are changed, and one row is still to be told."""
+    """migrate() has changed the tables, and waits to insert its row into `migrations`."""
     dsn = own_server.url()
     with psycopg.connect(dsn, autocommit=True) as app:
         install(app, "my_app")
@@ -328,7 +329,7 @@ def test_a_backend_that_is_killed_while_it_changes_tables_has_changed_nothing(
             holder.rollback()
         else:
             os.kill(pid, signal.SIGKILL)
-            with pytest.raises(psycopg.OperationalError):  # the server ends all the others, too
+            with pytest.raises(psycopg.OperationalError):  # the server ends all other sessions, too
                 holder.execute("select pg_sleep(30)")
         upgrade.join()
     wait_for(own_server)
@@ -354,33 +355,35 @@ def wait_for(server: Server) -> None:
             return
 
 
-def test_ten_upgrade_at_once(dsn: str, app: Connection, trees: Trees, fresh: list[str]) -> None:
+def test_ten_upgrades_can_run_at_once(
+    dsn: str, app: Connection, trees: Trees, fresh: list[str]
+) -> None:
     kept = rows(app)
-    told: list[Any] = []
+    versions: list[Any] = []
 
     def upgrade() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            told.append(install(connection, "my_app", source=trees[LAST]))
+            versions.append(install(connection, "my_app", source=trees[LAST]))
 
     threads = [threading.Thread(target=upgrade) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told == [LAST] * 10
+    assert versions == [LAST] * 10
     assert rows(app) == kept
     assert fingerprint(app, "my_app") == fresh
 
 
-def test_a_table_in_use_is_not_waited_for_and_nobody_queues_behind(
+def test_upgrade_retries_instead_of_queueing_for_a_locked_table(
     dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dump or a report holds tables for hours; who waits for them holds up all others. It is
-    tried again, until the table is free."""
+    """A dump or report may hold a table for hours, and a queued upgrade would block all others. In
+    a transaction of the caller, the upgrade fails at once."""
     with psycopg.connect(dsn) as reader:
         reader.execute("select count(*) from my_app.jobs")
         with app.transaction(), pytest.raises(errors.LockNotAvailable) as refused:
-            install(app, "my_app", source=trees[NEXT])  # in a transaction of ours: at once
+            install(app, "my_app", source=trees[NEXT])  # in an open transaction: fails at once
         assert str(reader.info.backend_pid) in (refused.value.diag.message_detail or "")
         assert refused.value.diag.message_hint
         assert value(app, "select my_app.perdure_version()") == NOW
@@ -390,7 +393,7 @@ def test_a_table_in_use_is_not_waited_for_and_nobody_queues_behind(
         later.join()
 
 
-def test_a_migration_again_needs_no_lock(dsn: str, app: Connection) -> None:
+def test_repeated_migrate_needs_no_lock(dsn: str, app: Connection) -> None:
     with psycopg.connect(dsn) as reader:
         reader.execute("lock table my_app.jobs, my_app.history in access exclusive mode")
         app.execute("set statement_timeout = '5 s'")
@@ -398,8 +401,8 @@ def test_a_migration_again_needs_no_lock(dsn: str, app: Connection) -> None:
 
 
 @pytest.mark.parametrize("name", ["An Other"])
-def test_a_schema_that_was_renamed_is_at_home_after_an_install(app: Connection, name: str) -> None:
-    """Functions find their tables by the schema's name; until then they find nothing."""
+def test_install_repairs_an_app_in_a_renamed_schema(app: Connection, name: str) -> None:
+    """Functions contain the name of the schema, so they fail until the install."""
     quoted = psycopg.sql.Identifier(name).as_string()
     app.execute(f"alter schema my_app rename to {quoted}")
     with pytest.raises(errors.UndefinedFunction):
@@ -412,7 +415,7 @@ def test_a_schema_that_was_renamed_is_at_home_after_an_install(app: Connection, 
     assert value(app, f"select {quoted}.claim('{{q}}', 'bob')")
 
 
-def test_an_extension_in_a_renamed_schema_is_at_home_after_an_install(
+def test_install_repairs_an_extension_in_a_renamed_schema(
     extension: Connection,
 ) -> None:
     extension.execute("create extension perdure schema my_app")
@@ -422,5 +425,5 @@ def test_an_extension_in_a_renamed_schema_is_at_home_after_an_install(
     assert value(extension, "select another.entity_increment('note', 'n')") == 1
     extension.execute("alter schema another rename to my_app")
     install(extension, "my_app")
-    assert strangers(extension) == []
+    assert misplaced_objects(extension) == []
     assert value(extension, "select my_app.entity_increment('note', 'n')") == 2

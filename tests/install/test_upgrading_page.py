@@ -1,4 +1,4 @@
-"""`sql/upgrading.md` is true: its commands run as they stand, in the order of the page."""
+"""All commands in `sql/upgrading.md` run as written, in the order of the page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_command_of_the_page_runs(extended: Server, tmp_path: Path) -> Non
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    for told in re.findall(r"# → (.*)", "\n".join(blocks)):
-        assert told in ran.stdout.splitlines()
+    for line in re.findall(r"# → (.*)", "\n".join(blocks)):
+        assert line in ran.stdout.splitlines()
     assert "this app is a copy that nobody has adopted" in ran.stderr
     assert "this app is not the instance that the worker was told to serve" in ran.stderr
