@@ -242,7 +242,9 @@ class MemoryMachine(RuleBasedStateMachine):
             case 8 | 9:
                 version = self.memory.state.version + data.draw(st.integers(-1, 1), "version")
         command = Command(op, path, value, version)
-        self.agree(command.op, lambda: self.call(command, key), lambda: self.memory.run(command, key))
+        self.agree(
+            command.op, lambda: self.call(command, key), lambda: self.memory.run(command, key)
+        )
 
     @precondition(lambda self: self.memory.told)
     @rule(data=st.data())
@@ -280,7 +282,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.task = self.task.told(len(facts))
         assert outcome_of_turn.state == "keep"
         for (op, path, value), (_, ok, answer) in zip(asked, outcome_of_turn.answers, strict=True):
-            expected, code = outcome(lambda: self.tell(op, path, value), Refused, "code")  # noqa: B023
+            expected, code = outcome(lambda: self.apply_to_model(op, path, value), Refused, "code")  # noqa: B023
             assert (answer["code"] if not ok else None) == code, (op, path, value, answer, code)
             assert code or alike(answer, expected), (op, path, value, answer, expected)
             self.seen[code or op] += 1
