@@ -1,4 +1,4 @@
-"""Fixtures of the security tests: one app for all of them, whose owner is no superuser."""
+"""Fixtures of the security tests: one app for all of them, owned by a role that is no superuser."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.security.house import Connection, House, built
+from tests.security.secured import Connection, SecuredApp, secured_app
 from tests.servers import AnyServer
 
 
 @pytest.fixture(scope="session")
-def house(server: AnyServer) -> Iterator[House]:
-    """Give the app of these tests, with its roles; at the end its invariants must hold."""
-    with built(server) as house:
-        yield house
-        with house.entered("owner") as connection:
+def secured(server: AnyServer) -> Iterator[SecuredApp]:
+    """Give the app of these tests and its roles; at the end, its invariants must hold."""
+    with secured_app(server) as secured:
+        yield secured
+        with secured.connected("owner") as connection:
             assert connection.execute("select * from assert_invariants()").fetchall() == []
 
 
 @pytest.fixture
-def enter(house: House) -> Iterator[Callable[[str], Connection]]:
-    """Give a function that logs in as a role: `enter("client")`."""
+def connect_as(secured: SecuredApp) -> Iterator[Callable[[str], Connection]]:
+    """Give a function that connects as a role: `connect_as("client")`."""
     with ExitStack() as stack:
-        yield lambda role: stack.enter_context(house.entered(role))
+        yield lambda role: stack.enter_context(secured.connected(role))

@@ -1,8 +1,6 @@
-"""Who may do what, as the catalogue says it: `python tests/security/matrix.py` writes it down.
-
-Listed is every function that a role may call or that runs with the rights of the owner, and every
-verb of the owner alone: what no other function and no view calls. The rest is internal.
-"""
+"""Write down who may do what according to the catalog: `python tests/security/matrix.py`. The
+matrix lists functions that a role may call or that run with the rights of the owner, and verbs for
+the owner alone, which no other function or view calls. All others are internal."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python")]
 
-from tests.security.house import KINDS, Connection, House, built  # noqa: E402
+from tests.security.secured import KINDS, Connection, SecuredApp, secured_app  # noqa: E402
 from tests.source import SQL, sql_functions  # noqa: E402
 
 FILE = Path(__file__).with_name("matrix.txt")
@@ -43,34 +41,34 @@ MAY_READ = "select has_column_privilege(%s::name, %s::oid, %s::smallint, 'select
 
 
 def called() -> set[str]:
-    """Name the functions that others call, or a view."""
+    """Return the names of the functions that another function or a view calls."""
     functions = sql_functions()
     names = {function.name for function in functions}
     views = set(re.findall(r"@extschema@\.(\w+)\(", (SQL / "schema" / "views.sql").read_text()))
     return views.union(*(function.called(names) for function in functions))
 
 
-def matrix(connection: Connection, house: House) -> str:
+def matrix(connection: Connection, secured: SecuredApp) -> str:
     """Write who may do what."""
     width = 28
     head = f"{'':{width}}" + "".join(f"{kind:9}" for kind in KINDS)
     lines = [HEAD, head.rstrip()]
     internal = called()
     for name, is_definer, oid in connection.execute(FUNCTIONS).fetchall():
-        rights = [_one(connection, MAY_CALL, [house.role(kind), oid]) is True for kind in KINDS]
+        rights = [_one(connection, MAY_CALL, [secured.role(kind), oid]) is True for kind in KINDS]
         if is_definer or any(rights) or name not in internal:
             lines.append(_line(name, width, ["call" if right else "-" for right in rights]))
     lines.append("")
-    for relation, columns in _readable(connection, house).items():
+    for relation, columns in _readable(connection, secured).items():
         lines.append(_line(relation, width, columns))
     return "\n".join(lines) + "\n"
 
 
-def _readable(connection: Connection, house: House) -> dict[str, list[str]]:
-    """Tell of each view what a kind may read: all, nothing, or a number of columns."""
+def _readable(connection: Connection, secured: SecuredApp) -> dict[str, list[str]]:
+    """Return what each kind of role may read of each view: all, nothing, or a number of columns."""
     seen: dict[str, list[list[bool]]] = {}
     for relation, _, is_view, oid, number, _ in connection.execute(COLUMNS).fetchall():
-        row = [_one(connection, MAY_READ, [house.role(kind), oid, number]) for kind in KINDS]
+        row = [_one(connection, MAY_READ, [secured.role(kind), oid, number]) for kind in KINDS]
         if is_view or any(row):
             seen.setdefault(relation, []).append(row)
     return {
@@ -96,6 +94,10 @@ def _one(connection: Connection, query: str, values: list[object]) -> bool:
 if __name__ == "__main__":
     from perdure.embedded.server import Server
 
-    with Server() as server, built(server) as house, house.entered("owner") as connection:
-        FILE.write_text(matrix(connection, house), "utf-8")
+    with (
+        Server() as server,
+        secured_app(server) as secured,
+        secured.connected("owner") as connection,
+    ):
+        FILE.write_text(matrix(connection, secured), "utf-8")
     print(FILE)

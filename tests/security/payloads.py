@@ -1,8 +1,6 @@
-"""Where values go into an app: each argument of JSON that the catalogue knows, of each verb that
-somebody was given, and each place inside of one that holds values.
-
-A new verb, or a new argument, is among them by itself; what holds no value is in `NO_VALUES`.
-"""
+"""All places where a value can go into an app: every JSON argument of every verb that roles may
+call, and every place inside such an argument. A new verb or argument is included automatically.
+Arguments that hold no value are in `NO_VALUES`."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from tests.security.house import Connection
-from tests.security.test_hostile_arguments import Verb, stage, usual, verbs_of
+from tests.security.secured import Connection
+from tests.security.test_hostile_arguments import Verb, prepare_job, usual_arguments, verbs_of
 
 VALUE = "<the value>"
-"""Stands in a template where the value goes."""
+"""Marks in a template where the value goes."""
 
 NO_VALUES = {
-    ("task_state", "failure"): "a row of tasks, as the views read it; only looked at",
+    ("task_state", "failure"): "a row of tasks, as the views read it; it is not stored",
     ("task_state", "stuck_reason"): "the same",
 }
 
@@ -28,7 +26,7 @@ COMMANDS = {
     "append": ("list", [VALUE]), "prepend": ("list", [VALUE]), "log": ("log", [VALUE]),
 }  # fmt: skip
 LEASING = ("extend", "release")
-"""What moves the end of a lease, whatever is wrong with the progress that is told with it."""
+"""Verbs that move the end of a lease even if the progress sent with them is invalid."""
 
 AGAIN = {"until": "2030-01-01T00:00:00Z"}
 
@@ -61,7 +59,8 @@ IN_TURNS |= {
 
 INSIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("advance", "turns"): {
-        what: [{"position": 0, "state": "keep"} | said] for what, said in IN_TURNS.items()
+        what: [{"position": 0, "state": "keep"} | arguments_with]
+        for what, arguments_with in IN_TURNS.items()
     },
     ("entity_apply", "commands"): {
         op: [{"op": op, "path": path, "value": value}] for op, (path, value) in COMMANDS.items()
@@ -72,12 +71,12 @@ INSIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("extend", "tasks"): {"progress": [{"progress": VALUE}]},
     ("release", "tasks"): {"progress": [{"progress": VALUE}]},
 }
-"""What holds values in an argument that is a list of more; each element names a lease, too."""
+"""The elements that hold values in arguments that are lists; each also names a lease."""
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a value goes: an argument of a verb, and what within."""
+    """A place for a value: an argument of a verb, and a place within it."""
 
     verb: Verb
     argument: str
@@ -89,41 +88,41 @@ class Place:
 
     @property
     def needs(self) -> str:
-        """Name what the verb needs, which others may need, too."""
+        """Return a key of what the verb needs; verbs with the same key can share it."""
         special = ("advance", "retry", *LEASING)
         return self.verb.name if self.verb.name in special else f"work: {self.verb.works}"
 
-    def made(self, owner: Connection) -> dict[str, Any]:
-        """Make what the verb needs: for turns a run that is held, for retry() one that ended."""
+    def prepare(self, owner: Connection) -> dict[str, Any]:
+        """Prepare what the verb needs: a held run for turns, an ended job for retry()."""
         if self.verb.name != "advance":
-            made = stage(owner, works=self.verb.works or self.verb.name in LEASING)
+            prepared = prepare_job(owner, works=self.verb.works or self.verb.name in LEASING)
             if self.verb.name == "retry":
-                owner.execute("select terminate(%s)", [made["job"]])
-            return made
+                owner.execute("select terminate(%s)", [prepared["job"]])
+            return prepared
         job, token = f"job {uuid4()}", str(uuid4())
         start = "select start('w', id => %s, entity => 'doc', queue => %s, context => %s)"
         owner.execute(start, [job, job, '{"v": {"n": 1}, "list": [1]}'])
         owner.execute("select claim(array[%s], 'me', %s::uuid)", [job, token])
         return {"job": job, "task": "1/main", "token": token}
 
-    def said(self, made: dict[str, Any], value: str) -> dict[str, Any]:
-        """Give the arguments of a call, with a value as JSON is written."""
+    def arguments_with(self, prepared: dict[str, Any], value: str) -> dict[str, Any]:
+        """Return the arguments of a call, with a value given as JSON text."""
         template = self.template
         if self.verb.name in ("advance", *LEASING):
-            lease = {name: made[name] for name in ("job", "task", "token")}
+            lease = {name: prepared[name] for name in ("job", "task", "token")}
             template = [lease | each for each in template]
         written = json.dumps(template).replace(json.dumps(VALUE), value)
         more = {"cron": "0 0 1 1 *"} if self.verb.name == "create_schedule" else {}
-        return usual(self.verb, made) | more | {self.argument: written}
+        return usual_arguments(self.verb, prepared) | more | {self.argument: written}
 
-    def query(self, said: dict[str, Any]) -> str:
-        """Write the call."""
-        named = ", ".join(f"{name} => %s::{self.verb.arguments[name]}" for name in said)
+    def query(self, arguments: dict[str, Any]) -> str:
+        """Return the SQL of the call."""
+        named = ", ".join(f"{name} => %s::{self.verb.arguments[name]}" for name in arguments)
         return f"select * from perdure.{self.verb.name}({named})"
 
 
 def places(owner: Connection) -> Iterator[Place]:
-    """Give every place that takes a value."""
+    """Yield every place that takes a value."""
     for verb in verbs_of(owner):
         for argument, kind in verb.arguments.items():
             if "json" in kind and verb.role != "owner" and (verb.name, argument) not in NO_VALUES:

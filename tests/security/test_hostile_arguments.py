@@ -1,9 +1,6 @@
-"""Whatever text stands in whichever argument of whichever verb, it is text (T18) (E12); and a time,
-or a length of time, makes sense or is refused in own words.
-
-The calls are made from the catalogue: every verb of `matrix.txt`, as a role that may call it, and
-each of its arguments that can hold text, while the others say what they usually say.
-"""
+"""Text in any argument of any verb is never executed as SQL (T18) (E12), and odd times work or are
+rejected by perdure. The calls are made from the catalog: every verb of `matrix.txt` is called by a
+role that may call it. One argument at a time is odd, while the others have usual values."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ import pytest
 
 from tests.amount import amount, seed
 from tests.memory.test_find_injection import HOSTILE
-from tests.security.house import KINDS, Connection, House
+from tests.security.secured import KINDS, Connection, SecuredApp
 from tests.security.test_matrix import listed
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 _numbers = count(1)
 
 VERBS = """
@@ -61,7 +58,7 @@ SHAPES: dict[str, list[Callable[[str], Any]]] = {
     ],
 }
 REFUSED = re.compile("PD[1345]..|PD001|22...")
-"""Perdure's own refusals, and PostgreSQL's of what is not of its type at all (no JSON, no uuid)."""
+"""Errors of perdure, and PostgreSQL's for text that is not of the type (no JSON, no uuid)."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,13 @@ class Verb:
 
     @property
     def works(self) -> bool:
-        """Tell whether it needs a task that is held, or an item."""
+        """Check whether the verb needs a held task or an item."""
         return bool({"task", "token", "item"} & set(self.needed)) or self.name == "advance"
 
 
 def verbs_of(owner: Connection, kinds: Collection[str] = SHAPES) -> list[Verb]:
-    """Give every verb that takes text somewhere, or what else, with the first role that may call
-    it."""
+    """List every verb with an argument of some types (by default, those that hold text), each with
+    the first role that may call it."""
     rights = listed()
     out = []
     for name, is_procedure, names, types, needed in owner.execute(VERBS).fetchall():
@@ -95,15 +92,15 @@ def verbs_of(owner: Connection, kinds: Collection[str] = SHAPES) -> list[Verb]:
 
 
 @pytest.fixture
-def verbs(enter: Enter) -> list[Verb]:
-    """Give these verbs."""
-    return verbs_of(enter("owner"))
+def verbs(connect_as: ConnectAs) -> list[Verb]:
+    """Give the verbs that take text."""
+    return verbs_of(connect_as("owner"))
 
 
 @pytest.fixture
-def canary(enter: Enter) -> Iterator[None]:
-    """Watch a table, a memory, the catalogue and the roles, which nothing may change."""
-    owner = enter("owner")
+def canary(connect_as: ConnectAs) -> Iterator[None]:
+    """Check that a table, a memory, the catalog and the roles stay unchanged."""
+    owner = connect_as("owner")
     owner.execute("create table perdure.canary (bird text)")
     owner.execute("insert into canary values ('alive')")
     owner.execute("select entity_create('bystander', 'bird', '{\"alive\": true}')")
@@ -115,7 +112,7 @@ def canary(enter: Enter) -> Iterator[None]:
 
 
 def state(owner: Connection) -> list[Any]:
-    """Look at all that nobody was asked to change."""
+    """Read everything that no call should change."""
     ours = "where {} = 'perdure'::regnamespace order by oid"
     functions = ours.format("pronamespace")
     relations = ours.format("relname !~ '^memory_' and relnamespace")
@@ -132,8 +129,9 @@ def state(owner: Connection) -> list[Any]:
     return [owner.execute(query.encode()).fetchall() for query in queries]
 
 
-def stage(owner: Connection, *, works: bool = True) -> dict[str, Any]:
-    """Make what a verb needs to get far: a job, and for work a hook that is held, and an item."""
+def prepare_job(owner: Connection, *, works: bool = True) -> dict[str, Any]:
+    """Make what a verb needs to get far: a job and, if it works on a task, a held hook and an
+    item."""
     job, token = f"job {uuid4()}", str(uuid4())
     start = "select start('w', id => %s, entity => 'doc', queue => %s, context => %s)"
     owner.execute(start, [job, job, '{"v": {"n": 1}, "list": [1], "on": true, "n": 1}'])
@@ -151,9 +149,9 @@ def stage(owner: Connection, *, works: bool = True) -> dict[str, Any]:
     return {"job": job, "id": job, "task": task[0], "token": token, "item": item[0]}
 
 
-def usual(verb: Verb, made: dict[str, Any]) -> dict[str, Any]:
-    """Give each argument that is needed what it usually says."""
-    said = made | {
+def usual_arguments(verb: Verb, prepared: dict[str, Any]) -> dict[str, Any]:
+    """Give each required argument a usual value."""
+    said = prepared | {
         "path": {"entity_increment": "n", "entity_toggle": "on"}.get(verb.name, "list"),
         "value": "1", "items": "[1]", "patch": "{}", "entity": "doc", "conditions": "{}",
         "commands": "[]", "starts": "[]", "turns": "[]", "tasks": "[]", "schema": "{}",
@@ -172,7 +170,7 @@ def usual(verb: Verb, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def attempts(verb: Verb, chance: random.Random) -> Iterator[tuple[str, Any]]:
-    """Give arguments of a verb that can hold text, each with some of the hostile texts."""
+    """Yield each argument of a verb that can hold text, with some of the hostile texts."""
     for name, kind in verb.arguments.items():
         for text in chance.sample(TEXTS, min(len(TEXTS), amount(2))):
             for shape in SHAPES.get(kind, []):
@@ -180,7 +178,7 @@ def attempts(verb: Verb, chance: random.Random) -> Iterator[tuple[str, Any]]:
 
 
 def call(connection: Connection, verb: Verb, given: dict[str, Any]) -> str:
-    """Call a verb; tell how it ended."""
+    """Call a verb, and return how it ended."""
     named = ", ".join(f"{name} => %s::{verb.arguments[name]}" for name in given)
     query = f"{'call' if verb.is_procedure else 'select * from'} perdure.{verb.name}({named})"
     try:
@@ -190,20 +188,20 @@ def call(connection: Connection, verb: Verb, given: dict[str, Any]) -> str:
     return "done"
 
 
-def test_text_in_an_argument_is_never_sql(
-    house: House, enter: Enter, canary: None, verbs: list[Verb]
+def test_text_in_an_argument_is_never_executed_as_sql(
+    secured: SecuredApp, connect_as: ConnectAs, canary: None, verbs: list[Verb]
 ) -> None:
     chance, ends = random.Random(seed()), Counter[str]()
-    sessions = {role: enter(role) for role in ("owner", *KINDS)}
+    sessions = {role: connect_as(role) for role in ("owner", *KINDS)}
     for session in sessions.values():
-        session.execute("set statement_timeout = '10 s'")  # nothing hangs for what it is given
+        session.execute("set statement_timeout = '10 s'")  # no argument may make a verb hang
     wrong: list[tuple[str, str, str, Any]] = []
     for verb in verbs:
-        made, before = {}, None
+        prepared, before = {}, None
         for name, hostile in attempts(verb, chance):
             if name != before:
-                made, before = stage(sessions["owner"], works=verb.works), name
-            end = call(sessions[verb.role], verb, usual(verb, made) | {name: hostile})
+                prepared, before = prepare_job(sessions["owner"], works=verb.works), name
+            end = call(sessions[verb.role], verb, usual_arguments(verb, prepared) | {name: hostile})
             ends[end] += 1
             if end != "done" and not REFUSED.fullmatch(end):
                 wrong.append((end, verb.name, name, hostile))
@@ -238,12 +236,12 @@ WRITTEN: dict[tuple[str, str, str], Any] = {
     ("find", "conditions", "since"): {"$created_at": {"$gt": MOMENTS}},
     ("timeline", "after", "place"): [1, MOMENTS, "1/main", 0],
 }
-"""Where a time is written in JSON."""
+"""Places for a time inside JSON."""
 CLOCKS = ("move_clock", "skip_time")
 
 
 def known(owner: Connection, kind: str) -> list[str]:
-    """Give the odd times of a type that this server knows: PostgreSQL 16 has no infinite length."""
+    """List the odd times that this server knows: PostgreSQL 16 has no infinite interval."""
     out = []
     for written in TIMES[kind]:
         try:
@@ -255,8 +253,8 @@ def known(owner: Connection, kind: str) -> list[str]:
 
 
 def odd_times(owner: Connection) -> Iterator[tuple[Verb, str, str, Any]]:
-    """Give each place of a verb that takes a time: verb, argument, a name of the place, its value
-    with an odd time."""
+    """Yield each place of a verb that takes a time: verb, argument, name of the place, odd
+    value."""
     times = {kind: known(owner, kind) for kind in TIMES}
     for verb in verbs_of(owner, TIMES):
         for name, kind in verb.arguments.items():
@@ -268,7 +266,7 @@ def odd_times(owner: Connection) -> Iterator[tuple[Verb, str, str, Any]]:
 
 
 def filled(template: Any, odd: str) -> Any:
-    """Put a time in its place."""
+    """Put a time into a template."""
     if isinstance(template, tuple):
         return odd
     if isinstance(template, dict):
@@ -276,25 +274,25 @@ def filled(template: Any, odd: str) -> Any:
     return [filled(value, odd) for value in template] if isinstance(template, list) else template
 
 
-def test_an_odd_time_makes_sense_or_is_refused_in_own_words(
-    house: House, enter: Enter, canary: None
+def test_odd_time_is_accepted_or_rejected_with_an_error_of_perdure(
+    secured: SecuredApp, connect_as: ConnectAs, canary: None
 ) -> None:
-    """And what was begun with one can be worked on."""
-    sessions = {role: enter(role) for role in ("owner", *KINDS)}
+    """Jobs that were started with an odd time can still be worked on."""
+    sessions = {role: connect_as(role) for role in ("owner", *KINDS)}
     for session in sessions.values():
-        session.execute("set statement_timeout = '10 s'")  # nobody waits for ever
+        session.execute("set statement_timeout = '10 s'")  # no call may wait for ever
     owner, wrong, ends = sessions["owner"], [], Counter[str]()
     for verb, name, place, value in odd_times(owner):
-        made = stage(owner, works=verb.works)
+        prepared = prepare_job(owner, works=verb.works)
         if verb.name == "retry":
-            owner.execute("select terminate(%s)", [made["job"]])
+            owner.execute("select terminate(%s)", [prepared["job"]])
         if verb.name == "advance" and name == "turns":
-            held = {"job": made["job"], "task": made["task"], "token": made["token"]}
+            held = {"job": prepared["job"], "task": prepared["task"], "token": prepared["token"]}
             said = json.dumps([held | {"state": "keep", "position": 0} | value[0]])
         else:
             said = value if isinstance(value, str) else json.dumps(value)
         with sessions[verb.role].transaction(force_rollback=verb.name in CLOCKS):
-            end = call(sessions[verb.role], verb, usual(verb, made) | {name: said})
+            end = call(sessions[verb.role], verb, usual_arguments(verb, prepared) | {name: said})
         ends[end] += 1
         if end != "done" and not re.fullmatch("PD...", end):
             wrong.append((end, verb.name, name, place))
@@ -302,7 +300,7 @@ def test_an_odd_time_makes_sense_or_is_refused_in_own_words(
     assert wrong == []
     assert ends["done"] > sum(ends.values()) / 10
     query = "select hook(%s, 'name', '[1]', '$sql')"
-    owner.execute(query, [stage(owner, works=False)["job"]])
+    owner.execute(query, [prepare_job(owner, works=False)["job"]])
     owner.execute("select run_until_idle(1000)")
     owner.execute("select claim(array(select distinct queue from tasks), 'me', max_tasks => 1000)")
     owner.execute("select status(id) from jobs")
@@ -328,7 +326,7 @@ ODD: list[Any] = ["'", "x", "", 0, -1, 1.5, 1e300, True, None, [], {}, [1], {"a"
 
 
 def odd_turns(chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Give what is put into a turn that is else as it should be."""
+    """Yield changes that make an otherwise valid turn odd."""
     for member in MEMBERS:
         for odd in chance.sample(ODD, min(len(ODD), amount(4))):
             yield {member: odd}
@@ -338,25 +336,24 @@ def odd_turns(chance: random.Random) -> Iterator[dict[str, Any]]:
                 yield {member: [odd]}
 
 
-def test_an_odd_turn_spoils_no_other_turn_of_its_batch(enter: Enter) -> None:
-    """It is refused by itself or means something, and the one beside it is applied (T17); where a
-    member cannot be read it is said which, and of which turn, and nothing of the call is applied.
-    """
-    owner, worker, chance = enter("owner"), enter("worker"), random.Random(seed())
+def test_odd_turn_does_not_affect_other_turns_of_its_batch(connect_as: ConnectAs) -> None:
+    """(T17) An odd turn is applied or refused by itself. If it cannot be read at all, the error
+    names the turn, and nothing of the whole call is applied."""
+    owner, worker, chance = connect_as("owner"), connect_as("worker"), random.Random(seed())
     ends, spoilt = Counter[str](), []
-    good, position = stage(owner), 0
+    good, position = prepare_job(owner), 0
     look = "select t::text from tasks as t where t.job_id = any(%s) order by 1"
     for odd in odd_turns(chance):
-        made = stage(owner)
+        prepared = prepare_job(owner)
         both = [
             (good, {"position": position, "facts": [{"kind": "note", "key": "k"}]}),
-            (made, {"position": 0} | odd),
+            (prepared, {"position": 0} | odd),
         ]
         turns = [
             {name: each[name] for name in ("job", "task", "token")} | {"state": "keep"} | more
             for each, more in both
         ]
-        jobs = [good["job"], made["job"]]
+        jobs = [good["job"], prepared["job"]]
         before = owner.execute(look, [jobs]).fetchall()
         try:
             row = worker.execute("select advance(%s)", [json.dumps(turns)]).fetchone()

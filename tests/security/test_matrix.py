@@ -1,4 +1,4 @@
-"""Nobody may do what he was not given (T30): as the catalogue says it, and as it is when tried."""
+"""No role can do what it was not granted (T30): the catalog says so, and real calls confirm it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.security.house import KINDS, Connection, House
 from tests.security.matrix import COLUMNS, FILE, matrix
+from tests.security.secured import KINDS, Connection, SecuredApp
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 
 EVERY = """
 select p.proname, p.prokind = 'p',
@@ -25,14 +25,14 @@ select p.proname, p.prokind = 'p',
 
 
 def listed() -> dict[str, dict[str, str]]:
-    """Read the file: what each kind may do with each name."""
+    """Read matrix.txt: what each kind of role may do with each name."""
     lines = [line.split() for line in FILE.read_text("utf-8").splitlines() if line[:1] != "#"]
     rows = [line for line in lines if len(line) == len(KINDS) + 1]
     return {name: dict(zip(KINDS, cells, strict=True)) for name, *cells in rows}
 
 
 def refusal(connection: Connection, query: str) -> str | None:
-    """Run a statement; give the SQLSTATE of its error."""
+    """Run a statement; return the SQLSTATE of its error, if any."""
     try:
         connection.execute(query.encode())
     except psycopg.Error as error:
@@ -41,7 +41,8 @@ def refusal(connection: Connection, query: str) -> str | None:
 
 
 def call_with_nulls(name: str, is_procedure: bool, types: list[str]) -> str:
-    """Write a call that the planner does not answer itself, for functions that are strict."""
+    """Write a call with nulls that the planner cannot fold, so that a strict function is really
+    called."""
     if is_procedure:
         return f"call perdure.{name}({', '.join(f'null::{each}' for each in types)})"
     nulls = ", ".join(f"null::{each} as a{place}" for place, each in enumerate(types))
@@ -49,19 +50,21 @@ def call_with_nulls(name: str, is_procedure: bool, types: list[str]) -> str:
     return f"select perdure.{name}({names}) from (select {nulls} offset 0) as n"
 
 
-def test_who_may_do_what_is_what_was_decided(house: House, enter: Enter) -> None:
-    """A new verb, or a right more or less, is a line of the file that somebody wrote."""
-    assert matrix(enter("owner"), house) == FILE.read_text("utf-8")
+def test_rights_in_the_catalog_are_those_of_the_matrix_file(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """A new verb or a changed right must be a deliberate change of that file."""
+    assert matrix(connect_as("owner"), secured) == FILE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("role", ["nobody", "limited", *KINDS])
-def test_each_function_is_refused_to_whom_it_was_not_given(enter: Enter, role: str) -> None:
-    """Every function is really called, with nulls: who may call it gets any other answer."""
+def test_role_can_call_only_the_functions_granted_to_it(connect_as: ConnectAs, role: str) -> None:
+    """Every function is called with nulls; a granted one must not raise insufficient_privilege."""
     rights = listed()
     kind = "worker" if role == "limited" else role
-    connection = enter(role)
+    connection = connect_as(role)
     connection.execute("set statement_timeout = '20 s'")
-    owner = enter("owner")
+    owner = connect_as("owner")
     owner.execute("set search_path = pg_catalog")  # so that types are named in full
     wrong, tried = [], 0
     for name, is_procedure, types in owner.execute(EVERY).fetchall():
@@ -75,11 +78,11 @@ def test_each_function_is_refused_to_whom_it_was_not_given(enter: Enter, role: s
 
 
 @pytest.mark.parametrize("role", ["nobody", "limited", *KINDS])
-def test_no_table_can_be_touched(enter: Enter, role: str) -> None:
-    connection = enter(role)
+def test_role_can_only_read_the_views_granted_to_it(connect_as: ConnectAs, role: str) -> None:
+    connection = connect_as(role)
     rights = listed()
     relations: dict[str, tuple[bool, str]] = {}
-    for name, column, is_view, *_ in enter("owner").execute(COLUMNS).fetchall():
+    for name, column, is_view, *_ in connect_as("owner").execute(COLUMNS).fetchall():
         relations.setdefault(name, (is_view, column))
     assert len(relations) > 15
     for name, (is_view, column) in relations.items():
@@ -99,9 +102,11 @@ def test_no_table_can_be_touched(enter: Enter, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["nobody", "limited", *KINDS])
-def test_nobody_plants_anything_beside_the_functions(enter: Enter, role: str) -> None:
-    """Who could create here would be found by the verbs, and run as the owner (S1) (S13)."""
-    connection = enter(role)
+def test_role_cannot_create_or_change_objects_in_the_schema(
+    connect_as: ConnectAs, role: str
+) -> None:
+    """(S1) (S13) The verbs would find such objects and run them with the rights of the owner."""
+    connection = connect_as(role)
     for statement in (
         "create table perdure.planted (n integer)",
         "create function perdure.planted() returns integer language sql as 'select 1'",
@@ -113,15 +118,15 @@ def test_nobody_plants_anything_beside_the_functions(enter: Enter, role: str) ->
         assert refusal(connection, statement) == "42501", statement
 
 
-# What the catalogue must say of every object; each query finds what is otherwise.
-LAWS = {
-    "is of the owner": """
+# Rules for every object in the catalog; each query selects the violations.
+RULES = {
+    "belongs to the owner": """
         select p.proname::text from pg_proc as p
          where p.pronamespace = 'perdure'::regnamespace and p.proowner <> current_user::regrole
         union all
         select c.relname from pg_class as c
          where c.relnamespace = 'perdure'::regnamespace and c.relowner <> current_user::regrole""",
-    "looks into pg_catalog first and for temporary tables last": """
+    "searches pg_catalog first and temporary tables last": """
         select p.proname::text from pg_proc as p
          where p.pronamespace = 'perdure'::regnamespace and p.prosecdef
            and (p.proconfig @> '{"search_path=pg_catalog, perdure, pg_temp"}') is not true""",
@@ -139,23 +144,23 @@ LAWS = {
         union all
         select n.nspname from pg_namespace as n cross join aclexplode(n.nspacl) as g
          where n.nspname = 'perdure' and g.grantee = 0""",
-    "cannot be passed on": """
+    "has no grant option": """
         select p.proname::text from pg_proc as p cross join aclexplode(p.proacl) as g
          where p.pronamespace = 'perdure'::regnamespace and g.is_grantable
            and g.grantee <> p.proowner""",
-    "is a barrier to functions of whoever reads it, when it is a view": """
+    "if a view, is a security barrier": """
         select c.relname::text from pg_class as c
          where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'v'
            and ('security_barrier=true' = any(c.reloptions)) is not true""",
-    "shows no token, when it is a view": """
+    "if a view, shows no token": """
         select c.relname::text from pg_class as c
           join pg_attribute as a on a.attrelid = c.oid
          where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'v'
            and (a.attname ~ 'token' or a.atttypid = 'uuid'::regtype)""",
-    "is created in by the owner alone": """
+    "only the owner may create objects": """
         select g.grantee::regrole::text from pg_namespace as n cross join aclexplode(n.nspacl) as g
          where n.nspname = 'perdure' and g.privilege_type = 'CREATE' and g.grantee <> n.nspowner""",
-    "is stable, or only waits, when whoever may only read may call it": """
+    "if readers may call it, is stable or only waits": """
         select p.proname::text from pg_proc as p
          where p.pronamespace = 'perdure'::regnamespace and p.provolatile = 'v'
            and p.proname <> 'await_result'
@@ -164,16 +169,16 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_everything_in_an_app(house: House, enter: Enter, law: str) -> None:
-    roles = {kind: f"'{house.role(kind)}'" for kind in KINDS}
-    query = re.sub(r"\{(reader|monitor)\}", lambda found: roles[found[1]], LAWS[law])
-    assert enter("owner").execute(query.encode()).fetchall() == []
+@pytest.mark.parametrize("rule", RULES)
+def test_every_object_in_the_schema(secured: SecuredApp, connect_as: ConnectAs, rule: str) -> None:
+    roles = {kind: f"'{secured.role(kind)}'" for kind in KINDS}
+    query = re.sub(r"\{(reader|monitor)\}", lambda found: roles[found[1]], RULES[rule])
+    assert connect_as("owner").execute(query.encode()).fetchall() == []
 
 
-def test_who_waits_writes_nothing(enter: Enter) -> None:
-    connection = enter("reader")
-    owner = enter("owner")
+def test_reader_can_wait_for_a_result_in_a_read_only_transaction(connect_as: ConnectAs) -> None:
+    connection = connect_as("reader")
+    owner = connect_as("owner")
     owner.execute("select perdure.start('w', id => 'waited')")
     connection.execute("begin read only")
     waited = connection.execute("select perdure.await_result('waited', '10 ms')").fetchone()

@@ -1,4 +1,5 @@
-"""pgspot reads the scripts as an attacker would: paths, names, what they create (S1) (S3) (S13)."""
+"""pgspot finds no search path, name or object in the scripts that an attacker could use (S1) (S3)
+(S13)."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ HEAD = "create schema extschema;\nset search_path = pg_catalog, pg_temp;\n"
 SCRIPTS = {"installs": script.parts, "upgrades": script.upgrade}
 CREATED = re.compile(r"create (?:function|procedure) extschema\.(\w+)")
 
-# What commits can have no settings of its own; it names everything in full.
+# A procedure that commits can have no settings; it qualifies all names instead.
 NO_PATH = ["extschema.run_sql_hooks(max_tasks integer,INOUT ran integer)"]
 
-# What bodies may do: they replace what is the owner's, in a schema where nobody else may create.
+# Functions that may replace objects: these belong to the owner, in a schema where nobody else may
+# create.
 REPLACING = {
     "create_test_helpers": "assertions that find pgTAP where their caller finds it",
     "create_views": "the views, which may change with a version",
@@ -30,13 +32,13 @@ REPLACING = {
     "set_clock": "clock()",
 }
 
-# What pgspot's parser cannot read, which knows no types: variables of composite types. It is
-# plpgsql_check that reads all bodies, in `tests/install`.
+# pgspot's parser knows no types and cannot read variables of composite types. plpgsql_check reads
+# all bodies, in `tests/install`.
 UNREAD = re.compile(r"is not a known variable|syntax error at or near|record variable cannot be")
 
 
-def told(*files: Path, bodies: bool) -> str:
-    """Let pgspot read files; give what it tells."""
+def report_of(*files: Path, bodies: bool) -> str:
+    """Run pgspot on files, and return its report."""
     command = [sys.executable, "-m", "pgspot", "--plpgsql" if bodies else "--no-plpgsql"]
     command += [f"--proc-without-search-path={name}" for name in NO_PATH]
     run = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
@@ -45,15 +47,15 @@ def told(*files: Path, bodies: bool) -> str:
 
 
 @pytest.mark.parametrize("does", SCRIPTS)
-def test_pgspot_finds_nothing_in_what(tmp_path: Path, does: str) -> None:
-    """What an upgrade replaces stands in quotes: it is what the other script creates."""
+def test_pgspot_finds_nothing_in_the_script_that(tmp_path: Path, does: str) -> None:
+    """The upgrade's quoted bodies are not read here; they are created by the other script."""
     file = tmp_path / "perdure.sql"
     file.write_text(HEAD + script.render(SCRIPTS[does]()), "utf-8")
-    assert told(file, bodies=False).strip() == "Errors: 0 Warnings: 0 Unknown: 0"
+    assert report_of(file, bodies=False).strip() == "Errors: 0 Warnings: 0 Unknown: 0"
 
 
 def functions(folder: Path) -> Iterator[Path]:
-    """Write each function into a file of its own: one that cannot be read hides no other."""
+    """Write each function into its own file, so that an unreadable one hides no other."""
     for statement in split(script.render(script.parts())):
         if found := CREATED.search(statement.text.replace("@extschema@", "extschema")):
             file = folder / f"{found[1]}.sql"
@@ -61,13 +63,19 @@ def functions(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def test_pgspot_finds_nothing_within_functions(tmp_path: Path) -> None:
+def test_pgspot_finds_nothing_in_function_bodies(tmp_path: Path) -> None:
     files = list(functions(tmp_path))
-    _, *pieces = re.split(r"(?m)^\S*?(\w+)\.sql: *$", told(*files, bodies=True).split("TOTAL:")[0])
-    words = dict(zip(pieces[::2], pieces[1::2], strict=True))
-    assert len(words) == len(files)
-    unread = {name for name in words if UNREAD.search(words[name])}
-    sound = {name for name in words if words[name].strip() == "Errors: 0 Warnings: 0 Unknown: 0"}
-    assert {name: words[name] for name in words.keys() - unread - sound - REPLACING.keys()} == {}
+    _, *pieces = re.split(
+        r"(?m)^\S*?(\w+)\.sql: *$", report_of(*files, bodies=True).split("TOTAL:")[0]
+    )
+    reports = dict(zip(pieces[::2], pieces[1::2], strict=True))
+    assert len(reports) == len(files)
+    unread = {name for name in reports if UNREAD.search(reports[name])}
+    sound = {
+        name for name in reports if reports[name].strip() == "Errors: 0 Warnings: 0 Unknown: 0"
+    }
+    assert {
+        name: reports[name] for name in reports.keys() - unread - sound - REPLACING.keys()
+    } == {}
     assert sound & REPLACING.keys() == set()
     assert len(sound) > 20 * len(unread)

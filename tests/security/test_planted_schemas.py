@@ -1,4 +1,5 @@
-"""A schema that others may create in is not taken: verbs would find what they plant (S11) (S13)."""
+"""A schema in which others may create objects is rejected: verbs would find what they plant (S11)
+(S13)."""
 
 from __future__ import annotations
 
@@ -10,32 +11,32 @@ from psycopg import sql
 
 from perdure.errors import SchemaOccupied
 from perdure.installation.install import install
-from tests.security.house import Connection, House
+from tests.security.secured import Connection, SecuredApp
 
 
 @pytest.fixture
-def admin(house: House) -> Iterator[Connection]:
-    """Give a superuser's connection; the schema that a test has made is dropped."""
-    with psycopg.connect(house.url, autocommit=True) as admin:
+def admin(secured: SecuredApp) -> Iterator[Connection]:
+    """Give a superuser's connection; the schema that a test creates is dropped."""
+    with psycopg.connect(secured.url, autocommit=True) as admin:
         yield admin
         admin.execute("drop schema if exists laid cascade")
 
 
-def test_a_schema_of_somebody_else_is_refused(house: House, admin: Connection) -> None:
-    admin.execute(f"create schema laid authorization {house.role('nobody')}".encode())
+def test_schema_of_another_role_is_rejected(secured: SecuredApp, admin: Connection) -> None:
+    admin.execute(f"create schema laid authorization {secured.role('nobody')}".encode())
     with pytest.raises(SchemaOccupied, match="would run as you") as refused:
         install(admin, "laid")
-    assert house.role("nobody") in (refused.value.detail or "")
-    admin.execute(f"alter schema laid owner to {house.role('owner')}".encode())
-    with house.entered("owner") as owner:
+    assert secured.role("nobody") in (refused.value.detail or "")
+    admin.execute(f"alter schema laid owner to {secured.role('owner')}".encode())
+    with secured.connected("owner") as owner:
         install(owner, "laid")
 
 
 @pytest.mark.parametrize("whom", ["nobody", "public"])
-def test_a_schema_that_is_open_to_others_is_refused(
-    house: House, admin: Connection, whom: str
+def test_schema_in_which_others_may_create_is_rejected(
+    secured: SecuredApp, admin: Connection, whom: str
 ) -> None:
-    role = sql.SQL("public") if whom == "public" else sql.Identifier(house.role(whom))
+    role = sql.SQL("public") if whom == "public" else sql.Identifier(secured.role(whom))
     admin.execute("create schema laid")
     admin.execute(sql.SQL("grant create on schema laid to {}").format(role))
     with pytest.raises(SchemaOccupied, match="would run as you"):

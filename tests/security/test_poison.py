@@ -1,5 +1,5 @@
-"""Payloads that break others, given to every verb that takes one (T17): refused with the code that
-is documented, and no row of any table is another afterwards."""
+"""Every verb that takes a payload rejects values that would break readers, with the documented
+code, and changes no row of any table (T17)."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.security.house import KINDS, Connection
 from tests.security.payloads import INSIDE, LEASING, NO_VALUES, Place, places
-from tests.security.test_hostile_arguments import stage, verbs_of
+from tests.security.secured import KINDS, Connection
+from tests.security.test_hostile_arguments import prepare_job, verbs_of
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 
-# A member of an object, as JSON is written; what refuses the object.
+# A member of an object as JSON text, and the code with which the object is rejected.
 PAYLOADS = {
     "NUL": (r'"a\u0000b"', "22P05"),
     "NUL in a key": (r'{"a\u0000": 1}', "22P05"),
     "half a surrogate pair": (r'"\ud800"', "22P02"),
     "NaN": ("NaN", "22P02"),
     "infinity": ("-Infinity", "22P02"),
-    "a number of nine letters": ("1e131071", "PD304"),
+    "a number with a huge exponent": ("1e131071", "PD304"),
     "a number beyond any": ("1e132000", "22003"),
     "a number that no double holds": ("1.1e308", "PD304"),
     "a thousand levels": ("[" * 1000 + "]" * 1000, "PD302"),
     "a hundred and one levels": ("[" * 101 + "]" * 101, "PD302"),
-    "levels without end": ("[" * 100_000, "54001|22P02"),
+    "a hundred thousand open brackets": ("[" * 100_000, "54001|22P02"),
     "a text of 1.1 MB": (f'"{"x" * 1_100_000}"', "PD301"),
     "a key of 1.1 MB": (f'{{"{"x" * 1_100_000}": 1}}', "PD301"),
     "220,000 nulls": ("[" + "null," * 219_999 + "null]", "PD301"),
 }
-# What looks as if it were: it is a value, and comes back as it was given.
+# Values that only look dangerous; they are read back as they were given.
 HARMLESS = {
     "more digits than a double has": "9007199254740993.5",
     "an empty key, a dot, a quote": r'{"": 1, "a.b": 2, "a\"b": 3, "a}b": 4}',
     "a key twice": '{"a": 1, "a": 2}',
-    "a text that says NaN": '"NaN"',
+    "the text NaN": '"NaN"',
     "the text of a NUL": r'"\\u0000"',
-    "letters from right to left": '"\u202e\u2066abc"',
-    "a hundred levels, less its own": "[" * 98 + "]" * 98,
+    "right-to-left letters": '"\u202e\u2066abc"',
+    "a hundred levels in all": "[" * 98 + "]" * 98,
     "the largest number": "-1e308",
 }
 
-# What is read, and refused as it is, for whatever is put there.
+# Arguments that are read first, and reject whatever is put there.
 NO_PLACE = dict.fromkeys(
     (("find", "order_by"), ("find", "after"), ("list_items", "after"), ("timeline", "after")),
     "PD107",
@@ -56,7 +56,7 @@ NO_PLACE = dict.fromkeys(
 
 
 def rows(owner: Connection) -> dict[str, str]:
-    """Sum up the rows of every table."""
+    """Compute a hash of the rows of every table."""
     tables = owner.execute("""
         select relname from pg_class
          where relnamespace = 'perdure'::regnamespace and relkind = 'r'""").fetchall()
@@ -68,8 +68,8 @@ def rows(owner: Connection) -> dict[str, str]:
     return out
 
 
-def end(connection: Connection, query: str, values: list[Any]) -> str:
-    """Run a call; give the code of its refusal, be it raised or answered, or "done"."""
+def result_of(connection: Connection, query: str, values: list[Any]) -> str:
+    """Run a call; return the code of its error, raised or answered, or "done"."""
     try:
         answers = connection.execute(query.encode(), values).fetchall()
     except psycopg.Error as error:
@@ -79,34 +79,35 @@ def end(connection: Connection, query: str, values: list[Any]) -> str:
 
 
 def given_to(connection: Connection, place: Place, made: dict[str, Any], value: str) -> str:
-    """Put a value into its place; tell how it ended."""
-    said = place.said(made, value)
-    return end(connection, place.query(said), list(said.values()))
+    """Put a value into its place, and return how the call ended."""
+    said = place.arguments_with(made, value)
+    return result_of(connection, place.query(said), list(said.values()))
 
 
 @pytest.fixture
-def sessions(enter: Enter) -> dict[str, Connection]:
-    """Give a session of each kind of role."""
-    return {kind: enter(kind) for kind in KINDS}
+def sessions(connect_as: ConnectAs) -> dict[str, Connection]:
+    """Give a connection for each kind of role."""
+    return {kind: connect_as(kind) for kind in KINDS}
 
 
-def test_what_holds_no_value_is_there(enter: Enter) -> None:
-    """An exception of an argument that is no more is none."""
-    arguments = {(verb.name, name) for verb in verbs_of(enter("owner")) for name in verb.arguments}
+def test_exceptions_name_existing_arguments(connect_as: ConnectAs) -> None:
+    arguments = {
+        (verb.name, name) for verb in verbs_of(connect_as("owner")) for name in verb.arguments
+    }
     assert {*NO_VALUES, *INSIDE, *NO_PLACE} - arguments == set()
 
 
-def test_a_sound_value_is_taken_in_every_place(
-    enter: Enter, sessions: dict[str, Connection]
+def test_every_place_accepts_a_valid_value(
+    connect_as: ConnectAs, sessions: dict[str, Connection]
 ) -> None:
-    """Else what is refused there says nothing of the value."""
-    owner = enter("owner")
+    """Otherwise a rejection there would prove nothing about the payload."""
+    owner = connect_as("owner")
     sound = {"define_contract": '{"type": "object"}', "broken_contracts": "{}"}
     ends = {
         str(place): given_to(
             sessions[place.verb.role],
             place,
-            place.made(owner),
+            place.prepare(owner),
             sound.get(place.verb.name, '{"v": 1}'),
         )
         for place in places(owner)
@@ -117,13 +118,13 @@ def test_a_sound_value_is_taken_in_every_place(
 
 
 @pytest.mark.parametrize("about", PAYLOADS)
-def test_a_poisoned_payload_is_refused_by_every_verb_and_leaves_nothing(
-    enter: Enter, sessions: dict[str, Connection], about: str
+def test_poisoned_payload_is_rejected_by_every_verb_without_trace(
+    connect_as: ConnectAs, sessions: dict[str, Connection], about: str
 ) -> None:
-    owner = enter("owner")
+    owner = connect_as("owner")
     written, wanted = PAYLOADS[about]
     everywhere = list(places(owner))
-    made = {place.needs: place.made(owner) for place in everywhere}
+    made = {place.needs: place.prepare(owner) for place in everywhere}
 
     def wrong(where: list[Place]) -> dict[str, str]:
         ends = {
@@ -137,30 +138,33 @@ def test_a_poisoned_payload_is_refused_by_every_verb_and_leaves_nothing(
         }
 
     assert wrong([place for place in everywhere if place.verb.name in LEASING]) == {}
-    told = "select from tasks where job_id = %s and progress is not null"
-    assert [owner.execute(told, [made[verb]["job"]]).rowcount for verb in LEASING] == [0, 0]
+    with_progress = "select from tasks where job_id = %s and progress is not null"
+    assert [owner.execute(with_progress, [made[verb]["job"]]).rowcount for verb in LEASING] == [
+        0,
+        0,
+    ]
     before = rows(owner)
     assert wrong([place for place in everywhere if place.verb.name not in LEASING]) == {}
     assert rows(owner) == before
 
 
 def expected(place: Place, wanted: str) -> list[str]:
-    """Give the codes that are right for a place, where the value is JSON at all."""
+    """Return the codes that are right for a place, if the value is JSON at all."""
     if not wanted.startswith("PD"):
         return wanted.split("|")
     if place.verb.name == "extend":
-        return [wanted, "PD301"]  # of more than 10 kB
+        return [wanted, "PD301"]  # if it exceeds 10 kB
     if place.verb.name == "release":
         return ["done"]  # the progress is left out
     return [NO_PLACE.get((place.verb.name, place.argument), wanted)]
 
 
 @pytest.mark.parametrize("about", HARMLESS)
-def test_what_only_looks_like_poison_comes_back_as_it_is(enter: Enter, about: str) -> None:
-    owner = enter("owner")
-    job = stage(owner)["job"]
+def test_harmless_value_is_stored_unchanged(connect_as: ConnectAs, about: str) -> None:
+    owner = connect_as("owner")
+    job = prepare_job(owner)["job"]
     value = f'{{"v": {HARMLESS[about]}}}'
-    assert end(owner, "select entity_set(%s, %s)", [job, value]) == "done"
+    assert result_of(owner, "select entity_set(%s, %s)", [job, value]) == "done"
     assert owner.execute("select entity_get(%s) = %s::jsonb", [job, value]).fetchone() == (True,)
     row = owner.execute("select entity_get(%s)::text", [job]).fetchone()
     assert row
@@ -175,19 +179,20 @@ WRITES = {
 
 
 @pytest.mark.parametrize("how", WRITES)
-def test_a_poisoned_document_is_refused_by_plain_sql_and_leaves_nothing(
-    enter: Enter, how: str
+def test_poisoned_document_is_rejected_by_plain_sql_without_trace(
+    connect_as: ConnectAs, how: str
 ) -> None:
-    """A memory may be larger than any value that goes into it, and deeper."""
-    owner = enter("owner")
-    job = stage(owner, works=False)["job"]
+    """A memory may be larger and deeper than a single value that is put into it, so its limits
+    differ."""
+    owner = connect_as("owner")
+    job = prepare_job(owner, works=False)["job"]
     before = rows(owner)
     poison = {about: each for about, each in PAYLOADS.items() if each[1] != "PD301"}
     del poison["a hundred and one levels"]
     poison["151 levels"] = ("[" * 151 + "]" * 151, "PD302")
     poison["more than 8 MB"] = (json.dumps([uuid4().hex for _ in range(260_000)]), "PD303")
     ends = {
-        about: end(owner, WRITES[how], [f'{{"v": {written}}}', job])
+        about: result_of(owner, WRITES[how], [f'{{"v": {written}}}', job])
         for about, (written, _) in poison.items()
     }
     wrong = {about: code for about, code in ends.items() if code not in poison[about][1].split("|")}

@@ -1,4 +1,4 @@
-"""A worker that is limited to queues has the tasks of no other, whatever it knows. [P6]"""
+"""A worker limited to some queues cannot touch tasks of others, whatever tokens it knows. [P6]"""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.security.house import Connection, House
+from tests.security.secured import Connection, SecuredApp
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 
 
 def value(connection: Connection, query: str, *values: Any) -> Any:
-    """Give the one value that a query answers."""
+    """Return the one value that a query selects."""
     row = connection.execute(query.encode(), values).fetchone()
     assert row is not None
     return row[0]
 
 
-def code(connection: Connection, query: str, *values: Any) -> str | None:
-    """Run a query; give the SQLSTATE of its error."""
+def error_code(connection: Connection, query: str, *values: Any) -> str | None:
+    """Run a query; return the SQLSTATE of its error, if any."""
     try:
         connection.execute(query.encode(), values)
     except psycopg.Error as error:
@@ -32,7 +32,7 @@ def code(connection: Connection, query: str, *values: Any) -> str | None:
 
 
 def started(owner: Connection, queue: str, version: str | None = None) -> str:
-    """Start a job on a queue."""
+    """Start a job on a queue, and return its id."""
     start = "select id from start('w', id => %s, queue => %s, pinned_version => %s)"
     return str(value(owner, start, f"job {uuid4()}", queue, version))
 
@@ -44,16 +44,18 @@ def claimed(connection: Connection, queue: str, token: str) -> list[Any]:
 
 
 @pytest.fixture
-def owner(enter: Enter) -> Any:
-    """Give the owner's connection; in the end nothing is left on the queues."""
-    owner = enter("owner")
+def owner(connect_as: ConnectAs) -> Any:
+    """Give the owner's connection; at the end, all running jobs are terminated."""
+    owner = connect_as("owner")
     yield owner
     owner.execute("select terminate(j.id) from jobs as j where j.status = 'running'")
 
 
-def test_it_works_on_its_own_queues(owner: Connection, enter: Enter) -> None:
+def test_limited_worker_can_run_tasks_of_its_queues(
+    owner: Connection, connect_as: ConnectAs
+) -> None:
     job, token = started(owner, "a"), str(uuid4())
-    limited = enter("limited")
+    limited = connect_as("limited")
     hello = value(limited, "select register_worker('me', '{a,b}')")
     assert hello["queues"] == ["a", "b"]
     assert claimed(limited, "a", token) == [(job, "1/main")]
@@ -66,47 +68,49 @@ def test_it_works_on_its_own_queues(owner: Connection, enter: Enter) -> None:
     assert value(owner, "select result from result(%s)", job) == 1
 
 
-def test_it_works_on_its_queues_for_every_version_of_the_code(
-    owner: Connection, enter: Enter
+def test_limited_worker_can_run_pinned_versions_of_its_queues(
+    owner: Connection, connect_as: ConnectAs
 ) -> None:
     job = started(owner, "a", "2")
-    limited = enter("limited")
+    limited = connect_as("limited")
     hello = value(limited, "select register_worker('me', '{a}', version => '2')")
     assert hello["queues"] == ["a@2", "a"]
     assert claimed(limited, "a@2", str(uuid4())) == [(job, "1/main")]
-    assert code(limited, "select claim('{c@2}', 'me')") == "PD115"
+    assert error_code(limited, "select claim('{c@2}', 'me')") == "PD115"
 
 
 @pytest.mark.parametrize("queues", ["{c}", "{a,c}", "{a,NULL}", "{$sql}", "{A}", '{"a "}', "{''}"])
-def test_other_queues_are_refused(owner: Connection, enter: Enter, queues: str) -> None:
+def test_limited_worker_cannot_claim_from_other_queues(
+    owner: Connection, connect_as: ConnectAs, queues: str
+) -> None:
     job = started(owner, "c")
-    limited = enter("limited")
+    limited = connect_as("limited")
     refusal = "PD107" if "NULL" in queues else "PD115"
-    assert code(limited, "select claim(%s, 'me')", queues) == refusal
+    assert error_code(limited, "select claim(%s, 'me')", queues) == refusal
     query = "select advance('[]', %s, 'me', max_tasks => 1)"
-    assert code(limited, query, queues) == refusal
+    assert error_code(limited, query, queues) == refusal
     if queues != "{$sql}":
-        assert code(limited, "select register_worker('me', %s)", queues) == refusal
+        assert error_code(limited, "select register_worker('me', %s)", queues) == refusal
     assert value(owner, "select state from waiting where job_id = %s", job) == "ready"
 
 
-def test_what_the_database_runs_itself_is_left_out_unless_it_was_given(
-    house: House, owner: Connection, enter: Enter
+def test_limited_worker_runs_sql_hooks_only_if_granted_their_queue(
+    secured: SecuredApp, owner: Connection, connect_as: ConnectAs
 ) -> None:
-    """Every worker of the package asks for `$sql`; a limited one goes without."""
-    limited = enter("limited")
+    """Every worker of the package asks for the queue `$sql`; a limited one works without it."""
+    limited = connect_as("limited")
     assert value(limited, "select register_worker('me', '{a,$sql}')")["queues"] == ["a"]
-    assert code(limited, "select take_sql_task('me', gen_random_uuid())") == "PD115"
-    assert code(limited, "call run_sql_hooks()") == "PD115"
-    role = house.add_role("runs_sql")
+    assert error_code(limited, "select take_sql_task('me', gen_random_uuid())") == "PD115"
+    assert error_code(limited, "call run_sql_hooks()") == "PD115"
+    role = secured.add_role("runs_sql")
     owner.execute("select grant_access(%s, 'worker', '{a,$sql}')", [role])
-    runs_sql = enter("runs_sql")
+    runs_sql = connect_as("runs_sql")
     assert value(runs_sql, "select register_worker('he', '{a,$sql}')")["queues"] == ["a", "$sql"]
-    assert code(runs_sql, "call run_sql_hooks()") is None
+    assert error_code(runs_sql, "call run_sql_hooks()") is None
 
 
 def leases(job: str, task: str, token: str) -> dict[str, tuple[str, list[Any]]]:
-    """Give every call by which the holder of a token can touch a lease."""
+    """List every call by which the holder of a token can affect a lease."""
     held = {"job": job, "task": task, "token": token}
     turn = held | {"position": 0, "state": "done", "facts": [], "requests": []}
     return {
@@ -123,19 +127,19 @@ def leases(job: str, task: str, token: str) -> dict[str, tuple[str, list[Any]]]:
 
 
 @pytest.mark.parametrize("verb", leases("", "", ""))
-def test_a_token_that_leaked_is_of_no_use_on_a_foreign_queue(
-    owner: Connection, enter: Enter, verb: str
+def test_leaked_token_is_useless_to_a_worker_of_other_queues(
+    owner: Connection, connect_as: ConnectAs, verb: str
 ) -> None:
     desk, queue, token = f"desk of {verb}", f"c of {verb}", str(uuid4())
     owner.execute("select entity_create(%s, 'desk')", [desk])
     task = value(owner, "select hook(%s, 'h', queue => %s)", desk, queue)
-    assert claimed(enter("worker"), queue, token) == [(desk, task)]
+    assert claimed(connect_as("worker"), queue, token) == [(desk, task)]
     before = owner.execute("select * from tasks where job_id = %s", [desk]).fetchall()
     query, values = leases(desk, task, token)[verb]
-    assert code(enter("limited"), query, *values) == "PD115"
+    assert error_code(connect_as("limited"), query, *values) == "PD115"
     assert owner.execute("select * from tasks where job_id = %s", [desk]).fetchall() == before
-    of_the_database = verb in ("run_task", "time_out_task")
-    assert code(enter("worker"), query, *values) == ("PD107" if of_the_database else None)
+    runs_in_sql = verb in ("run_task", "time_out_task")
+    assert error_code(connect_as("worker"), query, *values) == ("PD107" if runs_in_sql else None)
 
 
 WITH_TOKENS = """
@@ -148,17 +152,19 @@ select p.proname::text
 """
 
 
-def test_no_verb_that_takes_a_token_is_left_out(house: House, owner: Connection) -> None:
-    found = owner.execute(WITH_TOKENS, [house.role("worker")]).fetchall()
+def test_list_of_calls_covers_every_verb_that_takes_a_token(
+    secured: SecuredApp, owner: Connection
+) -> None:
+    found = owner.execute(WITH_TOKENS, [secured.role("worker")]).fetchall()
     assert {name for (name,) in found} == leases("", "", "").keys() - {"read_journal"}
 
 
 @pytest.mark.parametrize("verb", sorted(leases("", "", "").keys() - {"read_journal"}))
-def test_a_live_token_is_of_no_use_on_another_task(
-    owner: Connection, enter: Enter, verb: str
+def test_valid_token_is_rejected_for_another_held_task(
+    owner: Connection, connect_as: ConnectAs, verb: str
 ) -> None:
-    """[P6] Neither on one of the same job nor on one of another, which are held too (S7)."""
-    worker, held = enter("worker"), []
+    """[P6] (S7) The other task may belong to the same job or to another one."""
+    worker, held = connect_as("worker"), []
     for desk in (f"desk 1 of {verb}", f"desk 2 of {verb}"):
         owner.execute("select entity_create(%s, 'desk')", [desk])
         for queue in (f"q1 of {desk}", f"q2 of {desk}"):
@@ -182,79 +188,83 @@ def test_a_live_token_is_of_no_use_on_another_task(
     assert not any(is_refused(*each) for each in held)
 
 
-def test_journals_of_what_has_ended_are_read_by_no_limited_worker(
-    owner: Connection, enter: Enter
+def test_limited_worker_cannot_read_journals_of_ended_jobs(
+    owner: Connection, connect_as: ConnectAs
 ) -> None:
     job = started(owner, "a")
     owner.execute("select terminate(%s)", [job])
-    assert code(enter("limited"), "select read_journal(%s, '1/main')", job) == "PD001"
-    assert code(enter("worker"), "select read_journal(%s, '1/main')", job) is None
-    assert code(enter("reader"), "select read_journal(%s, '1/main')", job) is None
+    assert error_code(connect_as("limited"), "select read_journal(%s, '1/main')", job) == "PD001"
+    assert error_code(connect_as("worker"), "select read_journal(%s, '1/main')", job) is None
+    assert error_code(connect_as("reader"), "select read_journal(%s, '1/main')", job) is None
 
 
-def test_no_setting_and_no_other_role_makes_it_more(house: House, enter: Enter) -> None:
-    """Who logged in counts: a session cannot say that it is somebody else (S4)."""
-    limited = enter("limited")
+def test_limited_worker_cannot_switch_to_another_role(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """(S4) The role that logged in counts; neither SET ROLE nor settings help."""
+    limited = connect_as("limited")
     for statement in (
-        f"set role {house.role('worker')}",
-        f"set role {house.role('owner')}",
-        f"set session authorization {house.role('owner')}",
+        f"set role {secured.role('worker')}",
+        f"set role {secured.role('owner')}",
+        f"set session authorization {secured.role('owner')}",
     ):
-        assert code(limited, statement) == "42501"
+        assert error_code(limited, statement) == "42501"
     limited.execute("set perdure.role = 'owner'; set application_name = 'owner'")
-    assert code(limited, "select claim('{c}', 'me')") == "PD115"
+    assert error_code(limited, "select claim('{c}', 'me')") == "PD115"
 
 
-def test_a_member_of_a_limited_role_is_limited_as_that_is(house: House, enter: Enter) -> None:
-    member = house.add_role("member")
-    with psycopg.connect(house.url, autocommit=True) as admin:
-        admin.execute(f"grant {house.role('limited')} to {member}".encode())
-    for role in ("", f"set role {house.role('limited')}"):
-        connection = enter("member")
+def test_member_of_a_limited_role_has_the_same_limits(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    member = secured.add_role("member")
+    with psycopg.connect(secured.url, autocommit=True) as admin:
+        admin.execute(f"grant {secured.role('limited')} to {member}".encode())
+    for role in ("", f"set role {secured.role('limited')}"):
+        connection = connect_as("member")
         connection.execute(role.encode() or b"select")
-        assert code(connection, "select claim('{b}', 'me')") is None
-        assert code(connection, "select claim('{c}', 'me')") == "PD115"
+        assert error_code(connection, "select claim('{b}', 'me')") is None
+        assert error_code(connection, "select claim('{c}', 'me')") == "PD115"
 
 
-def test_who_is_a_worker_twice_has_the_queues_of_both(
-    house: House, owner: Connection, enter: Enter
+def test_member_of_two_worker_roles_has_the_queues_of_both(
+    secured: SecuredApp, owner: Connection, connect_as: ConnectAs
 ) -> None:
-    both = house.add_role("both")
+    both = secured.add_role("both")
     owner.execute("select grant_access(%s, 'worker', '{c}')", [both])
-    connection = enter("both")
-    assert code(connection, "select claim('{a,c}', 'me')") == "PD115"
-    with psycopg.connect(house.url, autocommit=True) as admin:
-        admin.execute(f"grant {house.role('limited')} to {both}".encode())
-    assert code(connection, "select claim('{a,c}', 'me')") is None
-    assert code(connection, "select claim('{d}', 'me')") == "PD115"
-    with psycopg.connect(house.url, autocommit=True) as admin:
-        admin.execute(f"grant {house.role('worker')} to {both}".encode())
-    assert code(connection, "select claim('{d}', 'me')") is None
+    connection = connect_as("both")
+    assert error_code(connection, "select claim('{a,c}', 'me')") == "PD115"
+    with psycopg.connect(secured.url, autocommit=True) as admin:
+        admin.execute(f"grant {secured.role('limited')} to {both}".encode())
+    assert error_code(connection, "select claim('{a,c}', 'me')") is None
+    assert error_code(connection, "select claim('{d}', 'me')") == "PD115"
+    with psycopg.connect(secured.url, autocommit=True) as admin:
+        admin.execute(f"grant {secured.role('worker')} to {both}".encode())
+    assert error_code(connection, "select claim('{d}', 'me')") is None
 
 
-def test_a_verb_that_was_granted_by_hand_serves_no_queue(
-    house: House, owner: Connection, enter: Enter
+def test_claim_granted_by_hand_gives_no_queue(
+    secured: SecuredApp, owner: Connection, connect_as: ConnectAs
 ) -> None:
-    """Only grant_access() makes a worker; without it there is no queue (deny by default)."""
-    role = house.add_role("by_hand")
+    """Only grant_access() makes a role a worker; without it, no queue is allowed."""
+    role = secured.add_role("by_hand")
     owner.execute(f"grant usage on schema perdure to {role}".encode())
     owner.execute(f"grant execute on function claim to {role}".encode())
-    assert code(enter("by_hand"), "select claim('{a}', 'me')") == "PD115"
+    assert error_code(connect_as("by_hand"), "select claim('{a}', 'me')") == "PD115"
 
 
-def test_access_is_changed_and_taken_while_a_session_lasts(
-    house: House, owner: Connection, enter: Enter
+def test_changed_access_applies_to_open_sessions(
+    secured: SecuredApp, owner: Connection, connect_as: ConnectAs
 ) -> None:
-    role = house.add_role("changing")
+    role = secured.add_role("changing")
     owner.execute("select grant_access(%s, 'worker', '{c}')", [role])
-    connection = enter("changing")
-    assert code(connection, "select claim('{c}', 'me')") is None
+    connection = connect_as("changing")
+    assert error_code(connection, "select claim('{c}', 'me')") is None
     owner.execute("select grant_access(%s, 'worker', '{d}')", [role])
-    assert code(connection, "select claim('{c}', 'me')") == "PD115"
+    assert error_code(connection, "select claim('{c}', 'me')") == "PD115"
     owner.execute("select grant_access(%s, 'worker')", [role])
-    assert code(connection, "select claim('{c}', 'me')") is None
+    assert error_code(connection, "select claim('{c}', 'me')") is None
     assert value(owner, "select revoke_access(%s)", role) is True
-    assert code(connection, "select perdure.claim('{c}', 'me')") == "42501"
+    assert error_code(connection, "select perdure.claim('{c}', 'me')") == "42501"
     assert value(owner, "select revoke_access(%s)", role) is False
 
 

@@ -1,10 +1,6 @@
-"""A refusal tells ids, names and places, and never a value: what it says goes to the server's log
-(S18).
-
-Every verb that takes values is refused for what they are and for whatever else there is, with one
-among them that would be known again. Not tried is what PostgreSQL says itself of a text that is no
-JSON, before any verb is called: it quotes it.
-"""
+"""An error names ids, names and places, but never a value, because the server logs errors (S18).
+Every verb that takes values is called wrongly in many ways, always with a recognizable value. Not
+covered: text that is not JSON, which PostgreSQL quotes itself before any verb runs."""
 
 from __future__ import annotations
 
@@ -18,13 +14,13 @@ import psycopg
 import pytest
 
 from perdure.embedded.server import Server
-from tests.security.house import KINDS, Connection, House, built
 from tests.security.payloads import VALUE, Place, places
-from tests.security.test_hostile_arguments import stage
+from tests.security.secured import KINDS, Connection, SecuredApp, secured_app
+from tests.security.test_hostile_arguments import prepare_job
 from tests.security.test_queues_of_workers import leases
 
 SECRET = "Xantippe"
-"""What must stand in no refusal."""
+"""The value that no error may show."""
 
 SHAPES = [
     SECRET,
@@ -34,7 +30,7 @@ SHAPES = [
     {"v": SECRET * 140_000},
     {"v": SECRET, "n": 10**310},
 ]
-"""Values of which each is too deep, too large or of the wrong type for some verb."""
+"""Values; each is too deep, too large or of the wrong type for some verb."""
 
 WRONG: dict[str, list[Any]] = {
     "conditions": [
@@ -47,7 +43,7 @@ WRONG: dict[str, list[Any]] = {
     "schema": [{"type": SECRET}, {"properties": SECRET}, {"required": [1, SECRET]}],
     "after": [[[SECRET]], [[SECRET], [SECRET]]],
 }  # fmt: skip
-"""What is wrong with an argument of this name beside."""
+"""More wrong values for arguments of these names."""
 
 CONTRACT = {
     "properties": {
@@ -59,14 +55,14 @@ CONTRACT = {
         "list": {"items": {"const": 1}},
     },
 }
-"""What the memories of these tests keep to, as long as no value comes."""
+"""A contract that the memories of these tests meet until the value is written."""
 
 OWN_WORDS = {
     ("broken_contracts", "schema"),
     ("define_contract", "schema"),
     ("find", "order_by"),
 }
-"""What is code of the caller's, as a query is: a refusal names the word that is not understood."""
+"""Arguments that are code of the caller, as a query is: an error names the unknown word."""
 
 EXPECTED = {
     "42501", "PD001", "PD101", "PD102", "PD103", "PD105", "PD106", "PD107", "PD109", "PD301",
@@ -84,22 +80,22 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def house(server: Server) -> Iterator[House]:
-    """Give an app on it."""
-    with built(server) as house:
-        yield house
+def secured(server: Server) -> Iterator[SecuredApp]:
+    """Give an app on that server."""
+    with secured_app(server) as secured:
+        yield secured
 
 
 @pytest.fixture
-def sessions(house: House) -> Iterator[dict[str, Connection]]:
-    """Give a session of each role."""
+def sessions(secured: SecuredApp) -> Iterator[dict[str, Connection]]:
+    """Give a connection for each role."""
     with ExitStack() as stack:
         roles = ("owner", "nobody", *KINDS)
-        yield {role: stack.enter_context(house.entered(role)) for role in roles}
+        yield {role: stack.enter_context(secured.connected(role)) for role in roles}
 
 
 def refusals(answer: Any) -> Iterator[dict[str, Any]]:
-    """Give the refusals that stand in an answer."""
+    """Yield the errors contained in an answer."""
     if isinstance(answer, dict) and {"code", "message"} <= answer.keys():
         yield answer
     elif isinstance(answer, dict | list | tuple):
@@ -107,8 +103,8 @@ def refusals(answer: Any) -> Iterator[dict[str, Any]]:
             yield from refusals(part)
 
 
-def told(connection: Connection, query: str, values: list[Any]) -> list[tuple[str, str]]:
-    """Run a call; give the code and all words of each refusal, be it raised or answered."""
+def errors_of(connection: Connection, query: str, values: list[Any]) -> list[tuple[str, str]]:
+    """Run a call; return the code and full text of each error, raised or answered."""
     try:
         answers = connection.execute(query.encode(), values).fetchall()
     except psycopg.Error as error:
@@ -117,9 +113,9 @@ def told(connection: Connection, query: str, values: list[Any]) -> list[tuple[st
     return [(str(each["code"]), json.dumps(each)) for each in refusals(answers)]
 
 
-def beside(place: Place, made: Said) -> Iterator[Said]:
-    """Give calls that are refused for what stands beside a value."""
-    said, arguments = place.said(made, json.dumps({"v": SECRET})), place.verb.arguments
+def calls_wrong_elsewhere(place: Place, made: Said) -> Iterator[Said]:
+    """Yield calls that fail because of something else than the value."""
+    said, arguments = place.arguments_with(made, json.dumps({"v": SECRET})), place.verb.arguments
     wrong = {
         "expected_version": [99], "path": ["a..b", "v.n.x", "list.x"], "id": [made["job"]],
         "max_rows": [0], "queue": ["a@b"], "name": [""], "workflow": [""],
@@ -127,7 +123,7 @@ def beside(place: Place, made: Said) -> Iterator[Said]:
     for name in arguments.keys() & wrong.keys():
         yield from (said | {name: each} for each in wrong[name])
     for other in ({"token": str(uuid4())}, dict.fromkeys(("id", "job", "item"), "nobody")):
-        yield place.said(made | other, json.dumps({"v": SECRET}))
+        yield place.arguments_with(made | other, json.dumps({"v": SECRET}))
     if "key" in arguments:
         yield said | {"key": "k", place.argument: "[2]"}
         yield said | {"key": "k"}
@@ -136,23 +132,23 @@ def beside(place: Place, made: Said) -> Iterator[Said]:
 
 
 def calls(place: Place, owner: Connection) -> Iterator[tuple[str, Said]]:
-    """Give calls that are refused, each with the role that makes it."""
-    role, made = place.verb.role, place.made(owner)
+    """Yield calls that fail, each with the role that makes it."""
+    role, made = place.verb.role, place.prepare(owner)
     value = json.dumps({"v": SECRET})
     for shape in [*SHAPES, *WRONG.get(place.argument, [])]:
-        yield role, place.said(made, json.dumps(shape))
-    made = place.made(owner)
-    yield "nobody", place.said(made, value)
-    for said in beside(place, made):
+        yield role, place.arguments_with(made, json.dumps(shape))
+    made = place.prepare(owner)
+    yield "nobody", place.arguments_with(made, value)
+    for said in calls_wrong_elsewhere(place, made):
         yield role, said
     owner.execute("select terminate(%s)", [made["job"]])
-    yield role, place.said(made, value)
+    yield role, place.arguments_with(made, value)
     owner.execute("select define_contract('doc', %s)", [json.dumps(CONTRACT)])
-    yield role, place.said(place.made(owner), value)
+    yield role, place.arguments_with(place.prepare(owner), value)
     owner.execute("select drop_contract('doc')")
 
 
-def test_no_refusal_shows_the_value_that_came_with_it(
+def test_no_error_or_log_line_shows_the_value_of_a_call(
     server: Server, sessions: dict[str, Connection]
 ) -> None:
     codes, shown = set(), []
@@ -160,7 +156,7 @@ def test_no_refusal_shows_the_value_that_came_with_it(
         if (place.verb.name, place.argument) in OWN_WORDS:
             continue
         for role, said in calls(place, sessions["owner"]):
-            for code, words in told(sessions[role], place.query(said), list(said.values())):
+            for code, words in errors_of(sessions[role], place.query(said), list(said.values())):
                 codes.add(code)
                 shown += [f"{place}: {words}"] if SECRET in words else []
     assert shown == []
@@ -171,24 +167,24 @@ def test_no_refusal_shows_the_value_that_came_with_it(
 
 
 @pytest.mark.parametrize("field", ["priority", "due_at", "timeout"])
-def test_a_start_that_cannot_be_read_shows_nothing_of_it(
+def test_error_about_an_invalid_start_shows_no_value(
     sessions: dict[str, Connection], field: str
 ) -> None:
     starts = json.dumps([{"workflow": "w", field: SECRET}])
-    ((code, words),) = told(sessions["client"], "select perdure.start_many(%s)", [starts])
+    ((code, words),) = errors_of(sessions["client"], "select perdure.start_many(%s)", [starts])
     assert code == "PD107"
     assert SECRET not in words
 
 
-def test_no_log_shows_a_token(server: Server, sessions: dict[str, Connection]) -> None:
-    """Neither that of who is refused nor that of who holds the task (S19)."""
+def test_log_shows_no_token(server: Server, sessions: dict[str, Connection]) -> None:
+    """(S19) Neither the token of the refused caller nor that of the task's holder is logged."""
     owner, worker, codes = sessions["owner"], sessions["worker"], set()
     tokens = []
     for verb in leases("", "", ""):
-        held, own = stage(owner), stage(owner)
+        held, own = prepare_job(owner), prepare_job(owner)
         tokens += [held["token"], own["token"]]
         query, values = leases(held["job"], held["task"], own["token"])[verb]
-        codes |= {code for code, _ in told(worker, query, values)}
+        codes |= {code for code, _ in errors_of(worker, query, values)}
     assert codes == {"PD001"}
     log = (server.folder / "log").read_text(errors="replace")
     assert "is not held by this token" in log

@@ -1,4 +1,4 @@
-"""A worker, a client and a reader do all their work as roles that may touch no table."""
+"""Workers, clients and readers can do all their work with roles that have no right on any table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 
 import perdure
 from perdure.installation.install import install, reload_functions
-from tests.security.house import KINDS, Connection, House
-from tests.security.test_queues_of_workers import claimed, code, started, value
+from tests.security.secured import KINDS, Connection, SecuredApp
+from tests.security.test_queues_of_workers import claimed, error_code, started, value
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 T = "20 s"
 
 
 def program() -> perdure.App:
-    """Give an app that uses everything a coordinator, a hook and an activity can."""
+    """Return an app that uses everything that coordinators, hooks and activities can do."""
     app = perdure.App()
 
     @app.activity
@@ -57,15 +57,15 @@ def program() -> perdure.App:
     return app
 
 
-def standing(house: House, handle: perdure.Handle, seconds: float) -> str:
-    """Tell where a job stands of which something was waited for in vain."""
+def state_of(secured: SecuredApp, handle: perdure.Handle, seconds: float) -> str:
+    """Describe the state of a job for which a wait has failed."""
     looks = (
         "select t::text from perdure.timeline(%(job)s) as t",
         "select i::text from perdure.stream_items(%(job)s, 'numbers') as i",
         "select t::text from perdure.tasks as t where t.due_at < now() or t.job_id = %(job)s",
         "select s::text from pg_stat_activity as s where s.datname = current_database()",
     )
-    with psycopg.connect(house.url) as connection:
+    with psycopg.connect(secured.url) as connection:
         rows = [connection.execute(look.encode(), {"job": handle.id}).fetchall() for look in looks]
     return f"after {seconds:.1f} s: {handle.status()}\n" + "\n".join(
         f"{look}:\n" + "\n".join(text for (text,) in found)
@@ -73,22 +73,24 @@ def standing(house: House, handle: perdure.Handle, seconds: float) -> str:
     )
 
 
-def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: Enter) -> None:
-    owner = enter("owner")
+def test_program_runs_without_any_right_on_a_table(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    owner = connect_as("owner")
     owner.execute("""
         create function perdure.count_up(job text, args jsonb) returns jsonb language plpgsql as $$
         begin return to_jsonb(perdure.entity_increment(job, 'n')); end $$""")
     owner.execute("select register_sql_hook('count up', 'count_up', timeout => '5 s')")
     with (
-        perdure.Worker(program(), dsn=house.dsn("worker")),
-        perdure.connect(house.dsn("client")) as client,
+        perdure.Worker(program(), dsn=secured.dsn("worker")),
+        perdure.connect(secured.dsn("client")) as client,
     ):
         handle = client.start("flow", id="whole", entity="flow")
         handle.signal("go", {"by": "client"})
         handle.memory.set(True, "open")
         began = time.monotonic()
-        said = [item.item for item in handle.stream("numbers", timeout=T)]
-        assert said == [2], standing(house, handle, time.monotonic() - began)
+        published = [item.item for item in handle.stream("numbers", timeout=T)]
+        assert published == [2], state_of(secured, handle, time.monotonic() - began)
         assert handle.result(T) == [4, 5, {"by": "client"}, True]
         assert handle.memory.get() == {"doubled": 4, "child": 9, "open": True}
         assert [found.id for found in client.find("flow", {"doubled": 4})] == ["whole"]
@@ -101,7 +103,7 @@ def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: 
         for refused in (handle.terminate, handle.pause, lambda: client.set_queue("default")):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 refused()
-    with perdure.connect(house.dsn("reader")) as reader:
+    with perdure.connect(secured.dsn("reader")) as reader:
         handle = reader.handle("whole")
         assert handle.status().status == "completed"
         assert handle.memory.get("child") == 9
@@ -111,8 +113,8 @@ def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: 
                 refused()
 
 
-def waited(handle: perdure.Handle[Any], gate: Callable[[], object]) -> list[Any]:
-    """Wait in every way there is, from before there is anything, and give what comes."""
+def wait_in_every_way(handle: perdure.Handle[Any], gate: Callable[[], object]) -> list[Any]:
+    """Wait in every way, before there is anything to wait for, and return what arrives."""
     waits: list[Callable[[], Any]] = [
         lambda: handle.memory.until("$.n == 1", timeout=T),
         lambda: [item.item for item in handle.stream("words", timeout=T)],
@@ -121,14 +123,16 @@ def waited(handle: perdure.Handle[Any], gate: Callable[[], object]) -> list[Any]
     ]
     with ThreadPoolExecutor() as threads:
         begun = [threads.submit(wait) for wait in waits]
-        time.sleep(0.3)  # until each has looked, and would say that it waits
+        time.sleep(0.3)  # until each has looked once and begun to wait
         gate()
         *told, end = begun
         return [*(wait.result() for wait in told), type(end.exception()).__name__]
 
 
-async def waited_async(handle: perdure.AsyncHandle[Any], gate: Callable[[], object]) -> list[Any]:
-    """Do the same with an async client."""
+async def wait_in_every_way_async(
+    handle: perdure.AsyncHandle[Any], gate: Callable[[], object]
+) -> list[Any]:
+    """Wait in every way with an async client."""
 
     async def words() -> list[Any]:
         return [item.item async for item in handle.stream("words", timeout=T)]
@@ -146,13 +150,15 @@ async def waited_async(handle: perdure.AsyncHandle[Any], gate: Callable[[], obje
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("role", ["client", "reader", "reader without a channel"])
-def test_who_may_look_may_wait(house: House, enter: Enter, role: str, is_async: bool) -> None:
-    """A reader leaves no name, since that is a row: he looks, as one who may not know the channel
-    does."""
-    owner, (kind, *without) = enter("owner"), role.split(maxsplit=1)
+def test_every_role_that_may_read_may_wait(
+    secured: SecuredApp, connect_as: ConnectAs, role: str, is_async: bool
+) -> None:
+    """A reader cannot register as a listener, since that writes a row. It polls, as does a role
+    that may not know the channel."""
+    owner, (kind, *without) = connect_as("owner"), role.split(maxsplit=1)
     job = str(uuid4())
     owner.execute("select start('reads aloud', id => %s, context => '{\"n\": 0}')", [job])
-    right = f"execute on function channel() {{}} {house.role(kind)}"
+    right = f"execute on function channel() {{}} {secured.role(kind)}"
 
     def gate() -> None:
         owner.execute("select entity_log(%s, 'words', '\"hello\"')", [job])
@@ -160,8 +166,8 @@ def test_who_may_look_may_wait(house: House, enter: Enter, role: str, is_async: 
         owner.execute("select terminate(%s)", [job])
 
     async def main() -> list[Any]:
-        async with perdure.connect_async(house.dsn(kind)) as client:
-            return await waited_async(client.handle(job), gate)
+        async with perdure.connect_async(secured.dsn(kind)) as client:
+            return await wait_in_every_way_async(client.handle(job), gate)
 
     if without:
         owner.execute(f"revoke {right.format('from')}".encode())
@@ -169,17 +175,17 @@ def test_who_may_look_may_wait(house: House, enter: Enter, role: str, is_async: 
         if is_async:
             told = asyncio.run(main())
         else:
-            with perdure.connect(house.dsn(kind)) as client:
-                told = waited(client.handle(job), gate)
+            with perdure.connect(secured.dsn(kind)) as client:
+                told = wait_in_every_way(client.handle(job), gate)
     finally:
         if without:
             owner.execute(f"grant {right.format('to')}".encode())
     assert told == [3, ["hello"], ["log", "set"], "JobCancelled"]
-    left = owner.execute("select * from listeners where topic like %s", [f"%{job}"])
-    assert left.fetchall() == []
+    listeners_left = owner.execute("select * from listeners where topic like %s", [f"%{job}"])
+    assert listeners_left.fetchall() == []
 
 
-def test_a_limited_worker_runs_its_queue_and_leaves_the_others(house: House) -> None:
+def test_limited_worker_runs_only_jobs_of_its_queue(secured: SecuredApp) -> None:
     app = perdure.App()
 
     @app.activity
@@ -192,8 +198,8 @@ def test_a_limited_worker_runs_its_queue_and_leaves_the_others(house: House) -> 
         return await perdure.wait_for("go", type=int)
 
     with (
-        perdure.connect(house.dsn("client")) as client,
-        perdure.Worker(app, dsn=house.dsn("limited"), queues=["a"]),
+        perdure.connect(secured.dsn("client")) as client,
+        perdure.Worker(app, dsn=secured.dsn("limited"), queues=["a"]),
     ):
         other = client.start(own, id="other", queue="c")
         handle = client.start(own, id="own")
@@ -204,13 +210,13 @@ def test_a_limited_worker_runs_its_queue_and_leaves_the_others(house: House) -> 
         other.cancel()
 
 
-def test_a_worker_that_is_refused_ends_with_the_reason(house: House) -> None:
-    refused = perdure.Worker(perdure.App(), dsn=house.dsn("limited"), queues=["a", "c"])
+def test_worker_with_a_forbidden_queue_fails_to_start(secured: SecuredApp) -> None:
+    refused = perdure.Worker(perdure.App(), dsn=secured.dsn("limited"), queues=["a", "c"])
     with pytest.raises(perdure.QueueNotYours), refused:
         pass
 
 
-# What reads everything that a reader may read, so that nothing is missed.
+# Queries for everything that a reader may read.
 READ = [
     "select w::text from waiting as w",
     "select h::text from history as h",
@@ -228,11 +234,13 @@ READ = [
 ]
 
 
-def test_a_token_is_told_to_whom_claims_and_to_nobody_else(house: House, enter: Enter) -> None:
-    """Not in views, journals, hints or refusals (S19)."""
-    owner, worker, client, reader = map(enter, ("owner", "worker", "client", "reader"))
+def test_token_is_shown_only_to_the_worker_that_claims(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """(S19) Views, journals, notifications and errors do not contain it."""
+    owner, worker, client, reader = map(connect_as, ("owner", "worker", "client", "reader"))
     job, token = started(owner, "secret"), str(uuid4())
-    listener = enter("nobody")
+    listener = connect_as("nobody")
     channel = value(owner, "select channel()")
     listener.execute(f'listen "{channel}"'.encode())
     client.execute("select entity_watch(%s, 'me')", [job])
@@ -254,8 +262,8 @@ def test_a_token_is_told_to_whom_claims_and_to_nobody_else(house: House, enter: 
     assert heard <= {f"$memory/{job}", f"$job/{job}", "secret", "other"}
 
 
-def test_a_monitor_sees_states_and_no_payload(enter: Enter) -> None:
-    owner, monitor = enter("owner"), enter("monitor")
+def test_monitor_can_read_states_but_no_payload(connect_as: ConnectAs) -> None:
+    owner, monitor = connect_as("owner"), connect_as("monitor")
     job = value(owner, "select id from start('w', '[\"secret\"]', queue => 'm', context => %s)",
                 json.dumps({"secret": "secret"}))  # fmt: skip
     assert value(monitor, "select state from waiting where job_id = %s", job) == "ready"
@@ -267,7 +275,7 @@ def test_a_monitor_sees_states_and_no_payload(enter: Enter) -> None:
         "select * from history",
         "select waits_for from schedules",
     ):
-        assert code(monitor, query) == "42501"
+        assert error_code(monitor, query) == "42501"
     owner.execute("select terminate(%s)", [job])
 
 
@@ -285,83 +293,99 @@ set search_path = pg_temp, perdure, pg_catalog;
 """
 
 
-def test_what_a_session_plants_before_the_names_is_not_found(house: House, enter: Enter) -> None:
-    """Temporary tables and functions, and a search path that has them first (S1) (S2)."""
-    owner, limited, client = enter("owner"), enter("limited"), enter("client")
-    with psycopg.connect(house.url, autocommit=True) as admin:
-        admin.execute(f'grant temporary on database "{house.prefix}" to public'.encode())
+def test_objects_planted_in_the_search_path_are_ignored(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """(S1) (S2) Verbs ignore temporary tables and functions, even if the search path has them
+    first."""
+    owner, limited, client = connect_as("owner"), connect_as("limited"), connect_as("client")
+    with psycopg.connect(secured.url, autocommit=True) as admin:
+        admin.execute(f'grant temporary on database "{secured.prefix}" to public'.encode())
     for connection in (limited, client):
         connection.execute(PLANTED.encode())
-    assert code(limited, "select perdure.claim('{c}', 'me')") == "PD115"
-    assert code(client, "select perdure.entity_set('not there', '1')") == "PD401"
+    assert error_code(limited, "select perdure.claim('{c}', 'me')") == "PD115"
+    assert error_code(client, "select perdure.entity_set('not there', '1')") == "PD401"
     assert value(client, "select perdure.entity_create('real', 'thing', '{\"a\": 1}')")
     assert value(client, "select count(*) from pg_temp.jobs") == 0
     assert value(owner, "select context from jobs where id = 'real'") == {"a": 1}
 
 
-def test_access_outlives_new_functions_and_a_migration(house: House, enter: Enter) -> None:
-    owner, client = enter("owner"), enter("client")
-    by_hand = house.role("reader")
+def test_access_survives_reload_install_and_migrate(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    owner, client = connect_as("owner"), connect_as("client")
+    by_hand = secured.role("reader")
     owner.execute(f"grant execute on function pause to {by_hand}".encode())
     assert reload_functions(owner, "perdure") > 300
     assert install(owner, "perdure") == value(owner, "select migrate()")
     assert value(client, "select id from start('w', id => 'outlives', queue => 'x')") == "outlives"
-    assert value(enter("reader"), "select pause('outlives')") is True
-    assert value(enter("operator"), "select terminate('outlives')") is True
+    assert value(connect_as("reader"), "select pause('outlives')") is True
+    assert value(connect_as("operator"), "select terminate('outlives')") is True
     owner.execute(f"revoke execute on function pause from {by_hand}".encode())
 
 
-def test_an_upgrade_gives_each_role_the_verbs_that_it_brings(house: House, enter: Enter) -> None:
-    """As if `signal` were new and the tables old: whoever had the kind has it after migrate()."""
-    owner, client = enter("owner"), enter("client")
-    owner.execute(f"revoke execute on function signal from {house.role('client')}".encode())
-    assert code(client, "select signal('x', 'go')") == "42501"
+def test_upgrade_grants_new_verbs_to_existing_roles(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """The verb `signal` is made to look new, and the tables old; migrate() grants it."""
+    owner, client = connect_as("owner"), connect_as("client")
+    owner.execute(f"revoke execute on function signal from {secured.role('client')}".encode())
+    assert error_code(client, "select signal('x', 'go')") == "42501"
     owner.execute("update migrations set version = '0.0.1'")
     owner.execute("select migrate()")
-    assert code(client, "select signal('x', 'go')") == "PD401"
+    assert error_code(client, "select signal('x', 'go')") == "PD401"
 
 
-def test_a_role_that_was_dropped_gives_its_name_no_access(house: House, enter: Enter) -> None:
-    owner = enter("owner")
-    role = house.add_role("passing")
+def test_new_role_with_the_name_of_a_dropped_one_has_no_access(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    owner = connect_as("owner")
+    role = secured.add_role("passing")
     owner.execute("select grant_access(%s, 'client')", [role])
-    house.drop_role("passing")
-    house.stack.push(lambda *_: None)
-    with psycopg.connect(house.url, autocommit=True) as admin:
-        admin.execute(f"create role {role} login password '{house.prefix}'".encode())
+    secured.drop_role("passing")
+    secured.stack.push(lambda *_: None)
+    with psycopg.connect(secured.url, autocommit=True) as admin:
+        admin.execute(f"create role {role} login password '{secured.prefix}'".encode())
     owner.execute("select restore_access()")
-    assert code(enter("passing"), "select perdure.result('x')") == "42501"
+    assert error_code(connect_as("passing"), "select perdure.result('x')") == "42501"
     assert value(owner, "select revoke_access(%s)", role) is True
 
 
-def test_a_role_that_was_dropped_gives_its_name_no_queues(house: House, enter: Enter) -> None:
-    """Not by membership in a role that has others, nor when the name is given another kind."""
-    owner = enter("owner")
-    team, role = house.add_role("team"), house.add_role("heir")
+def test_new_role_with_the_name_of_a_dropped_one_has_no_queues(
+    secured: SecuredApp, connect_as: ConnectAs
+) -> None:
+    """It gets the old queues neither through membership in another worker role nor with another
+    kind."""
+    owner = connect_as("owner")
+    team, role = secured.add_role("team"), secured.add_role("heir")
     owner.execute("select grant_access(%s, 'worker', '{shared}')", [team])
     owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
-    with psycopg.connect(house.url, autocommit=True) as admin:
+    with psycopg.connect(secured.url, autocommit=True) as admin:
         admin.execute(f"drop owned by {role}; drop role {role}".encode())
-        admin.execute(f"create role {role} login password '{house.prefix}' in role {team}".encode())
-    heir = enter("heir")
-    assert code(heir, "select claim('{shared}', 'me')") is None
-    assert code(heir, "select claim('{secret}', 'me')") == "PD115"
+        admin.execute(
+            f"create role {role} login password '{secured.prefix}' in role {team}".encode()
+        )
+    heir = connect_as("heir")
+    assert error_code(heir, "select claim('{shared}', 'me')") is None
+    assert error_code(heir, "select claim('{secret}', 'me')") == "PD115"
     owner.execute("select grant_access(%s, 'client')", [role])
-    assert code(heir, "select claim('{secret}', 'me')") == "PD115"
+    assert error_code(heir, "select claim('{secret}', 'me')") == "PD115"
     owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
-    assert code(heir, "select claim('{shared,secret}', 'me')") is None
+    assert error_code(heir, "select claim('{shared,secret}', 'me')") is None
     assert value(owner, "select revoke_access(%s)", role) is True
     assert value(owner, "select revoke_access(%s)", team) is True
 
 
 @pytest.mark.parametrize("role", ["nobody", *KINDS])
-def test_only_the_owner_gives_access(house: House, enter: Enter, role: str) -> None:
-    """Also where somebody was granted the verb itself: it has no rights of its own."""
-    owner, connection = enter("owner"), enter(role)
-    target = house.role(role)
+def test_only_the_owner_can_grant_access(
+    secured: SecuredApp, connect_as: ConnectAs, role: str
+) -> None:
+    """Even a role that was granted the verb itself cannot: the verb has no rights of its own."""
+    owner, connection = connect_as("owner"), connect_as(role)
+    target = secured.role(role)
     owner.execute(f"grant usage on schema perdure to {target}".encode())
     owner.execute(f"grant execute on function grant_access, refuse_argument to {target}".encode())
-    assert code(connection, "select perdure.grant_access(%s, 'worker')", target) == "42501"
+    assert error_code(connection, "select perdure.grant_access(%s, 'worker')", target) == "42501"
     owner.execute(f"revoke all on function grant_access, refuse_argument from {target}".encode())
     if role == "nobody":
         owner.execute("select revoke_access(%s)", [target])
@@ -380,11 +404,12 @@ def test_only_the_owner_gives_access(house: House, enter: Enter, role: str) -> N
         ("""(list_items(after => '["1", 2, "x"]')).id""", "PD107"),
     ],
 )
-def test_how_a_session_reads_literals_changes_no_rule(
-    enter: Enter, call: str, refusal: str
+def test_rules_hold_however_a_session_reads_backslashes(
+    connect_as: ConnectAs, call: str, refusal: str
 ) -> None:
-    """A backslash in a plain literal of a function would be the caller's to interpret."""
-    client = enter("client")
+    """Functions must have no plain literal with a backslash, whose meaning the caller's settings
+    decide."""
+    client = connect_as("client")
     client.execute("set escape_string_warning = off")
     for setting in ("on", "off"):
         client.execute(f"set standard_conforming_strings = {setting}".encode())
@@ -395,8 +420,8 @@ def test_how_a_session_reads_literals_changes_no_rule(
         assert refused.value.sqlstate == refusal, setting
 
 
-def test_a_path_is_read_the_same_however_a_session_reads_literals(enter: Enter) -> None:
-    client = enter("client")
+def test_path_is_read_alike_however_a_session_reads_backslashes(connect_as: ConnectAs) -> None:
+    client = connect_as("client")
     for setting in ("on", "off"):
         client.execute(f"set standard_conforming_strings = {setting}".encode())
         job = str(uuid4())

@@ -1,4 +1,5 @@
-"""The page on security is true: its examples are run, those that are refused too (T30) (S5)."""
+"""The examples of the page about security run and give the results shown, including errors (T30)
+(S5)."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ import psycopg
 
 from perdure.installation.install import install
 from tests.docs.test_examples import SQL, as_told, blocks, statements
-from tests.security.house import House
+from tests.security.secured import SecuredApp
 
 PAGE = SQL / "security.md"
 ROLES = ("shop_app", "llm_worker", "support", "north_app", "west_analyst", "east_analyst")
 
 
-def ended(connection: psycopg.Connection[object], statement: str) -> object:
-    """Run a statement; give its first value, or the code of its refusal."""
+def result_of(connection: psycopg.Connection[object], statement: str) -> object:
+    """Run a statement; return its first value, or the code of its error."""
     try:
         cursor = connection.execute(statement.encode())
     except psycopg.Error as error:
@@ -24,20 +25,21 @@ def ended(connection: psycopg.Connection[object], statement: str) -> object:
     return row[0] if row else None
 
 
-def test_every_example_does_what_the_page_tells(house: House) -> None:
-    """Roles belong to the server: each has a name of this run's, and goes with it."""
+def test_every_example_of_the_page_gives_the_result_shown(secured: SecuredApp) -> None:
+    """Roles belong to the whole server, so each gets a name of this run and is dropped
+    afterwards."""
     for role in ROLES:
-        house.stack.callback(house.drop_role, role)
-    with house.entered("owner") as owner:
+        secured.stack.callback(secured.drop_role, role)
+    with secured.connected("owner") as owner:
         for schema in ("my_app", "north", "south"):
             install(owner, schema)
     compared, wrong = 0, []
-    with psycopg.connect(house.url, autocommit=True) as connection:
+    with psycopg.connect(secured.url, autocommit=True) as connection:
         for _, text in blocks(PAGE):
-            named = re.sub(rf"\b({'|'.join(ROLES)})\b", rf"{house.prefix}_\1", text)
+            named = re.sub(rf"\b({'|'.join(ROLES)})\b", rf"{secured.prefix}_\1", text)
             named = named.replace("session_user, '_', 1", "session_user, '_', 5")
             for statement, told in statements(named):
-                end = ended(connection, statement)
+                end = result_of(connection, statement)
                 if told is None:
                     assert not str(end).startswith("refused"), statement
                 elif not as_told(end, told):

@@ -1,10 +1,8 @@
-"""Hostile text changes no statement that the server runs, only what stands in it (T18) (S8) (E12).
-
-A server of its own notes every statement, those inside of functions too. What usual words make is
-parsed first, by PostgreSQL's own grammar; then come the hostile texts, and what is new must have
-the tree of a statement that is known, names and values left out. Nothing but what is tried here
-puts statements together: `tests/test_tidy.py` holds the functions and modules to that.
-"""
+"""Hostile text changes no statement that the server runs, only the values in it (T18) (S8) (E12). A
+separate server records every statement, including those inside functions. The statements that usual
+words cause are parsed with PostgreSQL's grammar. Then hostile texts follow; each new statement must
+have the syntax tree of a known one, apart from names and values. Only what is tried here builds
+statements at run time; `tests/test_tidy.py` checks that."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ import perdure
 from perdure.embedded.server import Server
 from tests.amount import amount, seed
 from tests.memory.test_find_injection import HOSTILE, ask, ask_all
-from tests.security.house import Connection, House, built
+from tests.security.secured import Connection, SecuredApp, secured_app
 
 pglast = pytest.importorskip("pglast", reason="pglast is not there: pip install 'perdure[lint]'")
 
@@ -41,40 +39,40 @@ select s.query
 USUAL = ("word", "two words", "id", "v", "$id", "$created_at", "text", "a.b", "a[0]", '"a b"')
 TEXTS = [text for text in HOSTILE if "\0" not in text]
 
-Deed = Callable[[Connection, str], None]
+Action = Callable[[Connection, str], None]
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
-    """Give an app on a server that notes statements."""
-    with Server(settings=NOTING) as server, built(server) as house:
-        with psycopg.connect(house.url) as admin:
+def secured() -> Iterator[SecuredApp]:
+    """Give an app on a server that records statements."""
+    with Server(settings=NOTING) as server, secured_app(server) as secured:
+        with psycopg.connect(secured.url) as admin:
             admin.execute("create extension pg_stat_statements")
-        yield house
+        yield secured
 
 
 @pytest.fixture
-def admin(house: House) -> Iterator[Connection]:
-    """Give a superuser, who may make roles and schemas of any name."""
-    with psycopg.connect(house.url, autocommit=True) as connection:
+def admin(secured: SecuredApp) -> Iterator[Connection]:
+    """Give a superuser's connection, which can create roles and schemas of any name."""
+    with psycopg.connect(secured.url, autocommit=True) as connection:
         connection.execute("set search_path = pg_catalog, perdure; set statement_timeout = '10 s'")
         yield connection
 
 
 def ask_for_memories(connection: Connection, text: str) -> None:
-    """Put the text into every place of a question."""
+    """Put the text into every part of a question."""
     ask_all(connection, text)
 
 
 def make_indexes(connection: Connection, text: str) -> None:
-    """Make and drop indexes whose entity, place or kind it is."""
+    """Create and drop indexes with the text as entity, path or kind."""
     for entity, path, kind in ((text, "v", "text"), ("doc", text, "number"), ("doc", "v", text)):
         ask(connection, "select create_index(%s, %s, %s)", entity, path, kind)
         ask(connection, "select drop_index(%s, %s, %s)", entity, path, kind)
 
 
 def give_access(connection: Connection, text: str) -> None:
-    """Give rights to a role of this name, and take them."""
+    """Grant access to a role with this name, and revoke it."""
     role = name_of(text)
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
@@ -87,7 +85,7 @@ HOOK = "create function {0}.{0}(text, jsonb) returns jsonb language sql return $
 
 
 def run_hooks(connection: Connection, text: str) -> None:
-    """Run a hook in SQL whose function, and its schema, have this name."""
+    """Run a hook in SQL whose function and schema have this name."""
     name = sql.Identifier(name_of(text))
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL("create schema {}").format(name))
@@ -98,7 +96,7 @@ def run_hooks(connection: Connection, text: str) -> None:
 
 
 def use_a_client(client: perdure.Client, _: Connection, text: str) -> None:
-    """Give the text to calls of the package, which makes statements too."""
+    """Give the text to methods of the Python client, which builds statements too."""
     calls: list[Callable[[], object]] = [
         lambda: client.start(text, text, id=text, queue=text, entity=text),
         lambda: client.handle(text).signal(text, text),
@@ -116,12 +114,12 @@ def use_a_client(client: perdure.Client, _: Connection, text: str) -> None:
 
 
 def name_of(text: str) -> str:
-    """Give an identifier that begins as a text does, and is not too long or PostgreSQL's own."""
+    """Return an identifier that begins with the text, short enough and not reserved."""
     return text.removeprefix("pg_").encode()[:50].decode(errors="ignore") + "!"
 
 
 def tree(statement: str) -> Any:
-    """Parse a statement, and leave out names and values; what cannot be parsed is its own tree."""
+    """Parse a statement, and leave out names and values; what cannot be parsed stays as text."""
     try:
         return shape(pglast.parse_sql(statement))
     except pglast.parser.ParseError:
@@ -129,7 +127,7 @@ def tree(statement: str) -> Any:
 
 
 def shape(node: Any) -> Any:
-    """Give the types of the nodes of a tree, in their order."""
+    """Return the types of the nodes of a tree, in order."""
     if isinstance(node, tuple):
         return tuple(map(shape, node))
     if isinstance(node, pglast.ast.Node):
@@ -137,37 +135,39 @@ def shape(node: Any) -> Any:
     return None
 
 
-def some() -> list[str]:
-    """Draw hostile texts; all of them with PERDURE_TEST_AMOUNT=5."""
+def hostile_texts() -> list[str]:
+    """Draw hostile texts; PERDURE_TEST_AMOUNT=5 takes all."""
     return random.Random(seed()).sample(TEXTS, min(len(TEXTS), amount(14)))
 
 
-def strange(connection: Connection, deed: Deed, texts: list[str]) -> list[str]:
-    """List the statements that hostile texts have made, and usual words have not."""
+def new_statements(connection: Connection, action: Action, texts: list[str]) -> list[str]:
+    """List the statements caused by hostile texts whose tree no usual word caused."""
     connection.execute("select public.pg_stat_statements_reset()")
     for text in USUAL:
-        deed(connection, text)
+        action(connection, text)
     usual = {text for (text,) in connection.execute(NOTED)}
     for text in texts:
-        deed(connection, text)
+        action(connection, text)
     new = {text for (text,) in connection.execute(NOTED)} - usual
     known = set(map(tree, usual))
     assert len(known) > 2
     return [text for text in new if tree(text) not in known]
 
 
-@pytest.mark.parametrize("deed", [ask_for_memories, make_indexes, give_access, run_hooks])
-def test_no_text_changes_the_tree_of_a_statement(admin: Connection, deed: Deed) -> None:
-    assert strange(admin, deed, some()) == []
+@pytest.mark.parametrize("action", [ask_for_memories, make_indexes, give_access, run_hooks])
+def test_text_does_not_change_the_tree_of_a_statement(admin: Connection, action: Action) -> None:
+    assert new_statements(admin, action, hostile_texts()) == []
 
 
-def test_no_text_changes_what_a_client_sends(admin: Connection, house: House) -> None:
-    with perdure.connect(house.url, provision=False) as client:
-        assert strange(admin, partial(use_a_client, client), some()) == []
+def test_text_does_not_change_the_statements_of_a_client(
+    admin: Connection, secured: SecuredApp
+) -> None:
+    with perdure.connect(secured.url, provision=False) as client:
+        assert new_statements(admin, partial(use_a_client, client), hostile_texts()) == []
 
 
-def test_a_value_that_is_quoted_by_hand_is_found(admin: Connection) -> None:
-    """This test would see it: a quote in a format() in the place of %L, and a text that ends it."""
+def test_value_that_is_not_quoted_properly_is_detected(admin: Connection) -> None:
+    """A control: with quotes around %s instead of %L in a format(), these tests fail."""
 
     def count(connection: Connection, text: str) -> None:
         with suppress(psycopg.Error):
@@ -176,10 +176,10 @@ def test_a_value_that_is_quoted_by_hand_is_found(admin: Connection) -> None:
     find = "select pg_get_functiondef(p.oid) from pg_proc as p where p.proname = 'count_found'"
     (written,) = admin.execute(find).fetchone() or ("",)
     texts = [text for text in TEXTS if " or " in text]
-    assert strange(admin, count, texts) == []
+    assert new_statements(admin, count, texts) == []
     admin.execute(written.replace("%L", "''%s''", 1).encode())
     try:
-        found = strange(admin, count, texts)
+        found = new_statements(admin, count, texts)
         assert any(re.search("entity = .* or ", text) for text in found)
     finally:
         admin.execute(written.encode())

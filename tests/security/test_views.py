@@ -1,8 +1,6 @@
-"""What a reader's own code sees of a view is what the view shows, not the rows behind it (S17).
-
-A function that costs next to nothing would be run before the conditions of a view, and an operator
-is tried by the planner on samples of the table beneath it: unless the view is a barrier.
-"""
+"""Code of a reader sees only the rows that a view shows, not those behind it (S17). PostgreSQL
+would run a cheap function before the conditions of a view, and the planner tries operators on
+samples of the table, unless the view is a security barrier."""
 
 from __future__ import annotations
 
@@ -13,9 +11,9 @@ from uuid import uuid4
 import pytest
 from psycopg.errors import Diagnostic
 
-from tests.security.house import Connection
+from tests.security.secured import Connection
 
-Enter = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 
 HIDDEN = "what an activity has returned"
 VIEWS = ("history", "indexes", "schedules", "waiting")
@@ -36,23 +34,24 @@ create operator pg_temp.<<< (
 
 
 @pytest.fixture
-def owner(enter: Enter) -> Connection:
-    """Give the owner of an app with facts that no view shows: what activities have returned."""
-    owner = enter("owner")
+def owner(connect_as: ConnectAs) -> Connection:
+    """Give the owner of an app with facts that no view shows: results of activities."""
+    owner = connect_as("owner")
     turn = {"job": f"job {uuid4()}", "task": "1/main", "token": str(uuid4()), "position": 0}
     owner.execute("select start('w', id => %s, queue => %s)", [turn["job"]] * 2)
     owner.execute("select claim(array[%s], 'me', %s::uuid)", [turn["job"], turn["token"]])
     fact = {"kind": "activity", "name": "ask", "ok": True, "value": HIDDEN}
     facts = [fact | {"key": f"ask#{number}"} for number in range(40)]
     written = {"op": "set", "path": ["n"], "value": 1}
-    told = {"state": "done", "facts": [*facts, written]}
-    owner.execute("select advance(%s)", [json.dumps([turn | told])])
+    outcome = {"state": "done", "facts": [*facts, written]}
+    owner.execute("select advance(%s)", [json.dumps([turn | outcome])])
     owner.execute("analyze perdure.journal, perdure.jobs, perdure.tasks")  # the planner's samples
     return owner
 
 
 def leaked(reader: Connection, view: str) -> set[str]:
-    """Run code of the reader's on each column of a view; tell what it saw that is not shown."""
+    """Run the reader's code on each column of a view; return the values it saw that are not
+    shown."""
     return {
         value
         for column, kind in reader.execute(COLUMNS, [f"perdure.{view}"]).fetchall()
@@ -61,7 +60,7 @@ def leaked(reader: Connection, view: str) -> set[str]:
 
 
 def leaked_by(reader: Connection, view: str, column: str, kind: str) -> set[str]:
-    """Lay the traps on one column: the cheap function, and the operator that is estimated."""
+    """Lay traps on one column: a cheap function, and an operator whose selectivity is estimated."""
     written = f"format('%s', {column}), quote_literal({column}::text)"
     query = f"select {written} from {view} where {column} is not null"
     shown = dict(reader.execute(query.encode()).fetchall())
@@ -80,26 +79,26 @@ def leaked_by(reader: Connection, view: str, column: str, kind: str) -> set[str]
             reader.execute(f"select from {view} where {trap}".encode())
         reader.remove_notice_handler(note)
     after = dict(reader.execute(query.encode()).fetchall())  # a lease may have ended meanwhile
-    assert set(seen) >= shown.keys() & after.keys()  # they were sprung
+    assert set(seen) >= shown.keys() & after.keys()  # the traps were called
     return set(seen) - shown.keys() - after.keys() - {"<NULL>"}
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_no_code_of_a_reader_sees_what_a_view_does_not_show(
-    owner: Connection, enter: Enter, view: str
+def test_reader_code_sees_only_the_rows_of_a_view(
+    owner: Connection, connect_as: ConnectAs, view: str
 ) -> None:
-    assert leaked(enter("reader"), view) == set()
+    assert leaked(connect_as("reader"), view) == set()
 
 
-def test_every_view_is_tried(owner: Connection) -> None:
+def test_list_of_views_is_complete(owner: Connection) -> None:
     query = "select viewname from pg_views where schemaname = 'perdure' order by viewname"
     assert [name for (name,) in owner.execute(query)] == list(VIEWS)
 
 
-def test_the_same_view_without_its_barrier_leaks(owner: Connection, enter: Enter) -> None:
-    """The results of activities, which are in no history, are among the planner's samples."""
+def test_view_without_its_security_barrier_leaks(owner: Connection, connect_as: ConnectAs) -> None:
+    """A control: results of activities are not in `history`, but among the planner's samples."""
     owner.execute("alter view history set (security_barrier = false)")
     try:
-        assert json.dumps(HIDDEN) in leaked(enter("reader"), "history")
+        assert json.dumps(HIDDEN) in leaked(connect_as("reader"), "history")
     finally:
         owner.execute("alter view history set (security_barrier = true)")

@@ -1,4 +1,4 @@
-"""An app as it should be installed where roles are told apart: an ordinary role owns it."""
+"""An app installed as it should be where roles have different rights: an ordinary role owns it."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True)
-class House:
-    """A database with an app, and roles to enter it by: owner, nobody, limited and the kinds."""
+class SecuredApp:
+    """A database with an app, and roles that can connect: owner, nobody, limited and the kinds."""
 
     url: str
     prefix: str
     stack: ExitStack
 
     def role(self, name: str) -> str:
-        """Give the role of the server that stands for one of the house."""
+        """Return the server's name of a role."""
         return f"{self.prefix}_{name}"
 
     def dsn(self, name: str) -> str:
-        """Give the connection string of a role."""
+        """Return the connection string of a role."""
         return make_conninfo(self.url, user=self.role(name), password=self.prefix)
 
     @contextmanager
-    def entered(self, name: str, schema: str = "perdure") -> Iterator[Connection]:
-        """Log in as a role: autocommit, with the app in the search path."""
+    def connected(self, name: str, schema: str = "perdure") -> Iterator[Connection]:
+        """Connect as a role: autocommit, with the app in the search path."""
         with psycopg.connect(self.dsn(name), autocommit=True) as connection:
             connection.execute(f"set search_path = pg_catalog, {schema}".encode())
             yield connection
 
     def add_role(self, name: str) -> str:
-        """Make one more role that may log in."""
+        """Create one more role that can connect."""
         with psycopg.connect(self.url, autocommit=True) as admin:
             make = sql.SQL("create role {} login password {}")
             admin.execute(make.format(sql.Identifier(self.role(name)), self.prefix))
@@ -57,15 +57,15 @@ class House:
         return self.role(name)
 
     def drop_role(self, name: str) -> None:
-        """Drop a role with what it has in this database."""
+        """Drop a role with everything it has in this database."""
         with psycopg.connect(self.url, autocommit=True) as admin:
             role = sql.Identifier(self.role(name))
             admin.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(role))
 
 
 @contextmanager
-def built(server: AnyServer) -> Iterator[House]:
-    """Build a house, and pull it down with all its roles."""
+def secured_app(server: AnyServer) -> Iterator[SecuredApp]:
+    """Create the database, its app and its roles; drop them at the end."""
     name = f"perdure_house_{os.getpid()}_{next(_numbers)}"
     database = sql.Identifier(name)
     with psycopg.connect(server.url(), autocommit=True) as admin:
@@ -75,17 +75,17 @@ def built(server: AnyServer) -> Iterator[House]:
         )
         try:
             with ExitStack() as stack:
-                house = House(server.url(name), name, stack)
+                secured = SecuredApp(server.url(name), name, stack)
                 for role in ("owner", "nobody", "limited", *KINDS):
-                    house.add_role(role)
-                owner = sql.Identifier(house.role("owner"))
+                    secured.add_role(role)
+                owner = sql.Identifier(secured.role("owner"))
                 admin.execute(sql.SQL("grant create on database {} to {}").format(database, owner))
-                with house.entered("owner") as connection:
+                with secured.connected("owner") as connection:
                     install(connection, "perdure")
                     grant = "select grant_access(%s, %s, %s)"
                     for kind in KINDS:
-                        connection.execute(grant, [house.role(kind), kind, None])
-                    connection.execute(grant, [house.role("limited"), "worker", list(LIMITED)])
-                yield house
+                        connection.execute(grant, [secured.role(kind), kind, None])
+                    connection.execute(grant, [secured.role("limited"), "worker", list(LIMITED)])
+                yield secured
         finally:
             admin.execute(sql.SQL("drop database {} with (force)").format(database))
