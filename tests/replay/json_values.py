@@ -1,4 +1,4 @@
-"""Values for hypothesis: all that json.dumps writes, with a liking for what JSONB changes."""
+"""Hypothesis strategies for everything that json.dumps() writes, biased to what JSONB changes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""A worker and a database in one list: drives runs in tests, with seeded chance instead of a world.
-
-The database's journal is what `take_facts()` gave. A run can be dropped at any moment and another
-one loaded from that list, as after a crash.
-"""
+"""A fake worker and database for tests of replay; a seeded random generator decides what happens.
+The journal of the database is a list of the facts from `take_facts()`. A run can be dropped at any
+moment and another one loaded from that list, as after a crash."""
 
 from __future__ import annotations
 
@@ -20,31 +18,31 @@ SECOND = 1_000_000
 
 
 def seeds(default: int) -> Iterator[int]:
-    """Give the seeds of a random test; PERDURE_FUZZ_SEEDS=1000 asks for more."""
+    """Return the seeds of a random test; PERDURE_FUZZ_SEEDS=1000 sets their number."""
     return iter(range(int(os.environ.get("PERDURE_FUZZ_SEEDS", default))))
 
 
 class StepFailed(Exception):
-    """What a failing step raises in the code."""
+    """A failing step raises this in the code."""
 
 
 def failed(failure: Any) -> BaseException:
-    """Make the exception of a failure."""
+    """Make the exception for a failure."""
     return StepFailed(failure)
 
 
 def step(function: Callable[..., Any], *args: Any) -> Any:
-    """Ask for an activity."""
+    """Request an activity."""
     return _ask("activity", function.__name__, (function, args), fingerprint=repr(args))
 
 
 def hook(function: Callable[..., Any], *args: Any) -> Any:
-    """Ask for something that runs outside and may answer late."""
+    """Request something that runs outside and may be answered late."""
     return _ask("answer", function.__name__, (function, args), fingerprint=repr(args))
 
 
 def command(op: str, value: Any = None) -> Any:
-    """Ask for a command, which is sent together with others and then answered."""
+    """Request a command, which is sent together with others and then answered."""
     return _ask("command", op, (echo, (value,)), fingerprint=repr(value))
 
 
@@ -54,29 +52,29 @@ def signal(name: str) -> Any:
 
 
 def patched(name: str) -> bool:
-    """Ask whether to take the new way."""
+    """Ask whether to run the new code."""
     return runtime().run.journal.patched(name)
 
 
 def now() -> float:
-    """Give workflow seconds since the start."""
+    """Return workflow time, in seconds since the start."""
     return (runtime().run.journal.now - STARTED_AT) / SECOND
 
 
 def echo(value: Any) -> Any:
-    """Give the value."""
+    """Return the value."""
     return value
 
 
 @dataclass
 class Runtime:
-    """What the code finds in `current`."""
+    """The object that the code finds in `current`."""
 
     run: Any = None
 
 
 def runtime() -> Runtime:
-    """Give the runtime of the code that runs now."""
+    """Return the runtime of the code that is running."""
     return current.get()
 
 
@@ -113,45 +111,45 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def waits(run: Run) -> list[tuple[Any, ...]]:
-    """Show what a run waits for, comparably."""
+    """List what a run waits for, in a form that can be compared."""
     return [
         (op.key, op.kind, op.name, op.serial, op.deadline, op.spec and op.spec[1])
         for op in run.journal.operations.values()
     ]
 
 
-def shown(run: Run) -> tuple[Any, ...]:
-    """Show all of a run that a replay has to come to again."""
+def state_of(run: Run) -> tuple[Any, ...]:
+    """Return the state of a run that a replay must reach again."""
     return waits(run), run.journal.now, run.journal.asked
 
 
 @dataclass
 class World:
-    """The outside of one job, deciding by chance what happens next."""
+    """Everything outside of one job; a random generator decides what happens next."""
 
     chance: random.Random
     cancels: int = 0
-    """How many cancellations may come."""
+    """How many requests to cancel may still arrive."""
     journal: list[Fact] = field(default_factory=list)
     asked: int = 0
     executed: list[tuple[Any, ...]] = field(default_factory=list)
     outside: dict[str, OpenOperation] = field(default_factory=dict)
     sent: list[OpenOperation] = field(default_factory=list)
     seen: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    """What the run waited for, by the length of the journal."""
+    """The state of the run, by the length of the journal."""
 
     def drive(self, run: Run) -> Any:
-        """Drive a run to its end and give its outcome."""
+        """Drive a run to its end, and return its outcome."""
         while not run.advance():
             self.flush(run)
             if not self.sent:
-                self.seen[run.journal.position] = shown(run)
-            self.happen(run)
+                self.seen[run.journal.position] = state_of(run)
+            self.do_one_thing(run)
         self.flush(run)
         return outcome(run)
 
     def flush(self, run: Run) -> None:
-        """Write what the run has been told, and begin what it has asked for."""
+        """Write the run's new facts, and begin what it has requested."""
         self.journal += run.journal.take_facts()
         self.asked = max(self.asked, run.journal.asked)
         for op in run.journal.take_requested():
@@ -160,10 +158,10 @@ class World:
         for op in run.journal.take_withdrawn():
             assert op.key not in run.journal.operations
 
-    def happen(self, run: Run) -> None:
+    def do_one_thing(self, run: Run) -> None:
         """Let one thing happen."""
         if self.sent:
-            self.answer(run, self.sent.pop(0))
+            self.answer_command(run, self.sent.pop(0))
         elif self.cancels and self.chance.random() < 0.1:
             self.cancels -= 1
             run.journal.append(Fact("cancel", "$cancel", True, None, self.later(run)))
@@ -175,25 +173,25 @@ class World:
         elif commands := [op for op in run.journal.operations.values() if op.kind == "command"]:
             self.send(run, commands)
         else:
-            self.tell(run, self.choose(run))
+            self.resolve(run, self.choose(run))
 
     def late(self, run: Run) -> list[str]:
-        """Give the keys whose answers nobody waits for any more."""
+        """Return the keys of running answers that the run no longer waits for."""
         return [key for key in self.outside if key not in run.journal.operations]
 
     def send(self, run: Run, commands: list[OpenOperation]) -> None:
-        """Send all open commands in one call; their answers come together, in order."""
+        """Send all open commands in one call; their answers arrive together, in order."""
         self.sent = commands
         at = self.later(run)
-        self.journal += [self.told(op, at) for op in commands]
+        self.journal += [self.fact_for(op, at) for op in commands]
 
-    def answer(self, run: Run, op: OpenOperation) -> None:
-        """Tell the answer of a command that was sent; it stands in the journal already."""
+    def answer_command(self, run: Run, op: OpenOperation) -> None:
+        """Give the run the answer of a sent command, which is already in the journal."""
         run.journal.append(self.journal[run.journal.position], recorded=True)
         assert self.journal[run.journal.position - 1].key == op.key
 
     def choose(self, run: Run) -> OpenOperation:
-        """Choose which op is answered next; timers in order of their deadlines."""
+        """Choose the operation to resolve next; timers fire in the order of their deadlines."""
         timers = sorted(
             (op for op in run.journal.operations.values() if op.deadline is not None),
             key=lambda op: op.deadline or 0,
@@ -203,15 +201,15 @@ class World:
             return timers[0]
         return self.chance.choice(others)
 
-    def tell(self, run: Run, op: OpenOperation) -> None:
-        """Answer an op."""
+    def resolve(self, run: Run, op: OpenOperation) -> None:
+        """Resolve an operation, perhaps after a failed attempt."""
         if op.kind == "activity" and self.chance.random() < 0.1:
             run.journal.append(Fact("attempt", op.key, False, "not yet", self.later(run), op.name))
         self.outside.pop(op.key, None)
-        run.journal.append(self.told(op, self.later(run)))
+        run.journal.append(self.fact_for(op, self.later(run)))
 
-    def told(self, op: OpenOperation, at: int) -> Fact:
-        """Do what an op asks for."""
+    def fact_for(self, op: OpenOperation, at: int) -> Fact:
+        """Do what an operation asks for, and return the resulting fact."""
         if op.kind == "timer":
             return Fact("timer", op.key, True, None, op.deadline or 0)
         function, args = op.spec
@@ -223,13 +221,13 @@ class World:
         return Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint)
 
     def later(self, run: Run) -> int:
-        """Give a time after the last fact."""
+        """Return a time after the last fact."""
         last = self.journal[-1].at if self.journal else run.journal.now
         return max(last, run.journal.now) + self.chance.randrange(6 * SECOND)
 
 
 def outcome(run: Run) -> tuple[str, Any]:
-    """Give what the run came to, comparably, and close it."""
+    """Return the outcome of the run, in a form that can be compared, and close the run."""
     try:
         return "returned", run.outcome()
     except BaseException as error:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""Coordinators that use asyncio in every way one meets: what replay is tried on."""
+"""Coordinators that use asyncio in all usual ways; the replay tests run them."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ async def shielded() -> Any:
 
 
 async def hooks() -> Any:
-    """Take the first two answers; the others come late."""
+    """Take the first two answers; the others arrive late."""
     running = {hook(double, i) for i in range(6)}
     out: list[Any] = []
     while len(out) < 2:
@@ -215,7 +215,7 @@ async def hooks() -> Any:
 
 
 async def commands() -> Any:
-    """Send commands together, lose interest in some, and go on."""
+    """Send commands together, cancel some, and continue."""
     out: list[Any] = [await command("set", {"a": 1})]
     out += await asyncio.gather(*(command("append", i) for i in range(4)))
     done, pending = await asyncio.wait(
@@ -230,7 +230,7 @@ async def commands() -> Any:
 
 
 async def left_open() -> Any:
-    """Return while commands that were sent together are not all told."""
+    """Return before all commands that were sent together are answered."""
     done, _ = await asyncio.wait(
         [command("append", i) for i in range(4)], return_when=asyncio.FIRST_COMPLETED
     )
@@ -238,7 +238,7 @@ async def left_open() -> Any:
 
 
 async def cleaning() -> Any:
-    """Clean up durably, whatever happens."""
+    """Clean up durably, also after a cancellation."""
     out: list[Any] = []
     try:
         async with asyncio.TaskGroup() as works:
@@ -276,7 +276,7 @@ async def stubborn() -> Any:
 
 
 async def locks() -> Any:
-    """Use what asyncio has for taking turns."""
+    """Use the synchronization primitives of asyncio."""
     lock, event, condition = asyncio.Lock(), asyncio.Event(), asyncio.Condition()
     barrier = asyncio.Barrier(3)
     out: list[Any] = []
@@ -301,7 +301,7 @@ async def locks() -> Any:
 
 
 async def generators() -> Any:
-    """Leave async generators half-way, closed or not."""
+    """Leave async generators midway, closed or not."""
     out: list[Any] = []
 
     async def steps() -> AsyncIterator[Any]:
@@ -344,7 +344,7 @@ async def deadlines() -> Any:
 
 
 async def patient() -> Any:
-    """Give coroutines to wait_for, which makes tasks of them in one version of Python only."""
+    """Give coroutines to wait_for, which wraps them in tasks only in some versions of Python."""
 
     async def two(i: int) -> Any:
         return await step(plus, await hook(double, i))
@@ -360,7 +360,7 @@ async def patient() -> Any:
 
 
 async def callbacks() -> Any:
-    """Work in callbacks that no task runs."""
+    """Do work in callbacks, outside of any task."""
     out: list[Any] = []
     done = asyncio.get_running_loop().create_future()
 
@@ -382,7 +382,7 @@ def _count(out: list[Any], done: asyncio.Future[None]) -> None:
 
 
 async def chance() -> Any:
-    """Draw numbers and ids in several tasks."""
+    """Draw random numbers and ids in several tasks."""
     run = runtime().run
 
     async def draw(i: int) -> Any:
@@ -410,7 +410,7 @@ async def patches() -> Any:
 
 
 async def orphans() -> Any:
-    """Leave tasks behind, failing and waiting ones."""
+    """Leave failing and waiting tasks behind."""
     tasks = [asyncio.create_task(_orphan(i)) for i in range(3)]
     await asyncio.sleep(2)
     return [len(tasks), await step(plus, 1)]
@@ -425,7 +425,7 @@ async def _orphan(i: int) -> None:
 
 
 def plain() -> Any:
-    """A plain function: one thing after another."""
+    """Run one thing after another in a plain function."""
     out: list[Any] = [step(double, 4)]
     try:
         out.append(signal("go"))
@@ -436,7 +436,7 @@ def plain() -> Any:
 
 
 def plain_parallel() -> Any:
-    """A plain function that starts several things and then waits for them."""
+    """Start several things in a plain function, then wait for them."""
     run = runtime().run
 
     def start(i: int) -> Any:
@@ -454,7 +454,7 @@ def plain_parallel() -> Any:
 
 
 def plain_cleaning() -> Any:
-    """A plain function that cleans up, also when it is cancelled or has to wait."""
+    """Clean up in a plain function, also when it is cancelled or suspended."""
     out: list[Any] = []
     try:
         out.append(step(plus, 1))
@@ -467,7 +467,7 @@ def plain_cleaning() -> Any:
 
 
 def plain_swallowing() -> Any:
-    """A plain function that catches everything, also what is not for it."""
+    """Catch everything in a plain function, even exceptions meant for the runtime."""
     out: list[Any] = []
     for i in range(4):
         try:

@@ -1,4 +1,5 @@
-"""Eviction: a run leaves memory without a trace, whatever its code does about it."""
+"""Closing a run removes it from memory without a trace, whatever its code does. The worker evicts
+runs in this way."""
 
 # ruff: noqa: RUF006 - the loop holds its tasks itself
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay_driver import command, load, patched, runtime, shown, signal, step
+from replay_driver import command, load, patched, runtime, signal, state_of, step
 from replay_programs import ASYNC, CANCELLED, plus
 
 from perdure.replay import loop as loops
@@ -23,7 +24,7 @@ from perdure.workflow import durable
 
 @pytest.fixture(autouse=True)
 def clean() -> Any:
-    """See that nothing is left for the collector to complain about."""
+    """Check that the garbage collector finds nothing to complain about."""
     unraisable: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
     with warnings.catch_warnings():
@@ -43,7 +44,7 @@ def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
 
 
 @pytest.mark.parametrize("program", dict.fromkeys([*ASYNC, *CANCELLED]), ids=lambda f: f.__name__)
-def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
+def test_waiting_program_can_be_closed(program: Callable[..., Any]) -> None:
     run = closed(program)
     assert run.journal.take_requested() == []
     assert run.journal.operations == {}
@@ -52,13 +53,13 @@ def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
         run.advance()
 
 
-def test_a_run_that_never_began_can_be_closed() -> None:
+def test_run_that_never_started_can_be_closed() -> None:
     load(ASYNC[0], []).close()
     run = load(lambda: step(plus, 1), [])
     run.close()
 
 
-def test_finally_blocks_cannot_do_anything_durable() -> None:
+def test_cleanup_code_of_a_closed_run_has_no_durable_effect() -> None:
     seen: list[Any] = []
 
     async def code() -> None:
@@ -132,7 +133,7 @@ def test_no_code_of_a_closed_run_runs_in_another_loop() -> None:
 
     async def code() -> None:
         holder: list[Any] = [numbers()]
-        holder.append(holder)  # only the collector can free it
+        holder.append(holder)  # a cycle, which only the collector can free
         await anext(holder[0])
         del holder
         await signal("go")
@@ -152,7 +153,7 @@ def test_no_code_of_a_closed_run_runs_in_another_loop() -> None:
     where.clear()
 
 
-async def shrugs() -> None:
+async def ignores_cancellation() -> None:
     while True:
         try:
             await signal("go")
@@ -160,7 +161,7 @@ async def shrugs() -> None:
             continue
 
 
-async def insists() -> None:
+async def ignores_every_exception_in_sleep() -> None:
     while True:
         try:
             await asyncio.sleep(1)
@@ -176,7 +177,7 @@ async def spins_when_cancelled() -> None:
             await asyncio.sleep(0)
 
 
-async def never_stops() -> None:
+async def ignores_every_exception() -> None:
     while True:
         try:
             await asyncio.Event().wait()
@@ -209,7 +210,7 @@ async def raises() -> None:
         raise ValueError("on the way out")
 
 
-async def begins_more() -> None:
+async def starts_more_tasks() -> None:
     async def more(n: int) -> None:
         try:
             await asyncio.Event().wait()
@@ -222,31 +223,36 @@ async def begins_more() -> None:
 
 async def shields() -> None:
     inner: Any = signal("go")
-    await durable._awaited(Any, inner)  # what perdure.shielded() makes of it
+    await durable._awaited(Any, inner)  # as perdure.shielded() does
 
 
 @pytest.mark.parametrize(
     "code",
-    [shrugs, spins_when_cancelled, interrupts, raises, begins_more, shields],
+    [ignores_cancellation, spins_when_cancelled, interrupts, raises, starts_more_tasks, shields],
     ids=lambda f: f.__name__,
 )
-def test_stubborn_code_ends_too(code: Callable[..., Any]) -> None:
+def test_code_that_resists_closing_ends(code: Callable[..., Any]) -> None:
     kept = len(loops._unending)
     closed(code)
     assert len(loops._unending) == kept
 
 
-@pytest.mark.parametrize("code", [insists, never_stops, spins_for_ever], ids=lambda f: f.__name__)
-def test_code_that_cannot_end_is_kept_from_the_collector(code: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [ignores_every_exception_in_sleep, ignores_every_exception, spins_for_ever],
+    ids=lambda f: f.__name__,
+)
+def test_endless_code_is_kept_alive_instead_of_collected(code: Callable[..., Any]) -> None:
+    """Its tasks are kept in `loops._unending`, since the collector would try to close them."""
     kept = len(loops._unending)
     closed(code)
     gc.collect()
     assert len(loops._unending) == kept + 1
 
 
-def test_the_worker_is_not_cancelled_with_the_run() -> None:
+def test_closing_a_run_does_not_cancel_the_worker() -> None:
     async def worker() -> str:
-        for code in (shrugs, raises, begins_more):
+        for code in (ignores_cancellation, raises, starts_more_tasks):
             closed(code)
         await asyncio.sleep(0)
         return "alive"
@@ -254,20 +260,20 @@ def test_the_worker_is_not_cancelled_with_the_run() -> None:
     assert asyncio.run(worker()) == "alive"
 
 
-def test_a_closed_run_is_freed() -> None:
+def test_closed_run_is_garbage_collected() -> None:
     run = closed(ASYNC[0])
-    here = weakref.ref(run)
+    reference = weakref.ref(run)
     del run
     gc.collect()
-    assert here() is None
+    assert reference() is None
 
 
-def test_a_run_comes_back_after_eviction() -> None:
+def test_evicted_run_can_be_loaded_again() -> None:
     run = load(ASYNC[0], [])
     run.advance()
-    before = shown(run)
+    before = state_of(run)
     run.close()
     again = load(ASYNC[0], [])
     again.advance()
-    assert shown(again) == before
+    assert state_of(again) == before
     again.close()

@@ -1,4 +1,5 @@
-"""Other code than the journal's is found before it has any effect, and told in words."""
+"""Code that differs from its journal is stopped before it has any effect, with an error in
+words."""
 
 from __future__ import annotations
 
@@ -111,7 +112,9 @@ def plain_fails_early() -> Any:
         (plain_fails_early, 2, "but the code raised ValueError"),
     ],
 )
-def test_changed_code_is_refused(code: Callable[..., Any], position: int, waits: str) -> None:
+def test_changed_code_raises_nondeterminism(
+    code: Callable[..., Any], position: int, waits: str
+) -> None:
     run = load(code, JOURNAL)
     with pytest.raises(NonDeterminism) as raised:
         run.advance()
@@ -121,8 +124,8 @@ def test_changed_code_is_refused(code: Callable[..., Any], position: int, waits:
     assert waits in raised.value.detail
     assert "job/1/main" in raised.value.message
     assert "patched()" in raised.value.hint
-    told = "the code raised" in raised.value.detail
-    assert told == isinstance(raised.value.__cause__, ValueError)
+    is_error_of_code = "the code raised" in raised.value.detail
+    assert is_error_of_code == isinstance(raised.value.__cause__, ValueError)
 
 
 async def longer() -> Any:
@@ -136,7 +139,7 @@ async def parallel_tail() -> Any:
 
 
 @pytest.mark.parametrize("code", [before, longer, parallel_tail])
-def test_what_no_run_has_reached_may_change(code: Callable[..., Any]) -> None:
+def test_code_after_the_recorded_part_may_change(code: Callable[..., Any]) -> None:
     run = load(code, JOURNAL)
     assert not run.advance()
     assert "go#1" in {key.rpartition("/")[2] for key in run.journal.operations}
@@ -157,7 +160,7 @@ def test_accepting_changes_does_not_accept_another_order() -> None:
     run.close()
 
 
-def test_an_answer_nobody_waits_for_is_refused_live_too() -> None:
+def test_unexpected_answer_is_rejected_live_too() -> None:
     run = load(before, [])
     run.advance()
     run.journal.append(Fact("activity", "plus#1", True, 3, run.journal.now, "plus"))
@@ -169,8 +172,8 @@ def test_an_answer_nobody_waits_for_is_refused_live_too() -> None:
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1, True), (2, False)])
-def test_a_command_that_came_too_late_to_be_told_is_the_same_too(value: int, fits: bool) -> None:
-    """It was sent, and withdrawn by a cancellation, before its answer came."""
+def test_answer_of_a_cancelled_command_must_match_the_code_too(value: int, fits: bool) -> None:
+    """The command was sent, and a cancellation withdrew it before its answer arrived."""
 
     async def code() -> None:
         await command("set", value)
@@ -185,7 +188,7 @@ def test_a_command_that_came_too_late_to_be_told_is_the_same_too(value: int, fit
     run.close()
 
 
-def test_a_long_list_of_waits_is_cut() -> None:
+def test_long_list_of_waits_is_shortened() -> None:
     async def wide() -> Any:
         return await asyncio.gather(*(step(plus, i) for i in range(30)))
 
@@ -196,7 +199,7 @@ def test_a_long_list_of_waits_is_cut() -> None:
     run.close()
 
 
-def test_silent_facts_after_the_end_are_no_difference() -> None:
+def test_silent_facts_after_the_end_of_the_code_are_accepted() -> None:
     silent = [Fact(kind, "x#1", True, None, 3) for kind in ("dropped", "note", "attempt")]
     run = load(ends_early, [JOURNAL[0], *silent])
     assert run.advance()

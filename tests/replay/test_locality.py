@@ -1,4 +1,5 @@
-"""Lineage: a key depends on the place of the call, so a change in one branch leaves the others."""
+"""The key of an operation depends on the place of its call, so a change in one branch does not
+affect other branches."""
 
 # ruff: noqa: RUF006 - the loop holds its tasks itself
 
@@ -23,7 +24,7 @@ from perdure.replay.replay import Fact
 
 
 def keys_of(code: Callable[..., Any], journal: list[Fact] | None = None) -> list[str]:
-    """Give the keys a run waits for."""
+    """Return the keys of what a run waits for."""
     run = load(code, journal or [])
     run.advance()
     keys = list(run.journal.operations)
@@ -31,7 +32,7 @@ def keys_of(code: Callable[..., Any], journal: list[Fact] | None = None) -> list
     return keys
 
 
-def test_keys_tell_place_name_and_occurrence() -> None:
+def test_keys_contain_place_name_and_occurrence() -> None:
     async def child(i: int) -> None:
         await asyncio.gather(step(plus, i), step(plus, i), leaf())
 
@@ -94,7 +95,7 @@ def test_keys_stay_short_however_long_the_names_are() -> None:
     assert keys == keys_of(code)
 
 
-def test_a_name_given_later_is_no_place() -> None:
+def test_task_renamed_after_its_creation_keeps_its_place() -> None:
     async def child() -> None:
         asyncio.current_task().set_name("self")  # type: ignore[union-attr]
         await signal("x")
@@ -110,7 +111,7 @@ def test_a_name_given_later_is_no_place() -> None:
     assert keys_of(code) == ["plus#1", ".1/x#1", ".2/x#1", ".third/x#1"]
 
 
-def test_wait_for_leaves_the_place_as_it_is() -> None:
+def test_wait_for_does_not_change_the_place() -> None:
     async def child() -> None:
         asyncio.ensure_future(step(plus, 1))
         asyncio.create_task(asyncio.sleep(2))
@@ -138,8 +139,8 @@ def test_unnamed_tasks_are_named_by_their_place() -> None:
     run.close()
 
 
-def changing(extra: bool) -> Callable[[], Awaitable[Any]]:
-    """Give code whose first branch may have a step more."""
+def code_with_extra_step(extra: bool) -> Callable[[], Awaitable[Any]]:
+    """Return code whose first branch may have one more step."""
 
     async def branch(i: int) -> Any:
         a = await step(plus, i)
@@ -154,16 +155,17 @@ def changing(extra: bool) -> Callable[[], Awaitable[Any]]:
     return code
 
 
-def test_a_step_more_in_one_branch_shifts_no_answer() -> None:
+def test_new_step_in_one_branch_replays_or_is_refused() -> None:
+    """With some journals the changed code replays; with the others it raises NonDeterminism."""
     replayed = 0
     for seed in seeds(100):
         print("seed", seed)
-        world, run = World(random.Random(seed)), load(changing(False), [])
+        world, run = World(random.Random(seed)), load(code_with_extra_step(False), [])
         while not run.advance() and run.journal.position < 5:
-            world.tell(run, world.choose(run))
+            world.resolve(run, world.choose(run))
         journal = run.journal.take_facts()
         run.close()
-        again = load(changing(True), journal)
+        again = load(code_with_extra_step(True), journal)
         try:
             again.advance()
             replayed += 1
@@ -173,7 +175,7 @@ def test_a_step_more_in_one_branch_shifts_no_answer() -> None:
     assert replayed > 0
 
 
-def test_as_completed_of_several_coroutines_is_refused() -> None:
+def test_as_completed_of_several_coroutines_is_rejected() -> None:
     async def one(i: int) -> Any:
         return await step(plus, i)
 
@@ -195,7 +197,7 @@ def test_as_completed_of_several_coroutines_is_refused() -> None:
     run.close()
 
 
-def test_as_completed_of_one_coroutine_and_durables_is_taken() -> None:
+def test_as_completed_of_one_coroutine_and_durables_is_accepted() -> None:
     async def one(i: int) -> Any:
         return await step(plus, i)
 
@@ -221,7 +223,7 @@ def test_sets_iterate_alike_in_every_process(places: int) -> None:
 
 
 def digest_of_sets() -> str:
-    """Drive code whose steps depend on the order of sets, and give a digest of all it did."""
+    """Drive code whose steps depend on the order of sets; return a digest of everything it did."""
     world = World(random.Random(7))
     ended = world.drive(load(iterating_sets, []))
     return hashlib.sha256(repr((ended, world.journal, world.seen)).encode()).hexdigest()
@@ -245,6 +247,6 @@ async def iterating_sets() -> Any:
 
 
 if __name__ == "__main__":
-    # Objects of odd sizes before everything else: addresses differ from the parent's.
+    # Allocate objects of odd sizes first, so that addresses differ from the parent's.
     perturbing = [bytearray(n % 3989) for n in range(int(sys.argv[1]))]
     print(digest_of_sets())

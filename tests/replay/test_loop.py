@@ -1,4 +1,5 @@
-"""The loop: what asyncio finds on it, what it refuses; it leaves the worker's loop alone."""
+"""The loop of coordinators: what it supports, what it rejects, and that it leaves the worker's loop
+alone."""
 
 # ruff: noqa: RUF006 - the loop holds its tasks itself
 
@@ -22,7 +23,7 @@ from perdure.replay.replay import Fact, SyncRun, current
 
 
 def ran(code: Callable[..., Any], *answers: Any) -> Any:
-    """Run code to its end, answering what it asks for in order, and give its outcome."""
+    """Run code to its end, answering its requests in order, and return its outcome."""
     run = load(code, [])
     left = list(answers)
     while not run.advance():
@@ -49,7 +50,7 @@ def ran(code: Callable[..., Any], *answers: Any) -> Any:
         lambda loop: loop.close(),
     ],
 )
-def test_what_needs_the_world_is_refused(call: Callable[[Any], Any]) -> None:
+def test_loop_methods_that_do_io_are_rejected(call: Callable[[Any], Any]) -> None:
     async def code() -> None:
         call(asyncio.get_running_loop())
 
@@ -70,7 +71,7 @@ def test_what_needs_the_world_is_refused(call: Callable[[Any], Any]) -> None:
         lambda: asyncio.create_subprocess_exec("true"),
     ],
 )
-def test_asyncio_calls_that_need_the_world_are_refused(call: Callable[[], Any]) -> None:
+def test_asyncio_functions_that_do_io_are_rejected(call: Callable[[], Any]) -> None:
     async def code() -> None:
         await call()
 
@@ -81,7 +82,7 @@ def test_asyncio_calls_that_need_the_world_are_refused(call: Callable[[], Any]) 
     run.close()
 
 
-def test_the_loop_answers_what_libraries_ask() -> None:
+def test_loop_supports_the_queries_of_libraries() -> None:
     async def code() -> Any:
         loop = asyncio.get_running_loop()
         return [
@@ -143,14 +144,14 @@ def test_deadlines_are_exact(delay: float, deadline: int) -> None:
     run.close()
 
 
-def test_a_delay_that_is_no_number_is_refused() -> None:
+def test_nan_delay_is_rejected() -> None:
     async def code() -> None:
         asyncio.get_running_loop().call_later(float("nan"), print)
 
     assert ran(code)[0] == "raised"
 
 
-def test_a_durable_is_taken_wherever_asyncio_takes_something_to_await() -> None:
+def test_durable_is_accepted_wherever_asyncio_accepts_an_awaitable() -> None:
     async def code() -> Any:
         one = step(plus, 1)
         loop = asyncio.get_running_loop()
@@ -175,7 +176,7 @@ def test_a_durable_is_taken_wherever_asyncio_takes_something_to_await() -> None:
     assert ran(code, 2)[1] == [2, 2, [2, 2], [2, 2, 2], 2, 2, 2, True, 2, 1]
 
 
-def test_a_finished_task_group_withdraws_the_durable_it_refuses() -> None:
+def test_durable_rejected_by_a_finished_task_group_is_withdrawn() -> None:
     async def code() -> Any:
         async with asyncio.TaskGroup() as group:
             pass
@@ -188,7 +189,7 @@ def test_a_finished_task_group_withdraws_the_durable_it_refuses() -> None:
     assert left == 0 or sys.version_info < (3, 13)
 
 
-def test_a_task_of_a_durable_that_never_begins_withdraws_it() -> None:
+def test_durable_of_a_task_cancelled_before_its_start_is_withdrawn() -> None:
     async def code() -> Any:
         task = asyncio.create_task(step(plus, 1))
         task.cancel()
@@ -198,7 +199,7 @@ def test_a_task_of_a_durable_that_never_begins_withdraws_it() -> None:
     assert ran(code) == ("returned", [])
 
 
-def test_eager_tasks_know_their_place() -> None:
+def test_eager_tasks_have_their_place() -> None:
     async def child() -> Any:
         return await step(plus, 1)
 
@@ -214,7 +215,7 @@ def test_eager_tasks_know_their_place() -> None:
     assert ran(code, 2) == ("returned", 2)
 
 
-def test_contexts_are_followed() -> None:
+def test_tasks_run_in_their_context() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
     async def child() -> str:
@@ -254,7 +255,7 @@ def test_errors_that_nobody_awaits_are_collected(capfd: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_what_the_code_exits_with_is_its_outcome(kind: type[BaseException]) -> None:
+def test_exit_exception_of_the_code_is_its_outcome(kind: type[BaseException]) -> None:
     async def exits() -> None:
         raise kind(3)
 
@@ -273,7 +274,7 @@ def test_what_the_code_exits_with_is_its_outcome(kind: type[BaseException]) -> N
     assert ran(plain) == ("raised", f"{kind.__name__}(4)")
 
 
-def test_decoders_and_failures_are_the_codes_to_handle() -> None:
+def test_decoding_error_is_raised_in_the_code_as_value_mistyped() -> None:
     def broken(value: Any) -> Any:
         raise StopIteration(value)
 
@@ -303,7 +304,7 @@ def test_decoders_and_failures_are_the_codes_to_handle() -> None:
     assert ran(plain, "a", "b") == ("returned", ["A", "A", "ValueMistyped", "ValueMistyped"])
 
 
-def test_a_failure_without_a_class_is_an_error() -> None:
+def test_failure_without_a_class_is_raised_as_runtime_error() -> None:
     async def code() -> Any:
         await runtime().run.request("activity", "x", None)
 
@@ -312,8 +313,8 @@ def test_a_failure_without_a_class_is_an_error() -> None:
     assert outcome(run) == ("raised", "RuntimeError(\"{'message': 'no'}\")")
 
 
-def test_code_that_goes_on_and_on_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a task that polls for what another one waits for: it held up every worker in turn."""
+def test_code_that_spins_without_waiting_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a task that polls for the result of another would block each worker in turn."""
     monkeypatch.setattr(replay, "MAX_STEPS", 1000)
 
     async def polls() -> Any:
@@ -323,7 +324,7 @@ def test_code_that_goes_on_and_on_is_stopped(monkeypatch: pytest.MonkeyPatch) ->
             told.append(await signal("go"))
 
         asyncio.create_task(listens())
-        while not told:  # noqa: ASYNC110 - it is what this is about
+        while not told:  # noqa: ASYNC110 - the mistake under test
             await asyncio.sleep(0)
         return told
 
@@ -333,7 +334,7 @@ def test_code_that_goes_on_and_on_is_stopped(monkeypatch: pytest.MonkeyPatch) ->
     run.close()
 
 
-def test_the_workers_loop_goes_on_as_it_was() -> None:
+def test_run_leaves_the_worker_loop_unchanged() -> None:
     async def worker() -> Any:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         hooks = sys.get_asyncgen_hooks()
@@ -347,7 +348,7 @@ def test_the_workers_loop_goes_on_as_it_was() -> None:
             )
             await asyncio.sleep(0)
             run.journal.append(Fact("activity", "plus#1", True, 2, run.journal.now, "plus"))
-            loop.call_soon(run.advance)  # from a callback, which no task runs
+            loop.call_soon(run.advance)  # from a callback, outside of any task
             await asyncio.sleep(0)
             assert run.advance()
             seen.append(
@@ -372,7 +373,7 @@ def plain_coordinator() -> Any:
     return step(plus, 1)
 
 
-def test_runs_of_several_threads_do_not_meet() -> None:
+def test_runs_in_several_threads_are_independent() -> None:
     ended: list[Any] = []
 
     def work() -> None:
@@ -386,7 +387,7 @@ def test_runs_of_several_threads_do_not_meet() -> None:
     assert ended == [("returned", 2)] * 200
 
 
-def test_the_code_finds_its_runtime_and_nobody_elses() -> None:
+def test_code_finds_its_own_runtime() -> None:
     async def code() -> Any:
         return current.get() is runtime()
 
@@ -394,7 +395,7 @@ def test_the_code_finds_its_runtime_and_nobody_elses() -> None:
     assert current.get(None) is None
 
 
-def test_streams_of_chance_do_not_depend_on_each_other() -> None:
+def test_random_streams_and_uuids_are_independent() -> None:
     async def few() -> Any:
         run = runtime().run
         return [run.random().random(), str(run.uuid())]
@@ -411,5 +412,5 @@ def test_streams_of_chance_do_not_depend_on_each_other() -> None:
     assert ran(few)[1] == one
 
 
-def test_kinds_of_runs_are_chosen_by_the_caller() -> None:
+def test_plain_function_gets_a_sync_run() -> None:
     assert isinstance(load(plain_coordinator, []), SyncRun)

@@ -1,4 +1,5 @@
-"""Random programs and random changes of them: no answer ever goes to another call than its own."""
+"""An answer never reaches a call other than its own, in random programs and random changes of
+them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from replay_driver import World, load, seeds, shown, step
+from replay_driver import World, load, seeds, state_of, step
 from replay_programs import double, picky, plus
 
 from perdure.errors import NonDeterminism
@@ -19,8 +20,8 @@ Node = list[Any]
 STEPS = [double, plus, picky]
 
 
-def grown(chance: random.Random, depth: int = 3) -> Node:
-    """Grow a program."""
+def random_program(chance: random.Random, depth: int = 3) -> Node:
+    """Generate a program."""
     kind = chance.choice(
         ["step", "step", "sleep", "one by one", "at once"][: 3 if depth == 0 else 5]
     )
@@ -28,11 +29,11 @@ def grown(chance: random.Random, depth: int = 3) -> Node:
         return ["step", chance.choice(STEPS), chance.randrange(1, 9)]
     if kind == "sleep":
         return ["sleep", chance.randrange(1, 9)]
-    return [kind, *(grown(chance, depth - 1) for _ in range(chance.randrange(1, 4)))]
+    return [kind, *(random_program(chance, depth - 1) for _ in range(chance.randrange(1, 4)))]
 
 
 def code_of(program: Node, wrong: list[Node]) -> Callable[[], Awaitable[None]]:
-    """Make code of a program; it notes the steps that got the answer of another."""
+    """Turn a program into code; it appends to `wrong` each step that got the answer of another."""
 
     async def play(node: Node) -> None:
         kind, *rest = node
@@ -59,7 +60,7 @@ def code_of(program: Node, wrong: list[Node]) -> Callable[[], Awaitable[None]]:
 
 
 def changed(program: Node, chance: random.Random) -> Node:
-    """Change a copy of a program at one place."""
+    """Return a copy of a program with a change in one place."""
     kind, *rest = program
     if kind in ("step", "sleep"):
         return changed_leaf(kind, rest, chance)
@@ -74,26 +75,26 @@ def changed(program: Node, chance: random.Random) -> Node:
     elif change == "swap":
         rest[place], rest[0] = rest[0], rest[place]
     else:
-        rest.insert(place, grown(chance, 1))
+        rest.insert(place, random_program(chance, 1))
     return [kind, *rest]
 
 
 def changed_leaf(kind: str, rest: list[Any], chance: random.Random) -> Node:
-    """Change a step's function or argument, or the length of a sleep."""
+    """Change the function or argument of a step, or the length of a sleep."""
     if kind == "sleep":
         return [kind, rest[0] + 1]
     function, argument = rest
     if chance.random() < 0.5:
         return [kind, function, argument + 1]
-    return [kind, chance.choice([one for one in STEPS if one is not function]), argument]
+    return [kind, chance.choice([step for step in STEPS if step is not function]), argument]
 
 
-def test_no_answer_goes_to_another_call() -> None:
+def test_changed_program_never_gets_an_answer_of_another_call() -> None:
     refused = replayed = 0
     for seed in seeds(150):
         print("seed", seed)
         chance = random.Random(seed)
-        program = ["one by one", *(grown(chance) for _ in range(3))]
+        program = ["one by one", *(random_program(chance) for _ in range(3))]
         journal = journal_of(program, chance)
         for _ in range(8):
             wrong: list[Node] = []
@@ -109,23 +110,23 @@ def test_no_answer_goes_to_another_call() -> None:
     assert replayed > 0
 
 
-def test_what_is_not_changed_replays() -> None:
+def test_unchanged_program_replays_to_the_same_state() -> None:
     for seed in seeds(100):
         print("seed", seed)
         chance = random.Random(seed)
-        program = grown(chance, 4)
+        program = random_program(chance, 4)
         world = World(chance)
         world.drive(load(code_of(program, []), []))
         for position, before in world.seen.items():
             run = load(code_of(program, wrong := []), world.journal[:position])
             assert not run.advance()
-            assert shown(run) == before
+            assert state_of(run) == before
             run.close()
             assert wrong == []
 
 
 def journal_of(program: Node, chance: random.Random) -> list[Fact]:
-    """Run a program for a while and give its journal."""
+    """Run a program for a while, and return its journal."""
     world, run = World(chance), load(code_of(program, []), [])
     length = chance.randrange(1, 12)
     while not run.advance() and run.journal.position < length:
@@ -137,4 +138,4 @@ def journal_of(program: Node, chance: random.Random) -> list[Fact]:
 
 def answer(world: World, run: Run) -> None:
     """Let one thing happen."""
-    world.tell(run, world.choose(run))
+    world.resolve(run, world.choose(run))

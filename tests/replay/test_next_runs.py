@@ -1,4 +1,5 @@
-"""A run that ends as the beginning of the next, and a journal that began as somebody else's."""
+"""A run can end by continuing as the next one, and a fork replays the journal of another job
+first."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ def plain_loops() -> None:
 
 
 @pytest.mark.parametrize("code", [loops, plain_loops])
-def test_it_ends_where_the_code_says_so_and_again_when_it_is_replayed(code: Any) -> None:
-    """[P9] Also when the last flush was lost."""
+def test_run_ends_at_continue_as_new_live_and_on_replay(code: Any) -> None:
+    """[P9] A replay ends there too, as is needed when the last flush was lost."""
     key = "plus#2" if code is loops else "plus#1"
     fact = Fact("activity", key, True, 2, ONE.at, "plus", "(1, 1)")
     for _ in range(2):
@@ -46,7 +47,7 @@ def test_it_ends_where_the_code_says_so_and_again_when_it_is_replayed(code: Any)
         replayed.close()
 
 
-def test_what_is_asked_for_after_it_is_refused_and_never_handed_out() -> None:
+def test_requests_after_continue_as_new_are_refused() -> None:
     refused = 0
 
     async def stubborn() -> None:
@@ -56,10 +57,10 @@ def test_what_is_asked_for_after_it_is_refused_and_never_handed_out() -> None:
         finally:
             for _ in range(1500):
                 try:
-                    asked = step(plus, 1, 1)
+                    requested = step(plus, 1, 1)
                 except Evicted:
                     refused += 1
-            await asked
+            await requested
 
     run = load(stubborn, [])
     assert run.advance()
@@ -69,7 +70,7 @@ def test_what_is_asked_for_after_it_is_refused_and_never_handed_out() -> None:
     run.close()
 
 
-def test_the_others_of_a_group_end_with_it() -> None:
+def test_continue_as_new_ends_the_other_tasks_of_a_group() -> None:
     ended = []
 
     async def waits() -> None:
@@ -93,14 +94,14 @@ def test_the_others_of_a_group_end_with_it() -> None:
     assert ended == ["waits"]
 
 
-def test_a_journal_that_goes_on_is_other_code() -> None:
+def test_facts_after_continue_as_new_raise_nondeterminism() -> None:
     run = load(loops, [Fact("activity", "plus#2", True, 2, ONE.at, "plus", "(1, 1)")] * 2)
     with pytest.raises(NonDeterminism):
         run.advance()
     run.close()
 
 
-async def names() -> list[Any]:
+async def draw() -> list[Any]:
     first = runtime().run.uuid(), runtime().run.random().random()
     await step(plus, 1, 1)
     second = runtime().run.uuid()
@@ -108,47 +109,48 @@ async def names() -> list[Any]:
     return [first, second, runtime().run.uuid()]
 
 
-def named(identity: str, past: list[tuple[str, int]]) -> Any:
-    """Give the names that the code makes, with a journal that was others' at first."""
+def draws_of(identity: str, past: list[tuple[str, int]]) -> Any:
+    """Return the ids and numbers that the code draws, with a journal that belonged to other jobs at
+    first."""
     journal = [ONE, Fact("activity", "plus#2", True, 2, ONE.at, "plus", "(1, 1)")]
-    made = type("Runtime", (), {"run": None})()
-    made.run = AsyncRun(
-        names, identity=identity, journal=journal, started_at=0, runtime=made, past=past
+    runtime_of_run = type("Runtime", (), {"run": None})()
+    runtime_of_run.run = AsyncRun(
+        draw, identity=identity, journal=journal, started_at=0, runtime=runtime_of_run, past=past
     )
-    assert made.run.advance()
-    told = made.run.outcome()
-    made.run.close()
-    return told
+    assert runtime_of_run.run.advance()
+    draws = runtime_of_run.run.outcome()
+    runtime_of_run.run.close()
+    return draws
 
 
-def test_what_a_fork_was_told_is_named_as_it_was_and_the_rest_is_its_own() -> None:
+def test_fork_repeats_draws_of_its_origin_and_then_makes_its_own() -> None:
     """[P9] (E9)"""
-    a, b = named("a", []), named("b", [])
+    a, b = draws_of("a", []), draws_of("b", [])
     assert all(one != other for one, other in zip(a, b, strict=True))
-    assert named("b", [("a", 0)]) == b
-    assert named("b", [("a", 1)]) == [a[0], *b[1:]]
-    assert named("b", [("a", 2)]) == [*a[:2], b[2]]
-    assert named("c", [("a", 1), ("b", 2)]) == [a[0], b[1], named("c", [])[2]]
+    assert draws_of("b", [("a", 0)]) == b
+    assert draws_of("b", [("a", 1)]) == [a[0], *b[1:]]
+    assert draws_of("b", [("a", 2)]) == [*a[:2], b[2]]
+    assert draws_of("c", [("a", 1), ("b", 2)]) == [a[0], b[1], draws_of("c", [])[2]]
 
 
 async def set_order() -> list[int]:
-    asked = {step(plus, number, number): number for number in range(5)}
-    return [asked[one] for one in set(asked)]
+    requested = {step(plus, number, number): number for number in range(5)}
+    return [requested[one] for one in set(requested)]
 
 
 def order_of(identity: str, past: list[tuple[str, int]]) -> Any:
-    """Give the order in which a set gives what the code has asked for."""
-    made = type("Runtime", (), {"run": None})()
-    made.run = AsyncRun(
-        set_order, identity=identity, journal=[], started_at=0, runtime=made, past=past
+    """Return the order in which a set yields the requests of the code."""
+    runtime_of_run = type("Runtime", (), {"run": None})()
+    runtime_of_run.run = AsyncRun(
+        set_order, identity=identity, journal=[], started_at=0, runtime=runtime_of_run, past=past
     )
-    assert made.run.advance()
-    order = made.run.outcome()
-    made.run.close()
+    assert runtime_of_run.run.advance()
+    order = runtime_of_run.run.outcome()
+    runtime_of_run.run.close()
     return order
 
 
-def test_a_fork_sees_sets_in_the_order_in_which_the_other_saw_them() -> None:
+def test_fork_iterates_sets_in_the_order_of_its_origin() -> None:
     """[P9] (E9)"""
     others = {identity: order_of(identity, []) for identity in "abcdefgh"}
     assert len({tuple(order) for order in others.values()}) > 1

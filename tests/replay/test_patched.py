@@ -1,4 +1,4 @@
-"""`patched(name)`: new code for running jobs, at any moment, with one answer for the whole run."""
+"""`patched(name)` gives running jobs new code at any moment, with one answer for the whole run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from replay_driver import World, hook, load, outcome, patched, seeds, shown, step
+from replay_driver import World, hook, load, outcome, patched, seeds, state_of, step
 from replay_programs import double, picky, plus
 
 from perdure.replay.replay import Fact
@@ -42,7 +42,7 @@ def in_branches(new: bool) -> Callable[[], Awaitable[Any]]:
 
 
 def instead(new: bool) -> Callable[[], Awaitable[Any]]:
-    """The patch replaces a request that may be under way already."""
+    """Replace a request that may already be under way."""
 
     async def code() -> Any:
         await step(plus, 1)
@@ -69,7 +69,7 @@ def several(new: bool) -> Callable[[], Awaitable[Any]]:
 
 
 @pytest.mark.parametrize("program", [in_a_loop, in_branches, instead, several])
-def test_a_running_job_takes_new_code_at_any_moment(program: Program) -> None:
+def test_running_job_accepts_patched_code_at_any_moment(program: Program) -> None:
     for seed in seeds(60):
         print("seed", seed)
         chance = random.Random(seed)
@@ -77,7 +77,7 @@ def test_a_running_job_takes_new_code_at_any_moment(program: Program) -> None:
 
 
 class Upgrade:
-    """A job that begins on old code and, from some moment on, is loaded anew after every fact."""
+    """A job that starts on old code and, from some moment on, is loaded again after every fact."""
 
     def __init__(self, program: Program, world: World, cut: int):
         self.program = program
@@ -86,21 +86,21 @@ class Upgrade:
         self.under_way: set[str] = set()
 
     def play(self) -> None:
-        """Play the job to its end, twice."""
+        """Play the job to its end, then replay it."""
         world, run = self.world, load(self.program(False), [])
         upgraded = False
         while not run.advance():
             self.flush(run)
-            before = shown(run)
+            before = state_of(run)
             if run.journal.position >= self.cut:
                 run.close()
                 run = load(self.program(True), world.journal, asked=world.asked)
                 if run.advance():
                     break
-                assert not upgraded or shown(run) == before
+                assert not upgraded or state_of(run) == before
                 upgraded = True
                 self.flush(run)
-            world.tell(run, world.choose(run))
+            world.resolve(run, world.choose(run))
         self.flush(run)
         ended = outcome(run)
         again = load(self.program(upgraded), world.journal, asked=world.asked)
@@ -108,20 +108,20 @@ class Upgrade:
         assert outcome(again) == ended
 
     def flush(self, run: Any) -> None:
-        """Flush, and see that nothing under way outside was forgotten by the new code."""
+        """Flush, and check that the new code still waits for everything that runs outside."""
         self.world.flush(run)
         told = {fact.key for fact in self.world.journal}
         assert self.under_way - set(run.journal.operations) <= told
         self.under_way = {op.key for op in run.journal.operations.values() if op.kind == "answer"}
 
 
-def test_new_runs_take_the_new_way() -> None:
+def test_new_run_takes_the_patch() -> None:
     world, run = World(random.Random(1)), load(in_a_loop(True), [])
     assert world.drive(run) == ("returned", "done")
     assert [fact.name for fact in world.journal if fact.kind == "patch"] == ["more"]
 
 
-def test_a_patch_stands_among_the_facts_at_its_place() -> None:
+def test_patch_fact_is_recorded_in_order() -> None:
     run = load(in_a_loop(True), [])
     run.advance()
     run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now + 5, "plus"))
@@ -134,23 +134,23 @@ def test_a_patch_stands_among_the_facts_at_its_place() -> None:
     run.close()
 
 
-def test_a_patch_that_was_not_flushed_is_made_again() -> None:
+def test_patch_that_was_not_flushed_is_recorded_again() -> None:
     run = load(in_a_loop(True), [])
     run.advance()
     run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now, "plus"))
     asked_at_flush = run.journal.asked
     told, *_ = run.journal.take_facts()
     run.advance()
-    waited = shown(run)
+    waited = state_of(run)
     run.close()
     again = load(in_a_loop(True), [told], asked=asked_at_flush)
     again.advance()
-    assert shown(again) == waited
+    assert state_of(again) == waited
     assert [fact.kind for fact in again.journal.take_facts()] == ["patch"]
     again.close()
 
 
-def test_facts_that_come_together_do_not_make_a_new_run_old() -> None:
+def test_patch_is_taken_when_facts_arrive_together() -> None:
     async def code() -> Any:
         first, second = step(plus, 1), step(double, 2)
         await first
@@ -170,7 +170,7 @@ def test_facts_that_come_together_do_not_make_a_new_run_old() -> None:
     assert outcome(again) == outcome(run) == ("returned", [True, 2])
 
 
-def test_the_first_answer_holds() -> None:
+def test_first_answer_of_patched_is_kept() -> None:
     async def code() -> Any:
         before = patched("late")
         await step(plus, 1)
@@ -183,7 +183,7 @@ def test_the_first_answer_holds() -> None:
     assert outcome(run) == ("returned", [False, False])
 
 
-def test_a_plain_function_keeps_its_answer_when_it_runs_again() -> None:
+def test_plain_function_keeps_the_answer_of_patched() -> None:
     def code() -> Any:
         step(plus, 1)
         return [patched("new") and step(double, 2), step(plus, 3)]

@@ -1,4 +1,4 @@
-"""What a coordinator is told next, as far as the order of deadlines and messages goes. [P5] [P7]"""
+"""The next fact of a coordinator is chosen by the order of deadlines and messages. [P5] [P7]"""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ BEFORE, AFTER = "2030-01-01T12:00:00.5+00:00", "2030-01-01T12:00:01.5+00:00"
 
 
 def op(key: str, kind: str, deadline: int | None = None) -> OpenOperation:
-    """Give what code has asked for."""
+    """Make an open operation."""
     return OpenOperation(key, kind, key, None, None, unchanged, as_error, deadline, 1, NULL_WAITER)
 
 
 def message(sent_at: str, key: str | None = None) -> dict[str, Any]:
-    """Give an open message: a signal, or a request to cancel."""
+    """Make an unread message: a signal or a request to cancel."""
     return {"id": 1, "key": key, "name": "go", "ok": True, "payload": None, "sent_at": sent_at}
 
 
-def told(ops: list[OpenOperation], inbox: InboxSnapshot) -> tuple[str | None, bool]:
-    """Give the kind of the next fact, and whether the inbox has to be read before there is one."""
+def next_fact(ops: list[OpenOperation], inbox: InboxSnapshot) -> tuple[str | None, bool]:
+    """Return the kind of the next fact, and whether the inbox must be read before there is one."""
     facts: list[Fact] = []
     run = SimpleNamespace(
         operations={each.key: each for each in ops},
@@ -54,7 +54,7 @@ WAIT = [*SLEEP, op("go", "signal")]
 
 
 @pytest.mark.parametrize(
-    ("ops", "inbox", "what"),
+    ("ops", "inbox", "expected"),
     [
         (SLEEP, UNREAD, (None, True)),
         (SLEEP, InboxSnapshot([], BEGAN, frozenset()), ("timer", False)),
@@ -67,19 +67,19 @@ WAIT = [*SLEEP, op("go", "signal")]
         (WAIT, InboxSnapshot([message(AFTER)], NOW, frozenset({"go"})), ("timer", False)),
     ],
     ids=[
-        "nobody has looked whether it is to cancel",
-        "a sleep is over",
-        "a cancel before it",
-        "nobody has looked for the signal",
-        "nobody has since the deadline",
-        "only for another",
-        "it did not come",
-        "it came in time",
-        "it came late",
+        "inbox not read: a cancel may be there",
+        "sleep is over",
+        "cancel before the deadline",
+        "inbox not read: the signal may be there",
+        "inbox not read since the deadline",
+        "inbox read for another signal only",
+        "no signal",
+        "signal before the deadline",
+        "signal after the deadline",
     ],
 )
-def test_a_deadline_is_told_when_all_is_known_that_came_before(
-    ops: list[OpenOperation], inbox: InboxSnapshot, what: tuple[str | None, bool]
+def test_timer_fires_only_when_all_earlier_messages_are_known(
+    ops: list[OpenOperation], inbox: InboxSnapshot, expected: tuple[str | None, bool]
 ) -> None:
     """[P5] [P7]"""
-    assert told(ops, inbox) == what
+    assert next_fact(ops, inbox) == expected

@@ -1,4 +1,4 @@
-"""Replay comes to the same place, whatever was recorded and wherever the worker died."""
+"""A replay reaches the same state, whatever was recorded and wherever the worker died."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay_driver import World, load, outcome, seeds, shown, waits
+from replay_driver import World, load, outcome, seeds, state_of, waits
 from replay_programs import ASYNC, CANCELLED, PLAIN, PLAIN_CANCELLED
 
 CASES = [
@@ -17,18 +17,18 @@ CASES = [
 
 
 @pytest.mark.parametrize(("program", "cancels"), CASES, ids=[f"{f.__name__}-{n}" for f, n in CASES])
-def test_replay_comes_to_the_same_place(program: Callable[..., Any], cancels: int) -> None:
+def test_replay_reaches_the_same_outcome_and_states(
+    program: Callable[..., Any], cancels: int
+) -> None:
     for seed in seeds(12):
         print("seed", seed)
         world = World(random.Random(seed), cancels)
         ended = world.drive(load(program, []))
-        replays_to_the_same_answer(program, world, ended)
-        replays_to_the_same_waits(program, world)
+        assert_same_outcome(program, world, ended)
+        assert_same_states(program, world)
 
 
-def replays_to_the_same_answer(
-    program: Callable[..., Any], world: World, ended: tuple[str, Any]
-) -> None:
+def assert_same_outcome(program: Callable[..., Any], world: World, ended: tuple[str, Any]) -> None:
     executed = len(world.executed)
     run = load(program, world.journal, asked=world.asked)
     assert run.advance(), waits(run)
@@ -37,10 +37,10 @@ def replays_to_the_same_answer(
     assert len(world.executed) == executed
 
 
-def replays_to_the_same_waits(program: Callable[..., Any], world: World) -> None:
+def assert_same_states(program: Callable[..., Any], world: World) -> None:
     for position, before in world.seen.items():
         run = load(program, world.journal[:position], asked=before[2])
         assert not run.advance()
-        assert shown(run) == before, position
+        assert state_of(run) == before, position
         run.close()
         assert run.journal.operations == {}

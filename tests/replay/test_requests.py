@@ -1,4 +1,5 @@
-"""What the worker takes from a run and gives to it: requests, withdrawals, facts, cancellation."""
+"""A worker takes requests, withdrawals and facts from a run, and gives it facts and
+cancellations."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from perdure.replay.replay import Fact, OpenOperation
 
 
 def keys(ops: list[OpenOperation]) -> list[str]:
-    """Give the keys of ops."""
+    """Return the keys of operations."""
     return [op.key for op in ops]
 
 
-def told(run: Any, kind: str, name: str, value: Any = None, ok: bool = True) -> Fact:
-    """Make the fact that answers the first op of a name."""
+def answer_to(run: Any, kind: str, name: str, value: Any = None, ok: bool = True) -> Fact:
+    """Make the fact that answers the first operation of a name."""
     return Fact(kind, f"{name}#1", ok, value, run.journal.now + 1, name)
 
 
@@ -34,7 +35,7 @@ def test_requests_are_taken_once_and_in_order() -> None:
     run.advance()
     assert keys(run.journal.take_requested()) == ["plus#1", "double#1"]
     assert run.journal.take_requested() == []
-    run.journal.append(told(run, "activity", "double", 2))
+    run.journal.append(answer_to(run, "activity", "double", 2))
     run.advance()
     assert keys(run.journal.take_requested()) == ["plus#2"]
     assert keys(list(run.journal.operations.values())) == ["plus#1", "plus#2"]
@@ -42,7 +43,7 @@ def test_requests_are_taken_once_and_in_order() -> None:
     run.close()
 
 
-def test_what_is_answered_from_the_journal_is_not_requested() -> None:
+def test_operation_answered_by_the_journal_is_not_requested() -> None:
     async def code() -> None:
         await step(plus, 1)
         await step(double, 1)
@@ -61,35 +62,35 @@ async def withdrawing() -> Any:
     await signal("second")
 
 
-def test_what_is_asked_for_and_withdrawn_in_between_never_existed() -> None:
+def test_request_withdrawn_before_it_is_taken_is_never_taken() -> None:
     run = load(withdrawing, [])
     run.advance()
-    run.journal.append(told(run, "signal", "first"))
+    run.journal.append(answer_to(run, "signal", "first"))
     run.advance()
     assert keys(run.journal.take_requested()) == ["second#1"]
     assert run.journal.take_withdrawn() == []
     run.close()
 
 
-def test_what_was_taken_and_is_withdrawn_is_told_once() -> None:
+def test_withdrawal_of_a_taken_request_is_taken_once() -> None:
     run = load(withdrawing, [])
     run.advance()
     assert keys(run.journal.take_requested()) == ["plus#1", "first#1"]
-    run.journal.append(told(run, "signal", "first"))
+    run.journal.append(answer_to(run, "signal", "first"))
     run.advance()
     assert keys(run.journal.take_withdrawn()) == ["plus#1"]
     assert run.journal.take_withdrawn() == []
     run.close()
 
 
-def test_what_an_earlier_holder_may_have_begun_is_told_as_withdrawn() -> None:
+def test_withdrawal_is_repeated_for_a_request_of_an_earlier_worker() -> None:
     run = load(withdrawing, [Fact("signal", "first#1", True, None, 1, "first")], asked=2)
     run.advance()
     assert keys(run.journal.take_withdrawn()) == ["plus#1"]
     run.close()
 
 
-def test_timers_and_signals_are_withdrawn_too() -> None:
+def test_withdrawals_include_signals() -> None:
     async def code() -> None:
         try:
             async with asyncio.timeout(5):
@@ -109,7 +110,7 @@ def test_timers_and_signals_are_withdrawn_too() -> None:
     run.close()
 
 
-def test_a_told_op_cannot_be_withdrawn() -> None:
+def test_answered_operation_cannot_be_withdrawn() -> None:
     async def code() -> Any:
         answer = step(plus, 1)
         handle = asyncio.get_running_loop().call_later(1, print)
@@ -137,7 +138,7 @@ async def racing() -> Any:
     return [await one for one in done]
 
 
-def test_answers_of_commands_sent_together_are_taken_though_withdrawn() -> None:
+def test_recorded_answer_of_a_withdrawn_command_is_accepted() -> None:
     run = load(racing, [])
     run.advance()
     assert len(run.journal.take_requested()) == 3
@@ -151,11 +152,11 @@ def test_answers_of_commands_sent_together_are_taken_though_withdrawn() -> None:
     assert outcome(run) == ("returned", [1])
 
 
-def test_an_answer_of_something_withdrawn_is_refused_otherwise() -> None:
+def test_answer_of_a_withdrawn_hook_is_rejected() -> None:
     run = load(withdrawing, [])
     run.advance()
-    run.journal.append(told(run, "signal", "first"))
-    run.journal.append(told(run, "answer", "plus", 2))
+    run.journal.append(answer_to(run, "signal", "first"))
+    run.journal.append(answer_to(run, "answer", "plus", 2))
     with pytest.raises(Exception, match="does not match"):
         run.advance()
     run.close()
@@ -170,17 +171,17 @@ def test_facts_are_taken_in_the_order_of_the_journal() -> None:
     first = Fact("activity", "plus#1", True, 2, run.journal.now, "plus", extra={"message": 7})
     run.journal.append(first)
     with pytest.raises(ValueError, match="not flushed"):
-        run.journal.append(told(run, "command", "set"), recorded=True)
+        run.journal.append(answer_to(run, "command", "set"), recorded=True)
     assert run.journal.take_facts() == [first]
-    run.journal.append(told(run, "command", "set"), recorded=True)
-    run.journal.append(last := told(run, "activity", "double", 4))
+    run.journal.append(answer_to(run, "command", "set"), recorded=True)
+    run.journal.append(last := answer_to(run, "activity", "double", 4))
     assert run.advance()
     assert run.journal.take_facts() == [last]
     assert run.journal.position == 3
     assert outcome(run) == ("returned", [2, None, 4])
 
 
-def test_cancellation_is_a_fact() -> None:
+def test_cancellation_arrives_as_a_fact() -> None:
     async def code() -> Any:
         out = []
         for _ in range(2):
@@ -203,7 +204,7 @@ def test_cancellation_is_a_fact() -> None:
     assert outcome(run) == ("returned", ["too long", "", 2])
 
 
-def test_a_cancelled_run_is_cancelled() -> None:
+def test_cancelled_run_raises_cancelled_error_as_its_outcome() -> None:
     async def code() -> Any:
         try:
             await signal("go")
@@ -214,14 +215,14 @@ def test_a_cancelled_run_is_cancelled() -> None:
     run.advance()
     run.journal.append(Fact("cancel", "$cancel", True, None, run.journal.now))
     assert not run.advance()
-    run.journal.append(told(run, "activity", "plus", 2))
+    run.journal.append(answer_to(run, "activity", "plus", 2))
     assert run.advance()
     with pytest.raises(asyncio.CancelledError):
         run.outcome()
     run.close()
 
 
-def test_a_plain_function_is_cancelled_at_its_wait() -> None:
+def test_plain_function_is_cancelled_where_it_waits() -> None:
     def code() -> Any:
         pending = runtime().run.request("answer", "plus", (plus, (1,)))
         try:
@@ -233,13 +234,13 @@ def test_a_plain_function_is_cancelled_at_its_wait() -> None:
     run.advance()
     run.journal.append(Fact("cancel", "$cancel", True, "stop", run.journal.now))
     assert not run.advance()
-    run.journal.append(told(run, "activity", "double", 2))
-    run.journal.append(told(run, "answer", "plus", 3))
+    run.journal.append(answer_to(run, "activity", "double", 2))
+    run.journal.append(answer_to(run, "answer", "plus", 3))
     assert run.advance()
     assert outcome(run) == ("returned", ["stop", 2, 3])
 
 
-def test_a_plain_function_asks_for_each_thing_once() -> None:
+def test_plain_function_requests_each_operation_once() -> None:
     started = []
 
     def code() -> Any:
@@ -259,15 +260,15 @@ def test_a_plain_function_asks_for_each_thing_once() -> None:
     assert not run.advance()
     assert len(started) == 1
     assert keys(run.journal.take_requested()) == ["plus#1", "plus#3", "double#1"]
-    run.journal.append(told(run, "activity", "double", 2))
+    run.journal.append(answer_to(run, "activity", "double", 2))
     assert not run.advance()
     assert run.journal.take_requested() == []
     assert run.journal.take_withdrawn() == []
-    run.journal.append(told(run, "answer", "plus", 1))
+    run.journal.append(answer_to(run, "answer", "plus", 1))
     assert not run.advance()
     assert keys(run.journal.take_requested()) == ["go#1"]
     assert keys(run.journal.take_withdrawn()) == ["plus#3"]
-    run.journal.append(told(run, "signal", "go", "yes"))
+    run.journal.append(answer_to(run, "signal", "go", "yes"))
     assert run.advance()
     assert run.advance()
     assert len(started) == 4
@@ -275,7 +276,7 @@ def test_a_plain_function_asks_for_each_thing_once() -> None:
     assert outcome(run) == ("returned", [2, 1, "yes"])
 
 
-def test_a_suspended_plain_function_does_nothing_more() -> None:
+def test_suspended_plain_function_has_no_further_effect() -> None:
     def code() -> Any:
         run = runtime().run
         try:
@@ -299,12 +300,12 @@ def test_a_suspended_plain_function_does_nothing_more() -> None:
     assert run.journal.take_facts() == []
     with pytest.raises(asyncio.InvalidStateError):
         run.outcome()
-    run.journal.append(told(run, "signal", "go"))
+    run.journal.append(answer_to(run, "signal", "go"))
     assert run.advance()
     assert outcome(run) == ("returned", None)
 
 
-def test_there_is_no_outcome_before_the_end() -> None:
+def test_outcome_before_the_end_raises() -> None:
     for code in (withdrawing, lambda: signal("go")):
         run = load(code, [])
         with pytest.raises(asyncio.InvalidStateError):

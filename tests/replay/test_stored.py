@@ -1,4 +1,4 @@
-"""What `as_stored` does by itself: refusals, places, copies, fingerprints."""
+"""`as_stored` alone: rejected values, places in errors, copies and fingerprints."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
 
 
 class Colour(StrEnum):
-    """Text that is more than text."""
+    """A str with an identity of its own."""
 
     RED = "red"
 
 
 class Level(IntEnum):
-    """A number that is more than a number."""
+    """An int with an identity of its own."""
 
     HIGH = 3
 
@@ -36,7 +36,7 @@ Point = namedtuple("Point", "x y")
 
 
 def nested(levels: int) -> Any:
-    """Give a number inside so many lists."""
+    """Return a number inside nested lists."""
     value: Any = 1
     for _ in range(levels):
         value = [value]
@@ -45,7 +45,7 @@ def nested(levels: int) -> Any:
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(value=values)
-def test_what_is_stored_stays_as_it_is(value: Any) -> None:
+def test_stored_value_is_stored_unchanged(value: Any) -> None:
     stored = as_stored(value)
     assert repr(as_stored(stored)) == repr(stored)
     assert repr(json.loads(json.dumps(stored))) == repr(stored)
@@ -93,25 +93,27 @@ def test_values_take_the_form_of_jsonb(value: Any, stored: str) -> None:
         (nested(MAX_LEVELS + 1), ValueTooDeep, "'0.0.0"),
     ],
 )
-def test_refusals_tell_the_place(value: Any, error: type[PerdureError], place: str) -> None:
+def test_error_names_the_place_of_the_value(
+    value: Any, error: type[PerdureError], place: str
+) -> None:
     with pytest.raises(error) as raised:
         as_stored(value)
     assert place in str(raised.value.detail)
     assert raised.value.hint
 
 
-def test_a_value_that_contains_itself_is_too_deep() -> None:
+def test_circular_value_is_rejected_as_too_deep() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ValueTooDeep):
         as_stored(value)
 
 
-def test_the_deepest_value_is_taken() -> None:
+def test_deepest_allowed_value_is_accepted() -> None:
     assert as_stored(nested(MAX_LEVELS)) == nested(MAX_LEVELS)
 
 
-def test_the_result_shares_nothing_with_the_value() -> None:
+def test_stored_value_is_a_deep_copy() -> None:
     value = {"a": [1], "b": {"c": 2}}
     stored = as_stored(value)
     value["a"].append(2)
@@ -124,7 +126,7 @@ def fingerprint(value: Any) -> str:
     return fingerprint_of(as_stored(value))
 
 
-def test_fingerprints_are_short_and_tell_values_apart() -> None:
+def test_fingerprints_are_short_and_distinguish_values() -> None:
     assert fingerprint(["subsidies", 1]) == fingerprint(("subsidies", 1))
     assert fingerprint({"a": 1, "bb": 2}) == fingerprint({"bb": 2, "a": 1})
     different = [[], {}, [1], ["1"], [1.0], [True], [None], [[1]], {"1": 1}, ["subsidies"]]

@@ -1,4 +1,4 @@
-"""`as_stored` against a real server: what it gives is what JSONB gives back."""
+"""`as_stored` returns what a real server gives back from JSONB."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BATCHES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "60"))
     suppress_health_check=[*HealthCheck],
 )
 @given(batch=st.lists(values, min_size=10, max_size=30))
-def test_the_stored_form_is_what_the_server_gives_back(
+def test_stored_form_equals_what_the_server_returns(
     connection: psycopg.Connection[Any], batch: list[Any]
 ) -> None:
-    for value, came_back in zip(batch, journey(connection, batch), strict=True):
-        assert shown(as_stored(value)) == shown(came_back)
+    for value, returned in zip(batch, round_trip(connection, batch), strict=True):
+        assert as_text(as_stored(value)) == as_text(returned)
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,21 @@ def test_the_stored_form_is_what_the_server_gives_back(
     ],
     ids=["keys", "equal keys", "floats", "integers", "shapes"],
 )
-def test_known_traps(connection: psycopg.Connection[Any], value: Any) -> None:
-    [came_back] = journey(connection, [value])
-    assert shown(as_stored(value)) == shown(came_back)
+def test_stored_form_of_known_traps_equals_what_the_server_returns(
+    connection: psycopg.Connection[Any], value: Any
+) -> None:
+    [returned] = round_trip(connection, [value])
+    assert as_text(as_stored(value)) == as_text(returned)
 
 
 @pytest.mark.parametrize("value", ["\0", {"a\0": 1}, "\ud800", float("nan"), float("-inf")])
-def test_what_the_server_refuses_is_refused(
+def test_value_that_the_server_rejects_is_rejected(
     connection: psycopg.Connection[Any], value: Any
 ) -> None:
     with pytest.raises(InvalidValue):
         as_stored(value)
     with pytest.raises(psycopg.DataError), connection.transaction():
-        journey(connection, [value])
+        round_trip(connection, [value])
 
 
 def test_levels_are_counted_as_in_sql(connection: psycopg.Connection[Any]) -> None:
@@ -79,7 +81,7 @@ def test_levels_are_counted_as_in_sql(connection: psycopg.Connection[Any]) -> No
             assert not refused
 
 
-def journey(connection: psycopg.Connection[Any], batch: list[Any]) -> list[Any]:
+def round_trip(connection: psycopg.Connection[Any], batch: list[Any]) -> list[Any]:
     """Send values through JSONB, as text both ways."""
     rows = connection.execute(
         "select sent::jsonb::text from unnest(%s::text[]) with ordinality as t (sent, place)"
@@ -89,6 +91,6 @@ def journey(connection: psycopg.Connection[Any], batch: list[Any]) -> list[Any]:
     return [json.loads(text) for (text,) in rows]
 
 
-def shown(value: Any) -> str:
-    """Show a value with the order of its keys and the types of its numbers."""
+def as_text(value: Any) -> str:
+    """Write a value so that the order of keys and the types of numbers show."""
     return repr(value)
