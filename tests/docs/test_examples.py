@@ -1,4 +1,5 @@
-"""The pages are true: each example runs as it stands, and gives what its arrow tells."""
+"""All examples on the pages run as written, and give the results shown after arrows and
+comments."""
 
 from __future__ import annotations
 
@@ -29,14 +30,16 @@ _PRINTED = re.compile(r"print\(.*\)  # (.*)")
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Give the examples in their order: the language and the text."""
+    """Yield the examples of a page in order: language and text."""
     return ((found[1], found[2]) for found in _BLOCK.finditer(page.read_text("utf-8")))
 
 
 def statements(text: str) -> Iterator[tuple[str, str | None]]:
-    """Give the statements of a block, each with what the arrow behind it tells."""
+    """Yield the statements of a block, each with the result that its arrow shows."""
     statement = None
-    for found in split(text + "select 'the end'"):  # an arrow stands before the next statement
+    for found in split(
+        text + "select 'the end'"
+    ):  # the splitter puts an arrow before the next statement
         arrow = _ARROW.match(found.text)
         if statement is not None:
             yield statement, arrow and arrow[1]
@@ -44,28 +47,28 @@ def statements(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def run_sql(connection: psycopg.Connection[Any], text: str) -> int:
-    """Run the statements of a block; compare what has an arrow. Gives how many had one."""
+    """Run the statements of a block, and compare those with an arrow. Returns how many have one."""
     compared = 0
-    for statement, told in statements(text):
+    for statement, shown in statements(text):
         cursor = connection.execute(statement.encode())
-        if told is not None:
+        if shown is not None:
             row = cursor.fetchone()
             assert row is not None, statement
-            assert as_told(row[0], told), f"{statement} gives {row[0]!r}, not {told}"
+            assert is_as_shown(row[0], shown), f"{statement} gives {row[0]!r}, not {shown}"
             compared += 1
     return compared
 
 
-def as_told(value: Any, told: str) -> bool:
-    """Tell whether a value is what an arrow says: JSON, or a plain word."""
+def is_as_shown(value: Any, shown: str) -> bool:
+    """Check whether a value is what an arrow shows: JSON or a plain word."""
     try:
-        return bool(value == json.loads(told))
+        return bool(value == json.loads(shown))
     except json.JSONDecodeError:
-        return bool(value == told)
+        return bool(value == shown)
 
 
 def run_python(names: dict[str, Any], text: str) -> int:
-    """Run a block; compare what it prints with the comments behind."""
+    """Run a block, and compare its output with the comments after its print() calls."""
     printed = StringIO()
     with redirect_stdout(printed):
         exec(compile(text, "an example", "exec", dont_inherit=True), names)
@@ -75,8 +78,8 @@ def run_python(names: dict[str, Any], text: str) -> int:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_example_runs_and_gives_what_the_page_tells(page: Path, database: str) -> None:
-    """(C20) (C21) (C25) (C77) In the order of the page, in one app."""
+def test_every_example_of_a_page_gives_the_result_shown(page: Path, database: str) -> None:
+    """(C20) (C21) (C25) (C77) The examples of a page run in its order, in one app."""
     compared = 0
     with (
         perdure.connect(database, schema="my_app") as client,

@@ -1,4 +1,4 @@
-"""The glossary: what it calls ours is there under that name."""
+"""The glossary uses only names that exist in the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ SQL = Path(__file__).parents[2] / "sql"
 OWNERS = (perdure, perdure.AsyncEntity, perdure.Client, perdure.Handle)
 
 
-def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
+def test_names_in_the_glossary_exist_in_the_code() -> None:
+    """Each row also has a word for each of the other systems."""
     page = (SQL / "coordination" / "glossary.md").read_text("utf-8")
     rows = re.findall(r"^\| (?!here|-)(.*?) \|(.*)\|$", page, re.MULTILINE)
     names = [name.split(".")[-1] for word, _ in rows for name in re.findall(r"`([\w.]+)`", word)]

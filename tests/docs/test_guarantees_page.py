@@ -1,4 +1,4 @@
-"""The page of guarantees: each promise is there, with a test that exists and cites it."""
+"""The page of guarantees lists every promise with a test that exists and cites it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACES = re.findall(r"\]\((?!http)([^)#]+)|`(tests/[\w/.]+|pgtap/[\w/.]+)`", PAG
 
 
 def cited_by(place: str) -> str:
-    """Give the text of a test, and of what stands before all tests of its file."""
+    """Return the source of a test, together with its module's docstring."""
     file, _, test = place.partition("::")
     text = (ROOT / file).read_text()
     functions = [
@@ -28,14 +28,14 @@ def cited_by(place: str) -> str:
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == test
     ]
-    assert functions, f"there is no {place}"
+    assert functions, f"no test is named {place}"
     return "\n".join(
         [ast.get_docstring(ast.parse(text)) or ""]
         + [ast.get_source_segment(text, node) or "" for node in functions]
     )
 
 
-def test_every_promise_that_is_cited_is_there() -> None:
+def test_page_lists_every_promise_that_is_cited() -> None:
     files = [
         *(ROOT / "sql").rglob("*.sql"),
         *(ROOT / "tests").rglob("*.py"),
@@ -46,27 +46,27 @@ def test_every_promise_that_is_cited_is_there() -> None:
 
 
 @pytest.mark.parametrize("promise", SHOWN)
-def test_a_promise_is_shown_by_a_test_that_cites_it(promise: str) -> None:
+def test_promise_names_a_test_that_cites_it(promise: str) -> None:
     assert SHOWN[promise]
     for place in SHOWN[promise]:
-        assert "::" in place, "a test, not a file of tests"
+        assert "::" in place, "the page must name a test, not a whole file"
         assert f"[{promise}]" in cited_by(place), place
 
 
-def test_all_that_the_page_names_is_there() -> None:
+def test_files_named_on_the_page_exist() -> None:
     for link, file in PLACES:
         place = (ROOT / "sql" / link).resolve() if link else ROOT / file
         assert place.exists(), link or file
 
 
-def test_what_the_page_has_one_make_can_be_made() -> None:
+def test_make_targets_named_on_the_page_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert set(re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z-]+)", PAGE)) <= targets
 
 
 def table(first: str) -> dict[str, dict[str, str]]:
-    """Give the rows of the table whose first column is called so, by what stands in that."""
+    """Return the rows of the table whose first column has this name, by their first cell."""
     found = re.search(rf"^(\| {first} \|.*)\n\|[- :|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     assert found is not None
     head, *rows = (cells(line) for line in (found[1], *found[2].splitlines()))
@@ -78,7 +78,7 @@ def cells(line: str) -> list[str]:
 
 
 def storms() -> dict[str, str]:
-    """Name the storms of the tests, each with the promises that its test cites."""
+    """Return the storms of the tests, each with the promises that its test cites."""
     return {
         found[1]: cited(ast.get_docstring(node))
         for folder in ("storms", "cluster", "model")
@@ -89,8 +89,8 @@ def storms() -> dict[str, str]:
     }
 
 
-def test_parts_of_a_storm_are_one_row() -> None:
-    """As those of the model, which plays its games in as many tests as there are to play."""
+def test_parts_of_a_storm_are_merged_into_one_row() -> None:
+    """The model runs as several tests, each of which reports a part of its row."""
     rows = [Figures("T2", "7", "P1", 1.5, operations=n, jobs=1) for n in (800, 1200)]
     other = Figures("T11", "7", "P1").row()
     (whole, last) = merged([rows[0].row(), other, rows[1].row()])
@@ -98,22 +98,22 @@ def test_parts_of_a_storm_are_one_row() -> None:
     assert last == other
 
 
-def test_the_figures_are_those_of_storms_that_there_are() -> None:
-    """Who renames a storm, or changes what it promises, has `make figures` run again."""
-    told = {name: row["promises"] for name, row in table("storm").items()}
-    assert told.items() <= storms().items()
+def test_storms_on_the_page_exist_with_the_same_promises() -> None:
+    """After a storm is renamed or cites other promises, run `make figures` again."""
+    on_the_page = {name: row["promises"] for name, row in table("storm").items()}
+    assert on_the_page.items() <= storms().items()
 
 
-def test_no_storm_that_is_told_of_broke_a_promise() -> None:
+def test_no_storm_on_the_page_broke_a_promise() -> None:
     assert {row["violations"] for row in table("storm").values()} == {"0"}
 
 
-def test_the_sums_of_the_figures_are_right() -> None:
+def test_sums_of_the_figures_are_right() -> None:
     sums = [dict(zip(PROMISES, row, strict=True)) for row in by_promise([*table("storm").values()])]
     assert [*table("promise").values()] == sums
 
 
-def test_what_a_whole_run_did_is_noted_where_that_is_asked_for(
+def test_note_replaces_its_section_only_if_perdure_note_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "page.md"
@@ -124,12 +124,12 @@ def test_what_a_whole_run_did_is_noted_where_that_is_asked_for(
     monkeypatch.setenv("PERDURE_NOTE", "1")
     for text in ("1 test", "2 tests"):
         note("faults", text, page)
-    told = "<!-- faults -->\n\n2 tests\n\n<!-- end of faults -->\n<!-- pooled -->\n"
-    assert page.read_text() == told
+    on_the_page = "<!-- faults -->\n\n2 tests\n\n<!-- end of faults -->\n<!-- pooled -->\n"
+    assert page.read_text() == on_the_page
 
 
-def test_the_page_has_what_a_whole_run_with_faults_did() -> None:
-    """[P12] (T9): as `make faults NOTE=1` has written it."""
+def test_page_reports_a_whole_run_with_faults() -> None:
+    """[P12] (T9): as written by `make faults NOTE=1`."""
     found = re.search(r"<!-- faults -->\n(.*)<!-- end of faults -->\n", PAGE, re.DOTALL)
     assert found is not None
     assert re.search(r"`make faults SHARE=.*` has run [\d,]{5,} tests, of which", found[1])

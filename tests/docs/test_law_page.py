@@ -1,4 +1,4 @@
-"""The page of the laws tells each field of what a worker is answered."""
+"""The page of laws, `sql/README.md`, names each field of the replies to a worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TEXT = (Path(__file__).parents[2] / "sql" / "README.md").read_text("utf-8")
 TURN = TEXT.partition("## A turn")[2].partition("## Laws")[0]
 
 
-def test_each_field_of_a_reply_is_told(dsn: str) -> None:
-    """Whoever writes a worker in another language has nothing but this page."""
+def test_every_field_of_a_reply_is_on_the_page(dsn: str) -> None:
+    """Authors of workers in other languages have only this page."""
     with perdure.connect(dsn) as client:
         client.start("told", id="told", queue="law").signal("go", 1)
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""`sql/memory.md` is true: each cell of its table is tried on the database. (C26) … (C35)"""
+"""Each cell of the table in `sql/memory.md` is what the database does. (C26) … (C35)"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ids = count(1)
 
 
 def tables() -> list[list[list[str]]]:
-    """Read the tables of the section: their rows, without the marks of code."""
+    """Read the tables of the section as rows of cells, without backticks."""
     section = PAGE.split("## What a command does\n")[1].split("\n## ")[0]
     blocks = [block.splitlines() for block in section.split("\n\n")]
     return [
@@ -37,7 +37,7 @@ COMMANDS = {row[0]: dict(zip(LEGEND[0], row, strict=True)) for row in LEGEND[2:]
 
 @dataclass(frozen=True)
 class Cell:
-    """What the page says of one command at one kind of path."""
+    """What the page says about one command at one kind of path."""
 
     place: str
     memory: str
@@ -47,23 +47,23 @@ class Cell:
 
     @property
     def before(self) -> Any:
-        """Give the document that the command finds."""
+        """Return the document before the command."""
         return json.loads(self.memory.replace("V", COMMANDS[self.op]["finds V"]))
 
     @property
     def given(self) -> Any:
-        """Give the argument, as JSON."""
+        """Return the argument as JSON."""
         given = COMMANDS[self.op]["given"]
         return None if given == NOTHING else Jsonb(json.loads(given))
 
     def legend(self, column: str) -> Any:
-        """Read a value of the legend; a version stands for itself."""
+        """Read a value of the legend; `version` stays a word."""
         says = COMMANDS[self.op][column]
         return says if says == "version" else json.loads(says)
 
     @property
     def expected(self) -> tuple[Any, Any, str | None]:
-        """Give document, answer and code that the page promises."""
+        """Return the document, answer and code that the page promises."""
         keys, before = split_path(self.path), self.before
         if self.says.startswith("PD"):
             return before, None, self.says
@@ -83,15 +83,15 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """Give all cells."""
+    """Yield all cells."""
     for row in GRID[2:]:
         place, memory, path, *outcomes = row
         for op, says in zip(GRID[0][3:], outcomes, strict=True):
             yield Cell(place, memory, path, op, says)
 
 
-def tried(connection: psycopg.Connection[Any], cell: Cell) -> tuple[Any, Any, str | None]:
-    """Try a cell on a document of its own; give document, answer and code."""
+def result_of(connection: psycopg.Connection[Any], cell: Cell) -> tuple[Any, Any, str | None]:
+    """Run the command of a cell on a new document; return document, answer and code."""
     job = f"cell {next(_ids)}"
     connection.execute("select entity_create(%s, 'page', %s)", [job, Jsonb(cell.before)])
     call, values = "select entity_get(%s, %s)", [job, cell.path]
@@ -119,4 +119,4 @@ def test_every_cell_is_true(connection: psycopg.Connection[Any], subtests: pytes
     """[P3] (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35)"""
     for cell in cells():
         with subtests.test(f"{cell.op} at {cell.place}"):
-            assert alike(tried(connection, cell), cell.expected)
+            assert alike(result_of(connection, cell), cell.expected)

@@ -1,4 +1,5 @@
-"""The README is true: its program runs, its SQL runs, its links lead somewhere. (C2) (C6) (C76)"""
+"""The program and the SQL of the README run as written, and the links of all pages work. (C2) (C6)
+(C76)"""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ PAGES = [ROOT / "README.md", *ROOT.glob("*/*.md"), *ROOT.glob("python/*/README.m
 
 
 def blocks(language: str) -> list[str]:
-    """Give the code blocks of a language."""
+    """Return the code blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
-def ran(dsn: str, tmp_path: Path) -> str:
-    """Run the program of the README as it stands, and give what it prints."""
+def output(dsn: str, tmp_path: Path) -> str:
+    """Run the program of the README, and return what it prints."""
     (program,) = blocks("python")
     script = tmp_path / "agent.py"
     script.write_text(program.replace('schema="my_app"', 'schema="perdure"'), "utf-8")
@@ -39,18 +40,18 @@ def ran(dsn: str, tmp_path: Path) -> str:
     return done.stdout
 
 
-def test_the_program_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> None:
-    """(C1) (C2) (C57) Its hooks have written one memory, and it is the result."""
-    assert "optimistic" in ran
-    assert "'status': 'completed'" in ran
+def test_program_of_the_readme_runs(output: str, connection: psycopg.Connection) -> None:
+    """(C1) (C2) (C57) Its hooks write to one memory, which is the result."""
+    assert "optimistic" in output
+    assert "'status': 'completed'" in output
     row = connection.execute(
         "select status, context -> 'perspectives' ?& array['optimistic', 'skeptical'] from jobs"
     ).fetchone()
     assert row == ("completed", True)
 
 
-def test_the_sql_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> None:
-    """(C6) (C25) Every statement runs in the app's schema."""
+def test_sql_of_the_readme_runs(output: str, connection: psycopg.Connection) -> None:
+    """(C6) (C25) Every statement runs in the schema of the app."""
     (sql,) = blocks("sql")
     statements = [part for part in re.sub(r"--[^\n]*", "", sql).split(";") if part.strip()]
     for statement in statements:
@@ -63,8 +64,7 @@ def test_the_sql_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> 
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    """Links are relative to the page."""
+def test_relative_links_of_a_page_lead_to_files(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""The page on testing: its example for pgTAP passes with pgTAP."""
+"""The pgTAP example on the page about testing passes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import psycopg
 PAGE = Path(__file__).parents[2] / "sql" / "coordination" / "testing.md"
 
 
-def test_the_example_for_pgtap_passes(pgtap_connection: psycopg.Connection[Any]) -> None:
+def test_pgtap_example_passes(pgtap_connection: psycopg.Connection[Any]) -> None:
     (example,) = re.findall(r"```pgtap\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     text = example.replace("my_app", "perdure").replace("begin;", "").replace("rollback;", "")
     with pgtap_connection.transaction(force_rollback=True):
         cursor = pgtap_connection.execute(text.encode())
-        told = [str(row[0]) for _ in _results(cursor) for row in cursor.fetchall()]
-    assert [line[:4] for line in told if re.match(r"(not )?ok", line)] == [
+        lines = [str(row[0]) for _ in _results(cursor) for row in cursor.fetchall()]
+    assert [line[:4] for line in lines if re.match(r"(not )?ok", line)] == [
         "ok 1",
         "ok 2",
         "ok 3",
@@ -26,7 +26,7 @@ def test_the_example_for_pgtap_passes(pgtap_connection: psycopg.Connection[Any])
 
 
 def _results(cursor: psycopg.Cursor[Any]) -> Any:
-    """Go through the results of several statements that give rows."""
+    """Yield the cursor at each statement that returns rows."""
     while True:
         if cursor.description is not None:
             yield cursor

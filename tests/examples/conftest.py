@@ -1,4 +1,4 @@
-"""The examples are modules that stand side by side, as a newcomer would lay them out."""
+"""The examples are modules in one folder, which import each other by name."""
 
 import sys
 from pathlib import Path
@@ -16,12 +16,12 @@ MODEL_SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a key in the tester's environment from being used."""
+    """Ignore an API key in the environment of the person who runs the tests."""
     for name in MODEL_SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def same_perdure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the processes that a test starts import what the test imports, installed or not."""
+    """Let processes that a test starts import the same package as the test, installed or not."""
     monkeypatch.setenv("PYTHONPATH", str(PYTHON))

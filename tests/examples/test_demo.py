@@ -1,4 +1,4 @@
-"""The demo runs in every form it offers, and says what is true (C2, C3, C6, C72)."""
+"""The demo runs in every form that it offers, and what it prints is true (C2, C3, C6, C72)."""
 
 import os
 import re
@@ -34,8 +34,8 @@ def watch_demo(dsn: str, outbox: Path, *switches: str) -> str:
     return run.stdout
 
 
-def test_the_agent_answers_and_its_history_can_be_read(dsn: str, tmp_path: Path) -> None:
-    """C2, C6: one command; progress by plain SQL; then memory, history and where to look."""
+def test_demo_prints_progress_answer_memory_and_history(dsn: str, tmp_path: Path) -> None:
+    """C2, C6: one command shows all of it, with the SQL to read more."""
     printed = watch_demo(dsn, tmp_path)
     assert len(re.findall(r"^ +[\d.]+ s  version \d+", printed, re.MULTILINE)) > 3
     assert '"status": "completed"' in printed
@@ -49,16 +49,18 @@ def test_the_agent_answers_and_its_history_can_be_read(dsn: str, tmp_path: Path)
     assert all(text.library().holds(quote, source) for quote, source in quotes)
 
 
-def test_the_agent_researches_the_users_folder_across_a_crash(dsn: str, tmp_path: Path) -> None:
-    """C3: the worker is killed in the middle, and the answer is there all the same."""
+def test_demo_answers_from_a_given_folder_though_its_worker_is_killed(
+    dsn: str, tmp_path: Path
+) -> None:
+    """C3"""
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     for number in range(6):
-        said = (
+        passages = (
             f"Night train number {number} is reliable and convenient.\n\n"
             f"However, night train number {number} is slow and expensive."
         )
-        (shelf / f"{number}.txt").write_text(said)
+        (shelf / f"{number}.txt").write_text(passages)
     printed = watch_demo(
         dsn, tmp_path, "--crash", "--folder", str(shelf), "--question", "Are night trains good?"
     )
@@ -68,8 +70,8 @@ def test_the_agent_researches_the_users_folder_across_a_crash(dsn: str, tmp_path
     assert re.search(quote, text.plain(printed))
 
 
-def test_the_pipeline_takes_the_users_document_across_a_crash(dsn: str, tmp_path: Path) -> None:
-    """C70, C72: approved by another process; each marker stands once in the printed life."""
+def test_demo_processes_a_given_pdf_though_its_worker_is_killed(dsn: str, tmp_path: Path) -> None:
+    """C70, C72: another process approves; each marker occurs once in the history printed."""
     pages = [["This page holds some twenty words, more or less."] * 8 * n for n in range(1, 5)]
     file = str(pdf.write(tmp_path / "mine.pdf", "Mine", pages))
     printed = watch_demo(dsn, tmp_path, "--crash", "--pdf", file)
@@ -81,10 +83,10 @@ def test_the_pipeline_takes_the_users_document_across_a_crash(dsn: str, tmp_path
     assert list(tmp_path.glob("doc-*.json"))
 
 
-def test_what_another_build_has_left_is_left_alone(
+def test_demo_leaves_schemas_of_other_builds_alone(
     dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The shared server keeps what earlier builds of this version have made, with other tables."""
+    """The shared server keeps apps of earlier builds, whose tables may differ."""
     source = Path(shutil.copytree(str(script.source()), tmp_path / "sql"))
     with (source / "schema" / "settings.sql").open("a") as opened:
         opened.write("create table @extschema@.other ();\n")

@@ -1,4 +1,4 @@
-"""The document pipeline, run for real (C63-C72)."""
+"""The document pipeline runs as a whole, with real workers and files (C63-C72)."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ with psycopg.connect(sys.argv[1]) as connection:
 def client(
     dsn: str, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[perdure.Client]:
-    """Run the pipeline's worker in this process, with an outbox of its own."""
+    """Run the pipeline's worker in this process, with an outbox of the test."""
     monkeypatch.setattr(document_pipeline, "OUTBOX", tmp_path / "outbox")
     with (
         perdure.connect(dsn, schema=schema) as client,
@@ -50,8 +50,8 @@ def letter(tmp_path: Path) -> str:
     return str(pdf.write(tmp_path / "letter.pdf", "An offer", pages))
 
 
-def steps(pages: int, answer: str = "approved") -> list[str]:
-    """Return the markers of a whole life, the pages in order."""
+def all_markers(pages: int, answer: str = "approved") -> list[str]:
+    """Return all markers of a complete job, with the pages in order."""
     return [
         *("received", "pages-listed"),
         *(f"page-{number}-extracted" for number in range(1, pages + 1)),
@@ -60,7 +60,7 @@ def steps(pages: int, answer: str = "approved") -> list[str]:
 
 
 def assert_each_marker_once(memory: dict[str, Any], expected: list[str]) -> None:
-    """C66, C68, C70: every marker once; in order, but that pages end as they like."""
+    """C66, C68, C70: every marker occurs once, in order; only pages may finish in any order."""
     found = memory["processingSteps"]
     assert Counter(found) == Counter(expected)
     assert [s for s in found if not s.startswith("page-")] == [
@@ -72,7 +72,7 @@ def assert_each_marker_once(memory: dict[str, Any], expected: list[str]) -> None
 
 
 def approve_from_another_process(dsn: str, schema: str, job: str) -> None:
-    """Send the answer by plain SQL, from a process that knows nothing of the pipeline."""
+    """Send the approval by plain SQL, from a process that does not know the pipeline."""
     arguments = [sys.executable, "-c", APPROVE_BY_SQL, dsn, schema, job, json.dumps(YES)]
     subprocess.run(arguments, check=True)
 
@@ -85,7 +85,7 @@ def wait_until(client: perdure.Client, job: str, status: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_document_of_the_user_goes_its_whole_way(
+def test_document_is_extracted_validated_approved_and_notified(
     client: perdure.Client,
     connection: psycopg.Connection,
     dsn: str,
@@ -93,7 +93,7 @@ def test_a_document_of_the_user_goes_its_whole_way(
     letter: str,
     tmp_path: Path,
 ) -> None:
-    """C63-C72: pages, extraction, validation, approval from another process, notification."""
+    """C63-C72: the approval comes from another process."""
     handle = client.start(process_document, letter, id="letter")
     wait_until(client, "letter", "awaiting-approval")
     assert client.entity("letter").get("validation") == {
@@ -114,11 +114,11 @@ def test_a_document_of_the_user_goes_its_whole_way(
     assert memory["pages"]["1"]["summary"].startswith("We offer to build a bridge")
     assert memory["pages"]["2"]["summary"] is None
     assert memory["finalResult"]["approvedBy"] == "jane"
-    assert_each_marker_once(memory, steps(3))
+    assert_each_marker_once(memory, all_markers(3))
     sent = json.loads((tmp_path / "outbox" / f"{memory['documentId']}.json").read_text())
     assert sent == {"documentId": memory["documentId"], "approval": memory["approval"]}
 
-    # C72: one record tells the whole life, version by version, and who wrote each.
+    # C72: one history shows every version and its author.
     life = connection.execute(
         f"select version, task from {schema}.history"
         " where job_id = 'letter' and version is not null order by version"
@@ -129,20 +129,20 @@ def test_a_document_of_the_user_goes_its_whole_way(
     assert writers == {"main", *pages, "validation#1", "approval#1", "notification#1"}
 
 
-def test_it_needs_no_arguments(client: perdure.Client) -> None:
-    """C63: the pages come from an activity; an approval that comes early waits in the inbox."""
+def test_pipeline_runs_without_arguments(client: perdure.Client) -> None:
+    """C63: the pages come from an activity; an early approval waits in the inbox."""
     handle = client.start(process_document)
     handle.signal("approve", YES)
     memory = handle.result(timeout="30 s")
     assert memory["status"] == "completed"
     assert memory["validation"] == {"valid": True, "problems": []}
-    assert_each_marker_once(memory, steps(len(memory["pageRefs"])))
+    assert_each_marker_once(memory, all_markers(len(memory["pageRefs"])))
 
 
-def test_a_document_without_pages_fails_with_its_message(
+def test_document_without_pages_fails_with_a_message(
     client: perdure.Client, tmp_path: Path
 ) -> None:
-    """C64: result() raises the message; the memory outlives the run."""
+    """C64: result() raises the error of the coordinator, and the memory remains."""
     file = str(pdf.write(tmp_path / "none.pdf", "None", []))
     handle = client.start(process_document, file)
     with pytest.raises(perdure.JobFailed, match=r"the document has no pages: .*none\.pdf"):
@@ -150,18 +150,20 @@ def test_a_document_without_pages_fails_with_its_message(
     assert handle.memory.get("processingSteps") == ["received"]
 
 
-def test_a_file_that_is_no_pdf_fails_with_the_reason(
+def test_file_that_is_not_a_pdf_fails_with_a_message(
     client: perdure.Client, tmp_path: Path
 ) -> None:
-    """C64: so does what an activity finds."""
+    """C64: result() also raises the error of an activity."""
     (tmp_path / "empty.pdf").touch()
     handle = client.start(process_document, str(tmp_path / "empty.pdf"))
     with pytest.raises(perdure.JobFailed, match="empty file"):
         handle.result(timeout="30 s")
 
 
-def test_nobody_answers_in_time(client: perdure.Client, letter: str) -> None:
-    """C40, C68: the wait has an end, which is told like an answer."""
+def test_document_is_not_approved_when_the_answer_times_out(
+    client: perdure.Client, letter: str
+) -> None:
+    """C40, C68: the timeout is recorded like an answer."""
     memory = client.start(process_document, letter, "0.2 s").result(timeout="30 s")
     assert memory["status"] == "not-approved"
     assert memory["approval"] == {
@@ -169,11 +171,13 @@ def test_nobody_answers_in_time(client: perdure.Client, letter: str) -> None:
         "by": None,
         "reason": "no answer within 0.2 s",
     }
-    assert_each_marker_once(memory, steps(3, answer="not-approved"))
+    assert_each_marker_once(memory, all_markers(3, answer="not-approved"))
 
 
-def test_a_person_says_no(client: perdure.Client, letter: str) -> None:
-    """C68: a no is an answer too."""
+def test_document_is_not_approved_when_a_person_refuses(
+    client: perdure.Client, letter: str
+) -> None:
+    """C68"""
     handle = client.start(process_document, letter)
     handle.signal("approve", {"approved": False, "by": "joe", "reason": "page 2"})
     memory = handle.result(timeout="30 s")
@@ -181,10 +185,10 @@ def test_a_person_says_no(client: perdure.Client, letter: str) -> None:
     assert memory["approval"] == {"approved": False, "by": "joe", "reason": "page 2"}
 
 
-def test_a_hook_that_fails_after_its_marker_leaves_it_once(
+def test_hook_that_fails_after_its_marker_does_not_repeat_it(
     client: perdure.Client, letter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C70: every hook is broken once behind its marker and tried again."""
+    """C70: three hooks fail once after their marker, and are retried."""
     broken: set[str] = set()
     append = perdure.AsyncEntity.append
 
@@ -198,14 +202,14 @@ def test_a_hook_that_fails_after_its_marker_leaves_it_once(
     monkeypatch.setattr(perdure.AsyncEntity, "append", append_and_break)
     handle = client.start(process_document, letter)
     handle.signal("approve", YES)
-    assert_each_marker_once(handle.result(timeout="30 s"), steps(3))
+    assert_each_marker_once(handle.result(timeout="30 s"), all_markers(3))
     assert broken == {"page-1-extracted", "validated", "notified"}
 
 
-def test_a_killed_worker_leaves_every_marker_once(
+def test_markers_occur_once_though_the_worker_is_killed(
     dsn: str, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C70, C4: kill -9 among the pages; no recorded page is read again."""
+    """C70, C4: after kill -9 among the pages, no recorded page is read again."""
     monkeypatch.setenv("PERDURE_EXAMPLE_OUTBOX", str(tmp_path / "outbox"))
     pages = [["This page holds some twenty words, more or less."] * 8 * n for n in range(1, 7)]
     file = str(pdf.write(tmp_path / "six.pdf", "Six pages", pages))
@@ -220,7 +224,7 @@ def test_a_killed_worker_leaves_every_marker_once(
         stage.start_worker()
         memory = handle.result(timeout="30 s")
 
-    assert_each_marker_once(memory, steps(6))
+    assert_each_marker_once(memory, all_markers(6))
     assert memory["documentId"] == at_the_kill["documentId"]  # C59, and in every page's record:
     assert {page["documentId"] for page in memory["pages"].values()} == {memory["documentId"]}
     assert at_the_kill["pages"].items() <= memory["pages"].items()

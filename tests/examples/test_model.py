@@ -1,4 +1,4 @@
-"""A language model is asked over plain HTTP, in both common protocols."""
+"""A language model can be asked over HTTP by the protocols of Anthropic and OpenAI."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ import perdure
 
 @dataclass
 class FakeServer:
-    """Answers a prompt by the first given answer that fits it, and remembers the requests."""
+    """Answers each prompt with the first prepared answer that fits, and records the requests."""
 
     answers: list[tuple[int, Any]] = field(default_factory=list)
     by_prompt: dict[str, tuple[int, Any]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class FakeServer:
 
 @pytest.fixture
 def endpoint() -> Iterator[FakeServer]:
-    """Run a server that speaks for a model."""
+    """Run a server that acts as a model."""
     fake = FakeServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -63,16 +63,16 @@ def anthropic(endpoint: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServ
     return endpoint
 
 
-def says(words: str) -> tuple[int, Any]:
+def reply(words: str) -> tuple[int, Any]:
     return 200, {"content": [{"type": "text", "text": words}]}
 
 
-def test_without_a_key_there_is_no_model() -> None:
+def test_no_model_is_used_without_a_key() -> None:
     assert model.name() is None
 
 
-def test_the_first_protocol_is_spoken(anthropic: FakeServer) -> None:
-    anthropic.answers.append(says("forty-two"))
+def test_ask_uses_the_anthropic_protocol(anthropic: FakeServer) -> None:
+    anthropic.answers.append(reply("forty-two"))
     assert model.ask("why?") == "forty-two"
     path, headers, body = anthropic.requests[0]
     assert (path, headers["x-api-key"]) == ("/v1/messages", "secret")
@@ -81,7 +81,7 @@ def test_the_first_protocol_is_spoken(anthropic: FakeServer) -> None:
     assert body["max_tokens"] > 0
 
 
-def test_the_second_protocol_is_spoken(
+def test_ask_uses_the_openai_protocol(
     endpoint: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
@@ -94,7 +94,7 @@ def test_the_second_protocol_is_spoken(
     assert body["model"] == "tiny"
 
 
-def test_a_busy_server_may_be_asked_again_and_a_refusal_not(anthropic: FakeServer) -> None:
+def test_busy_server_and_refusal_raise_different_errors(anthropic: FakeServer) -> None:
     anthropic.answers += [(529, {}), (429, {}), (401, {"error": "bad key"})]
     for _ in range(2):
         with pytest.raises(model.ModelBusy):
@@ -103,20 +103,20 @@ def test_a_busy_server_may_be_asked_again_and_a_refusal_not(anthropic: FakeServe
         model.ask("why?")
 
 
-def test_json_is_found_inside_the_prose_around_it(anthropic: FakeServer) -> None:
-    anthropic.answers += [says('Sure:\n```json\n{"a": 1}\n```'), says("No.")]
+def test_json_is_found_inside_prose(anthropic: FakeServer) -> None:
+    anthropic.answers += [reply('Sure:\n```json\n{"a": 1}\n```'), reply("No.")]
     assert model.ask_for_json("give") == {"a": 1}
     with pytest.raises(ValueError, match="without JSON"):
         model.ask_for_json("give")
 
 
-def test_a_quote_that_the_model_made_up_does_not_pass_the_verification(
+def test_quote_invented_by_the_model_fails_verification(
     anthropic: FakeServer,
 ) -> None:
     real = "Stone bridges are reliable and stand for centuries."
     library = Library({"bridges": real})
     quotes = [{"text": t, "source": "bridges"} for t in (real, "Bridges never fall.")]
-    anthropic.answers.append(says(json.dumps({"argument": "They stand.", "quotes": quotes})))
+    anthropic.answers.append(reply(json.dumps({"argument": "They stand.", "quotes": quotes})))
     found = [Passage(text=real, source="bridges", relevance=1.0)]
     case = reasoning.make_case("Are bridges reliable?", "optimistic", found)
     assert (case["argument"], case["writtenBy"]) == ("They stand.", model.name())
@@ -124,17 +124,17 @@ def test_a_quote_that_the_model_made_up_does_not_pass_the_verification(
     assert [check["verbatim"] for check in checks] == [True, False]
 
 
-def test_a_model_writes_the_prose_and_the_text_decides(
+def test_agent_with_a_model_verifies_its_quotes(
     anthropic: FakeServer, dsn: str, schema: str, tmp_path: Path
 ) -> None:
-    """C60: quotes are looked up, whoever wrote them; a refusal is tried again where that helps."""
+    """C60: quotes of the model are looked up too; a busy model is asked again."""
     real = "Stone bridges are reliable and stand for centuries."
     (tmp_path / "bridges.txt").write_text(
         f"{real}\n\nStone bridges are slow and expensive to build."
     )
     quotes = [{"text": real, "source": "bridges.txt"}, {"text": "Ha!", "source": "bridges.txt"}]
-    case = says(json.dumps({"argument": "They stand.", "quotes": quotes}))
-    anthropic.by_prompt = {"You are the optimistic": case, "The question": says("They do.")}
+    case = reply(json.dumps({"argument": "They stand.", "quotes": quotes}))
+    anthropic.by_prompt = {"You are the optimistic": case, "The question": reply("They do.")}
     anthropic.answers = [(503, {}), case]
     with (
         perdure.connect(dsn, schema=schema) as client,

@@ -1,4 +1,4 @@
-"""The PDF helpers write what they are given and read what is there."""
+"""The PDF helpers read what they wrote."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from pypdf.errors import PyPdfError
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_pdf_can_be_read(tmp_path: Path) -> None:
     lines = [
         "A heading",
         "",
@@ -26,7 +26,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert first["words"] == sum(len(line.split()) for line in lines)
 
 
-def test_a_page_without_text_has_nulls(tmp_path: Path) -> None:
+def test_page_without_text_has_no_heading_and_summary(tmp_path: Path) -> None:
     file = str(pdf.write(tmp_path / "blank.pdf", "Blank", [[]]))
     page = pdf.read_page(pdf.page_refs(file)[0])
     assert (page["heading"], page["summary"], page["words"], page["keywords"]) == (
@@ -37,17 +37,17 @@ def test_a_page_without_text_has_nulls(tmp_path: Path) -> None:
     )
 
 
-def test_a_document_may_have_no_pages(tmp_path: Path) -> None:
+def test_document_may_have_no_pages(tmp_path: Path) -> None:
     assert pdf.page_refs(str(pdf.write(tmp_path / "none.pdf", "None", []))) == []
 
 
-def test_a_file_that_is_no_pdf_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_pdf_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "no.pdf").write_text("hello")
     with pytest.raises(PyPdfError):
         pdf.page_refs(str(tmp_path / "no.pdf"))
 
 
-def test_the_sample_is_real_text_on_several_pages() -> None:
+def test_sample_has_text_on_several_pages() -> None:
     refs = pdf.page_refs(pdf.sample())
     assert len(refs) >= 4
     assert all(pdf.read_page(ref)["summary"] for ref in refs)

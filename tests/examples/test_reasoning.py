@@ -1,4 +1,4 @@
-"""The conclusion is computed from the evidence."""
+"""Conclusions are computed from the evidence."""
 
 import reasoning
 from reasoning import Check
@@ -23,7 +23,7 @@ def checks_of(stance: str, source: str) -> list[Check]:
     return reasoning.check(LIBRARY, stance, reasoning.make_case(QUESTION, stance, found)["quotes"])
 
 
-def test_evidence_leans_the_way_of_its_stance() -> None:
+def test_evidence_supports_its_stance() -> None:
     assert reasoning.evidence(LIBRARY, QUESTION, "for", "optimistic")
     assert not reasoning.evidence(LIBRARY, QUESTION, "for", "skeptical")
     assert reasoning.evidence(LIBRARY, QUESTION, "against", "skeptical")
@@ -54,7 +54,7 @@ def test_a_quote_that_is_not_verbatim_lowers_the_confidence_and_is_not_quoted() 
     assert "All bridges fall." not in conclusion["finalAssessment"]
 
 
-def test_a_question_that_the_library_does_not_know_gets_no_confidence() -> None:
+def test_question_outside_the_library_gets_no_confidence() -> None:
     conclusion = reasoning.conclude(memory_with([], question="Do zeppelins dream?"))
     assert conclusion == {
         "finalAssessment": "Undecided: 0 passages touch it, no verified quote decides it.",
@@ -62,7 +62,7 @@ def test_a_question_that_the_library_does_not_know_gets_no_confidence() -> None:
     }
 
 
-def test_a_side_without_evidence_says_so() -> None:
+def test_case_without_evidence_says_that_nothing_was_found() -> None:
     case = reasoning.make_case(QUESTION, "skeptical", [])
     assert case["argument"] == "Nothing skeptical was found."
     assert case["quotes"] == []

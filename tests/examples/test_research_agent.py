@@ -1,4 +1,4 @@
-"""The research agent, run for real (C54-C62), and across a kill -9 (C3, C4, C59)."""
+"""The research agent runs as a whole (C54-C62), also across a kill -9 (C3, C4, C59)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def client(dsn: str, schema: str) -> Iterator[perdure.Client]:
 
 
 def history(connection: psycopg.Connection, schema: str, job: str) -> list[dict[str, Any]]:
-    """Read who wrote what, oldest first."""
+    """Read all changes with their authors, oldest first."""
     rows = connection.execute(
         f"select version, task, op, argument from {schema}.journal"
         " where job_id = %s and version is not null order by version",
@@ -37,14 +37,14 @@ def history(connection: psycopg.Connection, schema: str, job: str) -> list[dict[
 
 
 def writer(row: dict[str, Any]) -> str:
-    """Return which function wrote a row: `1/main/optimistic#1` is `optimistic`."""
+    """Return the function that wrote a change: `1/main/optimistic#1` is `optimistic`."""
     return str(row["task"]).rpartition("/")[2].partition("#")[0]
 
 
-def test_the_agent_leaves_a_complete_memory(
+def test_agent_completes_its_memory_and_returns_it(
     client: perdure.Client, connection: psycopg.Connection, schema: str
 ) -> None:
-    """C54-C57, C60-C62: seed, three hooks at once, synthesis; the result is just memory."""
+    """C54-C57, C60-C62: seed, three hooks at once, then a synthesis; the result is the memory."""
     handle = client.start(research_agent.research, research_agent.QUESTION, id="agent-jane-001")
     memory = handle.result(timeout="30 s")
 
@@ -58,12 +58,12 @@ def test_the_agent_leaves_a_complete_memory(
     assert row is not None
     assert memory == row[0]
 
-    told = history(connection, schema, handle.id)
-    assert [entry["version"] for entry in told] == list(range(1, row[1] + 1))
-    assert {writer(entry) for entry in told} == {"main", *SIDES, "verification", "synthesis"}
+    changes = history(connection, schema, handle.id)
+    assert [entry["version"] for entry in changes] == list(range(1, row[1] + 1))
+    assert {writer(entry) for entry in changes} == {"main", *SIDES, "verification", "synthesis"}
 
-    # C61: one merge, with the conclusion and the status; what stood beside it stands there still.
-    concluded = [entry for entry in told if writer(entry) == "synthesis"]
+    # C61: one merge writes the conclusion and the status, and leaves the rest as it was.
+    concluded = [entry for entry in changes if writer(entry) == "synthesis"]
     assert [entry["op"] for entry in concluded] == ["merge"]
     assert concluded[0]["argument"] == {
         "perspectives": {"synthesis": memory["perspectives"]["synthesis"]},
@@ -71,13 +71,13 @@ def test_the_agent_leaves_a_complete_memory(
     }
     assert set(memory["perspectives"]["synthesis"]) == {"finalAssessment", "confidence"}
     for side in SIDES:
-        case = next(e for e in told if writer(e) == side and e["op"] == "merge")["argument"]
+        case = next(e for e in changes if writer(e) == side and e["op"] == "merge")["argument"]
         assert case["perspectives"][side].items() <= memory["perspectives"][side].items()
         assert memory["perspectives"][side]["documentsRead"] == len(memory["sources"])
 
 
-def test_every_quote_stands_in_the_source_that_it_names(client: perdure.Client) -> None:
-    """C60: the verification is true, and the assessment quotes what was verified."""
+def test_every_quote_occurs_in_the_source_that_it_names(client: perdure.Client) -> None:
+    """C60: the verification is true, and the assessment quotes verified text of both sides."""
     memory = client.start(research_agent.research, research_agent.QUESTION).result(timeout="30 s")
     shelf = text.library()
     checks = memory["verification"]["checks"]
@@ -98,17 +98,17 @@ def test_hooks_write_adjacent_subtrees_at_the_same_time(
     schema: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """C55, C62: the writes of the hooks lie between each other's, and none is lost."""
+    """C55, C62: the changes of the two hooks interleave."""
     monkeypatch.setattr(research_agent, "PACE", 0.02)
     handle = client.start(research_agent.research, research_agent.QUESTION)
     handle.result(timeout="30 s")
-    told = history(connection, schema, handle.id)
-    spans = [[e["version"] for e in told if writer(e) == side] for side in SIDES]
+    changes = history(connection, schema, handle.id)
+    spans = [[e["version"] for e in changes if writer(e) == side] for side in SIDES]
     assert max(map(min, spans)) < min(map(max, spans))
 
 
-def test_a_folder_of_the_user_is_researched(client: perdure.Client, tmp_path: Path) -> None:
-    """The answer comes from the given text and from nowhere else."""
+def test_agent_answers_from_a_given_folder(client: perdure.Client, tmp_path: Path) -> None:
+    """Its sources are only the files in that folder."""
     (tmp_path / "for.txt").write_text("Night trains are reliable and convenient for long journeys.")
     (tmp_path / "against.md").write_text("However, night trains are slow and expensive to run.")
     question = "Are night trains worth it?"
@@ -119,10 +119,9 @@ def test_a_folder_of_the_user_is_researched(client: perdure.Client, tmp_path: Pa
     assert "slow and expensive to run.” (against.md)" in assessment
 
 
-def test_a_question_beside_the_library_is_answered_honestly(
+def test_question_outside_the_library_gets_no_confidence(
     client: perdure.Client, tmp_path: Path
 ) -> None:
-    """No evidence: no confidence, and no invented answer."""
     (tmp_path / "one.txt").write_text("Storks build their nests on the roofs of old houses.")
     memory = client.start(research_agent.research, "Do zeppelins dream?", str(tmp_path)).result(
         timeout="30 s"
@@ -131,17 +130,18 @@ def test_a_question_beside_the_library_is_answered_honestly(
     assert memory["status"] == "completed"
 
 
-def test_a_missing_folder_is_told_by_result(client: perdure.Client, tmp_path: Path) -> None:
-    """The exception of an activity reaches whoever asks for the result."""
+def test_result_raises_the_error_about_a_missing_folder(
+    client: perdure.Client, tmp_path: Path
+) -> None:
     handle = client.start(research_agent.research, "Why?", str(tmp_path / "missing"))
     with pytest.raises(perdure.JobFailed, match="no such folder"):
         handle.result(timeout="30 s")
 
 
-def test_a_killed_worker_costs_nothing_that_was_recorded(
+def test_killed_worker_loses_and_repeats_nothing_that_was_recorded(
     dsn: str, schema: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """C3, C4, C59: kill -9 in the middle; the memory is that of an undisturbed run."""
+    """C3, C4, C59: after kill -9 in the middle, the memory equals that of an undisturbed run."""
 
     def readings(memory: dict[str, Any]) -> int:
         sides = (memory["perspectives"].get(side, {}) for side in SIDES)

@@ -1,4 +1,4 @@
-"""The text helpers find, lean and quote honestly."""
+"""The text helpers find passages, judge their leaning and verify quotes."""
 
 from pathlib import Path
 
@@ -17,24 +17,24 @@ SHELF = Library(
 )
 
 
-def test_the_best_source_speaks_most_about_the_question() -> None:
+def test_best_source_matches_the_question_most() -> None:
     assert SHELF.best_sources("Are stone bridges reliable?", at_most=2)[0] == "bridges"
     assert SHELF.best_sources("astronomy", at_most=2) == []
 
 
-def test_passages_come_best_first_and_only_where_they_touch_the_question() -> None:
+def test_only_relevant_passages_are_found_best_first() -> None:
     found = SHELF.passages("stone bridges in deep water")
     assert [passage["source"] for passage in found] == ["bridges", "bridges", "ferries"]
     assert found[0]["relevance"] >= found[1]["relevance"] > 0
     assert SHELF.passages("ferry in a storm", source="bridges") == []
 
 
-def test_one_word_of_a_question_of_many_is_not_enough() -> None:
+def test_single_matching_word_of_a_long_question_is_not_enough() -> None:
     assert [p["source"] for p in SHELF.passages("Does a ferry run in a storm?")] == ["ferries"]
     assert len(SHELF.passages("water")) == 3
 
 
-def test_words_that_only_ask_which_way_it_leans_are_no_topic() -> None:
+def test_words_about_leaning_are_not_part_of_the_topic() -> None:
     assert text.topic("Is stone reliable?") == {"ston"}
     assert text.topic("Is it safe?") == {"saf"}
 
@@ -49,11 +49,11 @@ def test_words_that_only_ask_which_way_it_leans_are_no_topic() -> None:
         ("Careful: it leaks.", -2),
     ],
 )
-def test_a_negation_turns_a_leaning_around(sentence: str, expected: int) -> None:
+def test_negation_reverses_a_leaning(sentence: str, expected: int) -> None:
     assert text.leaning(sentence) == expected
 
 
-def test_a_quote_holds_only_word_for_word() -> None:
+def test_quote_must_be_verbatim() -> None:
     assert SHELF.holds("stone bridges  are\nexpensive", "bridges")
     assert not SHELF.holds("stone bridges are cheap", "bridges")
     assert not SHELF.holds("stone bridges are expensive", "ferries")
@@ -67,21 +67,24 @@ def test_coverage_is_the_share_of_words_that_the_library_knows() -> None:
     assert SHELF.covered("") == 0.0
 
 
-def test_a_sentence_counts_once_under_the_document_that_is_most_about_it() -> None:
-    said = "Every word of this sentence stands in two documents at once."
+def test_repeated_sentence_belongs_to_the_shortest_document() -> None:
+    repeated = "Every word of this sentence stands in two documents at once."
     shelf = Library(
-        {"long": f"{said}\n\nAnd there is more to read in the longer one of them.", "short": said}
+        {
+            "long": f"{repeated}\n\nAnd there is more to read in the longer one of them.",
+            "short": repeated,
+        }
     )
-    assert [source for source, sentence in shelf.sentences if sentence == said] == ["short"]
+    assert [source for source, sentence in shelf.sentences if sentence == repeated] == ["short"]
 
 
-def test_code_tables_and_headings_are_no_sentences() -> None:
+def test_code_and_headings_are_not_sentences() -> None:
     assert (
         text.sentences("Title\n=====\n\n>>> print('this is a long enough line of code.')\n") == []
     )
 
 
-def test_a_folder_is_a_library(tmp_path: Path) -> None:
+def test_library_reads_the_text_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "one.md").write_text(
         "Storks build their nests on the roofs of old houses."
@@ -91,7 +94,7 @@ def test_a_folder_is_a_library(tmp_path: Path) -> None:
     assert list(shelf.documents) == ["deep/one.md"]
 
 
-def test_a_folder_without_text_is_refused_by_name(tmp_path: Path) -> None:
+def test_folder_without_text_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no text files"):
         text.library(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -101,7 +104,7 @@ def test_a_folder_without_text_is_refused_by_name(tmp_path: Path) -> None:
         text.library(str(tmp_path))
 
 
-def test_the_default_library_is_the_language_reference() -> None:
+def test_default_library_is_the_language_reference() -> None:
     shelf = text.library()
     assert len(shelf.documents) > 50
     assert "garbage collection" in text.plain(shelf.documents["python/objects"])

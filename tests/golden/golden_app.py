@@ -1,8 +1,6 @@
-"""Coordinators that between them are told every kind of fact, in every way to wait.
-
-Their journals, made by a real worker of each release, are kept beside this file. Changing one of
-these coordinators is what `test_golden.py` must notice: add others instead.
-"""
+"""Coordinators whose journals together contain every kind of fact and every way to wait. A real
+worker of each release made their journals, which are kept beside this file. `test_golden.py` must
+notice a change of these coordinators: add others instead."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ class Point:
     y: float
 
 
-# What is asked for.
+# Activities, hooks and children that the coordinators use.
 
 
 @app.activity
@@ -87,13 +85,13 @@ async def black_sheep(memory: perdure.AsyncEntity) -> None:
     raise ValueError("a child failed")
 
 
-# What is recorded.
+# Coordinators whose journals are recorded.
 
 
 @app.coordinator
 async def commands(memory: perdure.AsyncEntity) -> list[Any]:
     version = await memory.set({"n": 1, "list": [1], "flag": False, "gone": 0})
-    told = [
+    results = [
         version,
         await memory.set(2, "n"),
         await memory.merge({"a": {"b": 1}}),
@@ -110,12 +108,12 @@ async def commands(memory: perdure.AsyncEntity) -> list[Any]:
     try:
         await memory.append("n", 1)
     except perdure.WrongType as error:
-        told.append(error.message)
+        results.append(error.message)
     try:
         await memory.set(1, "n", expected_version=1)
     except perdure.VersionConflict:
-        told.append("conflict")
-    return told
+        results.append("conflict")
+    return results
 
 
 @app.coordinator
@@ -134,68 +132,68 @@ async def reads(memory: perdure.AsyncEntity) -> list[Any]:
 
 @app.coordinator
 async def activities(memory: perdure.AsyncEntity, start: int) -> list[Any]:
-    told: list[Any] = [await double(start), await third_time("now")]
+    results: list[Any] = [await double(start), await third_time("now")]
     point = await move(Point(1, 0.5), by=3)
-    told.append([point.x, point.y])
+    results.append([point.x, point.y])
     try:
         await broken("cup")
     except perdure.ActivityFailed as error:
-        told.append([error.type, error.message])
-    return [*told, await dispatched(told[0])]
+        results.append([error.type, error.message])
+    return [*results, await dispatched(results[0])]
 
 
 @app.coordinator
 async def mail(memory: perdure.AsyncEntity) -> list[Any]:
-    told: list[Any] = [await perdure.wait_for("go"), await perdure.wait_for("go", timeout="1 h")]
+    results: list[Any] = [await perdure.wait_for("go"), await perdure.wait_for("go", timeout="1 h")]
     try:
         await perdure.wait_for("go", timeout=SOON)
     except TimeoutError:
-        told.append("too late")
+        results.append("too late")
     await memory.signal("self", {"n": 1})
-    told.append(await perdure.wait_for("self"))
+    results.append(await perdure.wait_for("self"))
     await perdure.signal("running", "news", [1, 2])
     try:
         await perdure.signal("nobody", "news")
     except perdure.JobNotFound as error:
-        told.append(type(error).__name__)
-    return told
+        results.append(type(error).__name__)
+    return results
 
 
 @app.coordinator
 async def hooks(memory: perdure.AsyncEntity) -> list[Any]:
-    told: list[Any] = [await returns(memory, "a"), await perdure.exec_hook("returns", "b")]
-    told.append(await perdure.exec_hook(signals, "c", signal="early"))
+    results: list[Any] = [await returns(memory, "a"), await perdure.exec_hook("returns", "b")]
+    results.append(await perdure.exec_hook(signals, "c", signal="early"))
     try:
         await fails(memory)
     except perdure.HookFailed as error:
-        told.append(error.message)
+        results.append(error.message)
     perdure.start_hook(returns, "detached")
-    return told
+    return results
 
 
 @app.coordinator
 async def children(memory: perdure.AsyncEntity) -> list[Any]:
-    told: list[Any] = [
+    results: list[Any] = [
         await perdure.child(grandson, 3),
         await perdure.child("grandson", n=4, id="named child"),
     ]
     try:
         await perdure.child(black_sheep)
     except perdure.ChildFailed as error:
-        told.append(error.message)
+        results.append(error.message)
     perdure.child(grandson, 5, detached=True)
-    return told
+    return results
 
 
 @app.coordinator
 async def conditions(memory: perdure.AsyncEntity) -> list[Any]:
     await memory.set({"n": 1})
-    told: list[Any] = [await memory.until("$.n == 1"), await memory.until("$.n == 2")]
+    results: list[Any] = [await memory.until("$.n == 1"), await memory.until("$.n == 2")]
     try:
         await memory.until("$.n == 3", timeout=SOON)
     except TimeoutError:
-        told.append("too late")
-    return told
+        results.append("too late")
+    return results
 
 
 @app.coordinator
@@ -204,13 +202,13 @@ async def timers(memory: perdure.AsyncEntity) -> list[Any]:
     await perdure.sleep(SOON)
     await perdure.sleep_until(began + timedelta(seconds=2 * SOON))
     await asyncio.sleep(SOON)
-    told: list[Any] = [perdure.now() >= began + timedelta(seconds=3 * SOON)]
+    results: list[Any] = [perdure.now() >= began + timedelta(seconds=3 * SOON)]
     try:
         async with asyncio.timeout(SOON):
             await perdure.wait_for("never")
     except TimeoutError:
-        told.append("timeout")
-    return told
+        results.append("timeout")
+    return results
 
 
 @app.coordinator
@@ -219,22 +217,22 @@ async def together(memory: perdure.AsyncEntity) -> list[Any]:
         await perdure.sleep(SOON / n)
         return int(await double(n))
 
-    told: list[Any] = list(await asyncio.gather(branch(1), branch(2), double(7)))
+    results: list[Any] = list(await asyncio.gather(branch(1), branch(2), double(7)))
     async with asyncio.TaskGroup() as group:
         one = group.create_task(branch(3), name="one")
         two = group.create_task(branch(4))
-    told += [one.result(), two.result(), await asyncio.wait_for(branch(5), 60)]
+    results += [one.result(), two.result(), await asyncio.wait_for(branch(5), 60)]
     tasks = [asyncio.create_task(branch(n)) for n in (6, 7)]
     done, _ = await asyncio.wait(tasks)
-    told.append(sorted(task.result() for task in done))
+    results.append(sorted(task.result() for task in done))
     for each in asyncio.as_completed([asyncio.create_task(branch(n)) for n in (8, 9)]):
-        told.append(await each)
-    return told
+        results.append(await each)
+    return results
 
 
 @app.coordinator
 async def late_answers(memory: perdure.AsyncEntity) -> str:
-    """Is told what it does not want any more: the answer of a hook whose time was up."""
+    """Receive the answer of a hook that has already timed out."""
     with suppress(TimeoutError):
         async with asyncio.timeout(SOON):
             await lingers(memory)
@@ -252,10 +250,10 @@ async def cancelled(memory: perdure.AsyncEntity) -> None:
 
 @app.coordinator
 async def patches(memory: perdure.AsyncEntity) -> list[Any]:
-    told = [await double(1)]
+    results = [await double(1)]
     if perdure.patched("also two"):
-        told.append(await double(2))
-    return told
+        results.append(await double(2))
+    return results
 
 
 @app.coordinator
@@ -270,15 +268,15 @@ def plain(memory: perdure.Entity, start: int) -> list[Any]:
     memory.set({"n": start})
     begun = double.start(start)
     hook = returns.start("plain")
-    told: list[Any] = [memory.increment("n"), begun.result(), hook.result()]
-    told.append(perdure.wait_for("go"))
+    results: list[Any] = [memory.increment("n"), begun.result(), hook.result()]
+    results.append(perdure.wait_for("go"))
     with suppress(TimeoutError):
         perdure.wait_for("never", timeout=SOON)
     perdure.sleep(SOON)
     if perdure.patched("plainly"):
-        told.append(memory.until("$.n > 1"))
-    told.append(perdure.child(grandson, 6))
-    return [*told, perdure.random().randrange(1000), memory.get("n")]
+        results.append(memory.until("$.n > 1"))
+    results.append(perdure.child(grandson, 6))
+    return [*results, perdure.random().randrange(1000), memory.get("n")]
 
 
 @app.coordinator
@@ -291,7 +289,7 @@ def plainly_cancelled(memory: perdure.Entity) -> None:
 
 @app.coordinator
 async def running(memory: perdure.AsyncEntity) -> Any:
-    """Does not end: its journal is of a job that still runs."""
+    """Wait for ever: its journal is that of a running job."""
     await memory.set({"n": await double(4)})
     news = await perdure.wait_for("news")
     waiting = asyncio.create_task(perdure.sleep("1 h"))

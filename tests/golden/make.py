@@ -1,8 +1,6 @@
-"""Make the golden journals of this release: `python tests/golden/make.py`.
-
-A worker runs the coordinators of `golden_app.py` in a throwaway server, while this file does what
-others have to do meanwhile. Journals of earlier releases stay as they are.
-"""
+"""Make the golden journals of this release: `python tests/golden/make.py`. A worker runs the
+coordinators of `golden_app.py` on a temporary server, while this file does what the jobs wait for.
+Journals of earlier releases stay as they are."""
 
 from __future__ import annotations
 
@@ -20,18 +18,18 @@ from perdure.replaying import Recording, recording_of, write_recordings
 HERE = Path(__file__).parent
 ARGUMENTS: dict[str, tuple[Any, ...]] = {"activities": (21,), "plain": (1,)}
 HELPERS = {"grandson", "black_sheep"}
-"""Coordinators that are children of others."""
+"""Coordinators that only run as children of others."""
 T = "30 s"
 
 
 def until_waiting(client: perdure.Client, job: str) -> None:
-    """Wait until a job waits for mail."""
+    """Wait until a job waits for a signal."""
     while "signal" not in (client.handle(job).status().waiting_for or ""):
         time.sleep(0.01)
 
 
-def until_told(client: perdure.Client, job: str, kind: str) -> None:
-    """Wait until a fact of a kind stands in the journal of a job."""
+def until_recorded(client: perdure.Client, job: str, kind: str) -> None:
+    """Wait until the journal of a job contains a fact of a kind."""
     while kind not in [row[1] for row in recording_of(client, job).journal]:
         time.sleep(0.01)
 
@@ -46,14 +44,14 @@ def drive(client: perdure.Client) -> None:
     for job in ("cancelled", "plainly_cancelled"):
         until_waiting(client, job)
         client.handle(job).cancel("as a test")
-    until_told(client, "late_answers", "dropped")
+    until_recorded(client, "late_answers", "dropped")
     client.handle("late_answers").signal("go")
 
 
-def end(client: perdure.Client, job: str) -> None:
-    """Wait for the end of a job, whatever it is."""
+def wait_for_end(client: perdure.Client, job: str) -> None:
+    """Wait until a job has ended, in whatever way, or is where it should stay."""
     if job == "running":
-        until_told(client, job, "signal")
+        until_recorded(client, job, "signal")
         until_waiting(client, job)
         return
     try:
@@ -63,16 +61,16 @@ def end(client: perdure.Client, job: str) -> None:
             raise
 
 
-def without_places(value: Any) -> Any:
-    """Leave out where on this machine a failure came from."""
+def without_tracebacks(value: Any) -> Any:
+    """Remove tracebacks, which contain paths of this machine."""
     if isinstance(value, dict):
-        kept = {name: without_places(each) for name, each in value.items()}
+        kept = {name: without_tracebacks(each) for name, each in value.items()}
         return kept | ({"traceback": ""} if "traceback" in value else {})
-    return [without_places(each) for each in value] if isinstance(value, list) else value
+    return [without_tracebacks(each) for each in value] if isinstance(value, list) else value
 
 
 def main() -> None:
-    """Run all, and write what they were told."""
+    """Run all coordinators, and write their journals."""
     names = [name for name in app.coordinators if name not in HELPERS]
     with Server() as server, perdure.connect(server.url()) as client:
         with perdure.Worker(app, dsn=server.url()):
@@ -80,9 +78,9 @@ def main() -> None:
                 client.start(app.coordinators[name], *ARGUMENTS.get(name, ()), id=name)
             drive(client)
             for name in names:
-                end(client, name)
+                wait_for_end(client, name)
         recorded = [recording_of(client, name) for name in names]
-    clean = [Recording(each.row, without_places(each.journal)) for each in recorded]
+    clean = [Recording(each.row, without_tracebacks(each.journal)) for each in recorded]
     path = HERE / f"{perdure.__version__}.jsonl"
     print(f"{write_recordings(path, clean)} journals written to {path.relative_to(Path.cwd())}")
 

@@ -1,8 +1,6 @@
-"""Journals of each release are replayed by this one: keys, hashes and order have not changed. [P9]
-
+"""This version replays the journals of each release: keys, hashes and order have not changed. [P9]
 `python tests/golden/make.py` writes those of the current version; files of released versions are
-never made again.
-"""
+never written again."""
 
 from __future__ import annotations
 
@@ -35,23 +33,23 @@ OPS = {
 
 
 def golden(job: str) -> Recording:
-    """Give the recording of a job in this release."""
+    """Return the recording of a job in this release."""
     return next(each for each in read_recordings(CURRENT) if each.job == job)
 
 
 def difference(app: perdure.App, job: str) -> str:
-    """Say how an app differs from the recording of a job."""
+    """Return how an app differs from the recording of a job, or an empty text."""
     recording = golden(job)
     found = replay_journal(app, recording.row, recording.journal)
     return "" if found is None else found.detail or ""
 
 
 @pytest.mark.parametrize("path", RELEASES, ids=lambda path: path.stem)
-def test_the_journals_of_a_release_replay_without_a_difference(path: Path) -> None:
+def test_journals_of_a_release_replay_without_a_difference(path: Path) -> None:
     assert check_journals(app, path) == len(path.read_text("utf-8").splitlines()) >= 16
 
 
-def test_this_release_has_its_journals_and_they_know_everything() -> None:
+def test_journals_of_this_release_contain_every_kind_of_fact() -> None:
     recorded = list(read_recordings(CURRENT))
     facts = [fact for each in recorded for fact in each.journal]
     assert {kind for _, kind, *_ in facts} == KINDS
@@ -61,7 +59,7 @@ def test_this_release_has_its_journals_and_they_know_everything() -> None:
 
 
 @pytest.mark.parametrize("job", [each.job for each in read_recordings(CURRENT)])
-def test_the_code_of_another_coordinator_is_noticed(job: str) -> None:
+def test_code_of_another_coordinator_is_noticed(job: str) -> None:
     for name, other in app.coordinators.items():
         if name != job:
             changed = perdure.App()
@@ -89,35 +87,35 @@ MERGE = "command merge#1 (arguments 0ae862f4a6c88232)"
 
 
 @pytest.mark.parametrize(
-    ("code", "position", "told", "instead"),
+    ("code", "position", "recorded_call", "instead"),
     [
         (seeds_otherwise, 1, SEED, f"the code calls {OTHER_SEED}: other arguments"),
         (merges_too_early, 2, SECOND, f"the code waits for {MERGE}"),
         (returns_at_once, 1, SEED, "the code has finished"),
     ],
 )
-def test_a_change_is_told_so_that_a_person_understands(
-    code: Callable[..., Any], position: int, told: str, instead: str
+def test_error_describes_the_difference_in_words(
+    code: Callable[..., Any], position: int, recorded_call: str, instead: str
 ) -> None:
     changed = perdure.App()
     changed.coordinator(name="commands")(code)
     assert difference(changed, "commands") == (
-        f"at position {position} the journal tells {told}, but {instead}"
+        f"at position {position} the journal tells {recorded_call}, but {instead}"
     )
 
 
-def counted_from_zero(self: Lineage, parent: str, name: str | None) -> str:
+def place_counted_from_zero(self: Lineage, parent: str, name: str | None) -> str:
     prefix = f"{parent}."
     number = self._children.get(prefix, -1) + 1
     self._children[prefix] = number
     return f"{prefix}{number}" if name is None else f"{prefix}{name}"
 
 
-def without_a_number(self: Journal, place: str, name: str) -> str:
+def key_without_a_number(self: Journal, place: str, name: str) -> str:
     return f"{place}/{name}" if place else name
 
 
-def shorter(stored: Any) -> str:
+def shorter_hash(stored: Any) -> str:
     return blake2b(operations._written(stored).encode(), digest_size=7).hexdigest()
 
 
@@ -133,15 +131,15 @@ def in_order_of_names(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "name", "instead", "job"),
     [
-        (Lineage, "child", counted_from_zero, "together"),
-        (Journal, "key", without_a_number, "activities"),
-        (operations, "fingerprint_of", shorter, "hooks"),
+        (Lineage, "child", place_counted_from_zero, "together"),
+        (Journal, "key", key_without_a_number, "activities"),
+        (operations, "fingerprint_of", shorter_hash, "hooks"),
         (operations, "as_stored", in_order_of_names, "commands"),
         (Run, "_seed", seeded_by_job, "chance"),
     ],
     ids=["places", "keys", "hashes", "order of keys", "seeds"],
 )
-def test_a_change_of_this_package_is_noticed(
+def test_change_of_the_replay_engine_is_noticed(
     monkeypatch: pytest.MonkeyPatch, where: Any, name: str, instead: Any, job: str
 ) -> None:
     assert not difference(app, job)

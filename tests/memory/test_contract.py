@@ -135,7 +135,9 @@ def test_invalid_contract_is_rejected_when_it_is_defined(client: perdure.Client)
     assert raised.value.code == "PD107"
 
 
-def test_type_without_a_json_schema_is_rejected_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_type_without_a_json_schema_is_rejected_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Odd:
         pass
 
@@ -247,7 +249,9 @@ def test_first_memory_of_a_job_or_child_must_meet_the_contract(
     assert client.handle("broken").status().status == "failed"
 
 
-def test_one_update_migrates_all_memories_to_a_new_contract(client: perdure.Client, dsn: str) -> None:
+def test_one_update_migrates_all_memories_to_a_new_contract(
+    client: perdure.Client, dsn: str
+) -> None:
     for number in range(4):
         client.create_entity(f"o-{number}", "order", {"number": number, "note": None})
     renamed = {"required": ["id"], "properties": {"number": False, "id": {"type": "integer"}}}

@@ -190,7 +190,9 @@ def test_nearest_vectors_are_read_from_the_vector_index(jobs: Connection) -> Non
 def test_ranked_search_is_read_from_the_search_index(jobs: Connection) -> None:
     """(C73) A search ordered by rank uses its index, and no sequential scan."""
     order = [{"path": "notes", "search": "finding n1231"}]
-    plan = plan_of(jobs, statement_of_find(jobs, {"notes": {"$search": "finding n1231"}}, order, 10))
+    plan = plan_of(
+        jobs, statement_of_find(jobs, {"notes": {"$search": "finding n1231"}}, order, 10)
+    )
     assert used_indexes(plan) == {index_of(jobs, "notes", "search")}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 

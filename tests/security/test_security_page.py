@@ -8,7 +8,7 @@ import re
 import psycopg
 
 from perdure.installation.install import install
-from tests.docs.test_examples import SQL, as_told, blocks, statements
+from tests.docs.test_examples import SQL, blocks, is_as_shown, statements
 from tests.security.secured import SecuredApp
 
 PAGE = SQL / "security.md"
@@ -38,13 +38,13 @@ def test_every_example_of_the_page_gives_the_result_shown(secured: SecuredApp) -
         for _, text in blocks(PAGE):
             named = re.sub(rf"\b({'|'.join(ROLES)})\b", rf"{secured.prefix}_\1", text)
             named = named.replace("session_user, '_', 1", "session_user, '_', 5")
-            for statement, told in statements(named):
+            for statement, shown in statements(named):
                 end = result_of(connection, statement)
-                if told is None:
+                if shown is None:
                     assert not str(end).startswith("refused"), statement
-                elif not as_told(end, told):
-                    wrong.append((statement, end, told))
-                compared += told is not None
+                elif not is_as_shown(end, shown):
+                    wrong.append((statement, end, shown))
+                compared += shown is not None
         connection.execute("drop schema my_app, north, south cascade")
     assert wrong == []
     assert compared > 15
