@@ -1,10 +1,10 @@
-"""The test harness, for `tests/` and `pgtap/` alike: one server a run, a fresh database a test.
+"""The test harness for `tests/` and `pgtap/`: one server per run, and a new database per test.
 
 `--postgres embedded | docker:16 | url:postgresql://…` or `$PERDURE_TEST_DATABASE_URL` chooses the
-server. A test that asks for `dsn` gets a database of its own in which the app `perdure` is
-installed; when it has ended, the invariants of that app must hold. With `PERDURE_TEST_POOLER=1`
-workers and clients go through PgBouncer; with `PERDURE_TEST_SILENCE=1` nobody is ever notified.
-With `PERDURE_NO_SKIPS=1` a test fails whose server, program or package is not there.
+server. A test that uses `dsn` gets its own database with the app `perdure`; after the test, the
+invariants of that app must hold. With `PERDURE_TEST_POOLER=1` workers and clients connect through
+PgBouncer; with `PERDURE_TEST_SILENCE=1` no notification is sent. With `PERDURE_NO_SKIPS=1` a test
+fails if its server, program or package is missing.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Count the weaknesses that were put into the engine, and how many of them were noticed; and
-    print what storms have done."""
+    """Print how many of the mutants of the engine were noticed, and what the storms did."""
     reports = [report for group in terminalreporter.stats.values() for report in group]
     mutants = [
         report.passed
@@ -80,21 +79,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run for `make figures` only what gives a row."""
+    """For `make figures`, run only the tests that report figures."""
     if os.environ.get("PERDURE_FIGURES"):
         giving = {"brewing", "figures"}
         items[:] = [item for item in items if giving & {*getattr(item, "fixturenames", ())}]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Pass by the tests that say why they need the server itself, or its notifications."""
+    """Skip tests that need the server itself, or its notifications, where these are missing."""
     if (POOLED or SILENT) and (marker := item.get_closest_marker("direct")):
         pytest.skip(f"directly only: {marker.args[0]}")
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Iterator[Callable[..., Figures]]:
-    """Give a function that begins a row of the page of guarantees, which the test is to fill."""
+    """Give a function that begins a row of figures for the page of guarantees; the test fills
+    it."""
     rows: list[Figures] = []
     began, failed = time.monotonic(), request.session.testsfailed
 
@@ -111,39 +111,42 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Callable[..., Figures]]:
 
 MAY_BE_SKIPPED = [
     *("only who may mount", "the right to write", "only root"),
-    "`make cluster`",  # what takes long
-    *("directly only", "without faults only"),  # what was asked for
+    "`make cluster`",  # takes too long
+    *("directly only", "without faults only"),  # asked for by options
 ]
-"""Reasons that hold although nothing is missing."""
+"""Reasons to skip a test although nothing is missing."""
 if "PERDURE_PG_BINDIR" not in os.environ:
-    MAY_BE_SKIPPED.append("no plpgsql_check")  # which comes with Debian's servers
+    MAY_BE_SKIPPED.append("no plpgsql_check")  # comes with Debian's servers
 else:
-    MAY_BE_SKIPPED.append("no pgvector")  # which comes with ours
+    MAY_BE_SKIPPED.append("no pgvector")  # comes with the embedded server
 if sys.version_info < (3, 12):
     MAY_BE_SKIPPED += ["no `type` statement", "no `class Box[T]`"]
 if sys.version_info >= (3, 14):
-    MAY_BE_SKIPPED.append("perdure[lint]")  # as long as pgspot's parser has no wheel
+    MAY_BE_SKIPPED.append("perdure[lint]")  # while pgspot's parser has no wheel
 
 
 def no_skip(report: Any) -> Any:
-    """Let fail what was skipped for another reason, where nothing may be missing."""
+    """Turn a skip for any other reason into a failure, where nothing may be missing."""
     is_skipped = report.skipped and not hasattr(report, "wasxfail")
     if is_skipped and os.environ.get("PERDURE_NO_SKIPS"):
         reason = report.longrepr[2]
         if not any(known in reason for known in MAY_BE_SKIPPED):
-            report.outcome, report.longrepr = "failed", f"nothing may be missing here: {reason}"
+            report.outcome, report.longrepr = (
+                "failed",
+                f"skipping is not allowed in this run: {reason}",
+            )
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Look at tests that are skipped."""
+    """Check tests that are skipped."""
     return no_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
-    """Look at files that are."""
+    """Check files that are skipped."""
     return no_skip((yield))
 
 
@@ -161,17 +164,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[AnyServer]:
 
 @pytest.fixture
 def own_server() -> Iterator[Server]:
-    """Give an embedded server of the test's own, which it may stop, restart and crash.
-
-    What it has acknowledged outlives a crash of the server, though not of the machine.
-    """
+    """Give an embedded server for this test alone, which it may stop, restart and crash.
+    Acknowledged commits survive a crash of the server, though not of the machine."""
     with Server(settings={"synchronous_commit": "on"}) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def template(server: AnyServer) -> Iterator[str]:
-    """Name a database with the app installed, from which the tests' databases are copied."""
+    """Give the name of a database with the app, from which the databases of tests are copied."""
     with database_of(server, "template") as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             install(connection, SCHEMA)
@@ -182,14 +183,14 @@ def template(server: AnyServer) -> Iterator[str]:
 
 @pytest.fixture
 def database(server: AnyServer) -> Iterator[str]:
-    """Give the connection string of a fresh, empty database."""
+    """Give the connection string of a new, empty database."""
     with database_of(server, "empty") as name:
         yield server.url(name)
 
 
 @pytest.fixture
 def own_database(request: pytest.FixtureRequest, server: AnyServer, template: str) -> Iterator[str]:
-    """Name a fresh database in which the app `perdure` is installed."""
+    """Give the name of a new database with the app `perdure`."""
     with database_of(server, "test", template) as name:
         keep_settings(server.url(name), search_path=HOME)
         yield name
@@ -199,7 +200,8 @@ def own_database(request: pytest.FixtureRequest, server: AnyServer, template: st
 
 @pytest.fixture(scope="session")
 def entrance(server: AnyServer) -> Iterator[AnyServer]:
-    """Give what workers and clients connect to: the server; a pooler, if $PERDURE_TEST_POOLER."""
+    """Give the server that workers and clients connect to, or a pooler with
+    PERDURE_TEST_POOLER=1."""
     if POOLED:
         with pooler(server.url(), MANY) as entrance:
             yield entrance
@@ -209,26 +211,26 @@ def entrance(server: AnyServer) -> Iterator[AnyServer]:
 
 @pytest.fixture
 def dsn(own_database: str, entrance: AnyServer) -> str:
-    """Give the connection string of a fresh database in which the app `perdure` is installed."""
+    """Give the connection string of a new database with the app `perdure`."""
     return entrance.url(own_database)
 
 
 @pytest.fixture
 def schema() -> str:
-    """Name the schema of the installed app."""
+    """Give the name of the app's schema."""
     return SCHEMA
 
 
 @pytest.fixture
 def connect(own_database: str, entrance: AnyServer) -> Iterator[Callable[[], Connection]]:
-    """Give a function that opens one more connection to the test's database."""
+    """Give a function that opens another connection to the test's database."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(connected(entrance.url(own_database)))
 
 
 @pytest.fixture
 def connection(connect: Callable[[], Connection]) -> Connection:
-    """Give an autocommit connection to the test's database, with the app in its search path."""
+    """Give an autocommit connection to the test's database, with the app in the search path."""
     return connect()
 
 

@@ -1,4 +1,4 @@
-"""Connections as tests have them, and what they look at in an app when a test has ended."""
+"""Connections of the tests, and the check of invariants after each test."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Connection = psycopg.Connection[Any]
 SCHEMA = "perdure"
 
 POOLED = bool(os.environ.get("PERDURE_TEST_POOLER"))
-"""Whether a pooler stands between tests and server."""
+"""Whether tests connect through a pooler."""
 SILENT = bool(os.environ.get("PERDURE_TEST_SILENCE"))
-"""Whether nobody is ever notified."""
+"""Whether no notification is ever sent."""
 UNHINTED: dict[str, Any] = {"poll": 0.1} if POOLED or SILENT else {}
-"""How a worker of a test looks for work: nothing else wakes it then."""
+"""Options of workers in tests that must poll often, because no notification reaches them."""
 PLAIN: dict[str, Any] = {"prepare_threshold": None} if POOLED else {}
-"""How a test connects: what one session of the server prepares, the next one does not know."""
+"""Options of connections: behind a pooler, the next session lacks what was prepared."""
 HOME = ("public", SCHEMA)
-"""Where each session looks behind a pooler."""
+"""The search path of each session behind a pooler."""
 
 
 def keep_settings(dsn: str, **settings: str | tuple[str, ...]) -> None:
-    """Let each session of a database begin with these settings, where a pooler stands between: what
-    a test sets for a session is gone with the next transaction."""
+    """Store settings for all sessions of a database, if tests connect through a pooler: what a
+    session sets there is lost with the next transaction."""
     if not POOLED:
         return
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -51,8 +51,8 @@ def connected(dsn: str) -> Iterator[Connection]:
 
 
 def find_app(connection: Connection, schema: str = SCHEMA) -> None:
-    """Put an app into the search path; behind a pooler all sessions have it there, and what one of
-    them sets is found by others."""
+    """Put an app into the search path. Behind a pooler every session has it already, and a setting
+    of one test would affect others."""
     if POOLED and connection.info.backend_pid != backend_of(connection):
         return
     path = sql.SQL("set search_path = pg_catalog, {}, public")
@@ -60,20 +60,20 @@ def find_app(connection: Connection, schema: str = SCHEMA) -> None:
 
 
 def backend_of(connection: Connection) -> int:
-    """Ask for the process that answers; a pooler names another one."""
+    """Return the process id of the server process that answers; a pooler reports another one."""
     (number,) = connection.execute("select pg_backend_pid()").fetchone() or (0,)
     return int(number)
 
 
 def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:
-    """List what is wrong in the app of a database."""
+    """List violated invariants and broken histories in the app of a database."""
     with connected(dsn) as connection:
         laws = connection.execute("select * from assert_invariants()").fetchall()
         return laws + broken_histories(connection)
 
 
 def broken_histories(connection: Connection) -> list[tuple[Any, ...]]:
-    """List the memories of an app that are not the sum of their commands."""
+    """List the memories of an app that are not the result of their commands."""
     page = "select id from jobs where id > %s order by id limit 1000"
     broken: list[tuple[Any, ...]] = []
     last = ""

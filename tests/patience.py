@@ -1,4 +1,4 @@
-"""Waiting in a test for what somebody else does, and has no event of it."""
+"""Wait in a test for a change that sends no event."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 IN_TIME = 20.0
-"""Seconds that a busy machine has for it."""
+"""Seconds that a busy machine may need."""
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
-    """Look again and again, until it is so."""
+    """Check a condition again and again until it holds; fail after IN_TIME."""
     until = time.monotonic() + IN_TIME
     while not is_so():
         assert time.monotonic() < until

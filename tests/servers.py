@@ -1,4 +1,4 @@
-"""Servers for the tests: embedded, in Docker, or one that runs already. `--postgres` chooses."""
+"""Servers for the tests: embedded, in Docker, or already running. `--postgres` chooses."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ language sql
 begin atomic
 end
 """
-"""Takes from the app `perdure` the way to notify anybody."""
+"""Keeps the app `perdure` from sending notifications."""
 
 
 class AnyServer(Protocol):
     """What the tests need of a server."""
 
     def url(self, dbname: str = "postgres") -> str:
-        """Give the connection string of a database."""
+        """Return the connection string of a database."""
         ...
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that somebody else has started, known by the connection string of one database."""
+    """A server that already runs, known by the connection string of one of its databases."""
 
     dsn: str
 
     def url(self, dbname: str = "") -> str:
-        """Give the connection string of a database; without a name, of the one that is known."""
+        """Return the connection string of a database, or the given one without a name."""
         return make_conninfo(self.dsn, dbname=dbname) if dbname else self.dsn
 
 
@@ -80,10 +80,8 @@ def container(image: str) -> Iterator[RunningServer]:
 def database_of(
     server: AnyServer, purpose: str, template: str = "template0", app: str = "perdure"
 ) -> Iterator[str]:
-    """Make a database, in which sloppy PL/pgSQL is an error, and drop it afterwards.
-
-    The app that comes with a template is a copy: it is adopted.
-    """
+    """Create a database in which PL/pgSQL's extra checks are errors, and drop it afterwards. The
+    app in a template is adopted, because the new database holds a copy of it."""
     name = f"perdure_{purpose}_{os.getpid()}_{next(_numbers)}"
     database, source = sql.Identifier(name), sql.Identifier(template)
     with psycopg.connect(server.url(), autocommit=True) as admin:
@@ -100,6 +98,6 @@ def database_of(
 
 
 def adopt(dsn: str, app: str = "perdure") -> None:
-    """Let an app execute in a database that was made of another: it is a copy."""
+    """Allow an app to execute in a database that was copied from another one."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("select {}.adopt_instance()").format(sql.Identifier(app)))

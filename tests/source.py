@@ -1,4 +1,4 @@
-"""The source as the tidy tests see it: SQL functions with bodies, Python with syntax trees."""
+"""The source code as the tidy tests read it: SQL functions with bodies, Python as syntax trees."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class Function:
 
     @cached_property
     def code(self) -> str:
-        """Give the body without comments and literals."""
+        """Return the body without comments and literals."""
         return _LITERAL.sub("''", _COMMENT.sub("", self.body))
 
     @property
     def lines(self) -> int:
-        """Count the lines of the body."""
+        """Return the number of lines of the body."""
         return self.body.count("\n")
 
     def called(self, names: set[str]) -> set[str]:
-        """Tell which of some functions it calls, itself not counted."""
+        """Return which of some functions it calls, except itself."""
         return (set(re.findall(r"\b(\w+)\(", self.code)) & names) - {self.name}
 
     def written(self) -> set[str]:
-        """Name the tables it writes to."""
+        """Return the tables it writes to."""
         return {name for found in _WRITES.findall(self.code) for name in found if name}
 
     def __str__(self) -> str:
-        """Give the place and the name."""
+        """Return file and name."""
         return f"{self.file.relative_to(ROOT)}: {self.name}"
 
 
@@ -75,12 +75,12 @@ def sql_functions() -> list[Function]:
 
 
 def concept(file: Path) -> str:
-    """Name the concept of a file: its own name, or that of its folder."""
+    """Return the concept of a file: its own name, or that of its folder."""
     return file.relative_to(SQL / "functions").with_suffix("").parts[0]
 
 
 def raised_in_sql() -> set[str]:
-    """List the codes that the SQL mentions."""
+    """Return the error codes that the SQL mentions."""
     return {code for part in script.parts() for code in re.findall(r"'(PD\d{3})'", part.text)}
 
 
@@ -90,7 +90,7 @@ def python_files() -> list[Path]:
 
 
 def literals(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the strings of a module that are no docstrings, with their lines."""
+    """Yield the strings of a module that are not docstrings, with their lines."""
     tree = ast.parse(file.read_text())
     statements = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
     for node in ast.walk(tree):
@@ -109,14 +109,14 @@ def python_functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunction
 
 
 def imported(layer: str) -> set[str]:
-    """Name the layers that the modules of a layer import, sooner or later."""
+    """Return the layers that the modules of a layer import, at once or later."""
     trees = [ast.parse(file.read_text()) for file in (PYTHON / layer).glob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = [f"{node.module}.{each.name}" for node in nodes for each in node.names]
     return {name.split(".")[1] for name in names if name.startswith("perdure.")}
 
 
-# Volatile as verbs are, though only other verbs call them, or though it only waits.
+# Volatile functions that are not verbs for callers: only other verbs call them, or they only wait.
 _PARTS_OF_VERBS = {
     "run_command", "run_commands", "take_sql_task", "create_tables", "create_triggers",
     "create_views", "change_tables", "await_result",
@@ -124,10 +124,8 @@ _PARTS_OF_VERBS = {
 
 
 def mutators(connection: psycopg.Connection[Any]) -> set[str]:
-    """Name the verbs that may change something: what is volatile, and is called from outside.
-
-    A verb is what no other function calls, or what forces its plans, as entry points do.
-    """
+    """Return the verbs that may change something: volatile functions for outside callers. A verb is
+    a function that no other function calls, or that forces its plans, as entry points do."""
     query = """
         select proname,
                exists (select from unnest(proconfig) as c where c like 'plan_cache_mode=force%')

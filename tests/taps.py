@@ -1,4 +1,4 @@
-"""pgTAP in a database: loaded once, then each file of `pgtap/` can be run there."""
+"""pgTAP in a database: it is loaded once, then each file of `pgtap/` can run there."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ FIXTURES = PGTAP / "fixtures.sql"
 
 
 def load_pgtap(connection: psycopg.Connection[Any], schema: str) -> None:
-    """Put pgTAP and the functions of `fixtures.sql` beside an app, where they are not there yet.
-    Raises NoPgTap.
-    """
+    """Create pgTAP and the functions of `fixtures.sql` beside an app, if they are missing. Raises
+    NoPgTap."""
     script = pgtap()
-    is_there = connection.execute("select to_regnamespace('tap') is not null").fetchone() == (True,)
-    if not is_there:
+    is_loaded = connection.execute("select to_regnamespace('tap') is not null").fetchone() == (
+        True,
+    )
+    if not is_loaded:
         connection.execute("create schema tap")
         connection.execute("set search_path = tap")
         connection.execute(script.read_bytes())
     connection.execute(f"set search_path = tap, {schema}, public".encode())
-    if not is_there:
+    if not is_loaded:
         connection.execute(FIXTURES.read_bytes())
 
 
 def failures(connection: psycopg.Connection[Any], file: str) -> list[str]:
-    """Run a file; list the facts that are false, each with what pgTAP says of it."""
+    """Run a file; return its failed assertions, each with pgTAP's diagnostics."""
     connection.autocommit = False
-    told = "\n".join(Runner(connection).run((PGTAP / file).read_bytes()))
+    output = "\n".join(Runner(connection).run((PGTAP / file).read_bytes()))
     connection.autocommit = True
-    return re.findall(r"^not ok .*(?:\n#.*)*", told, re.MULTILINE)
+    return re.findall(r"^not ok .*(?:\n#.*)*", output, re.MULTILINE)

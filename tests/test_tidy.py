@@ -1,4 +1,4 @@
-"""Tidy: what the source has in common, beside what `pgtap/tidy.sql` sees in the catalogue."""
+"""Rules for the source code, beside those that `pgtap/tidy.sql` checks in the catalog."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MAX_BODY = 70  # lines of a SQL function
 MAX_FILE = 300  # lines of a SQL file
 MAX_PYTHON_FUNCTION = 40
 
-# A table is written by the file (or folder) of its name, but for these.
+# A table is written only by the file or folder of its name, with these exceptions.
 WRITERS = {
     "workers": {"workers", "listeners"},
     "settings": {"instances", "testing"},
     "wanted_indexes": {"indexing"},
 }
 
-# Where a statement may be put together at run time.
-DYNAMIC = {"access", "indexing", "migrations", "sql_hooks"}
+# Concepts that may build statements at run time.
+MAY_BUILD_STATEMENTS = {"access", "indexing", "migrations", "sql_hooks"}
 
 # The modules that may hold SQL: the calls, the installer, and the script that it runs.
 WITH_SQL = {"calls.py", "install.py", "script.py"}
@@ -52,44 +52,44 @@ TOP |= {"LICENSE", "CHANGELOG.md", "conftest.py"}
 PROMISES = [f"P{number}" for number in range(1, 14)]
 
 
-def test_nothing_else_stands_at_the_top() -> None:
+def test_top_folder_holds_only_known_files() -> None:
     made = [pattern.strip("/") for pattern in (ROOT / ".gitignore").read_text().split()]
     shown = (path.name for path in ROOT.iterdir() if not path.name.startswith("."))
     assert {name for name in shown if not any(fnmatch(name, each) for each in made)} == TOP
 
 
-def test_every_file_of_functions_is_installed() -> None:
+def test_install_script_includes_every_file_of_functions() -> None:
     assert set(sql_files()) == set((SQL / "functions").rglob("*.sql"))
 
 
-def test_every_function_is_seen_by_these_tests() -> None:
+def test_parser_of_these_tests_finds_every_function() -> None:
     texts = [file.read_text() for file in sql_files()]
     created = re.findall(r"^create (?:function|procedure) ", "\n".join(texts), re.MULTILINE)
     assert len(sql_functions()) == len(created) > 50
 
 
-def test_a_function_fits_on_a_screen() -> None:
+def test_sql_functions_are_short() -> None:
     assert [str(f) for f in sql_functions() if f.lines > MAX_BODY] == []
 
 
-def test_a_file_can_be_read_in_one_go() -> None:
+def test_sql_files_are_short() -> None:
     long = {
         f.name: n for f in SQL.rglob("*.sql") if (n := len(f.read_text().splitlines())) > MAX_FILE
     }
     assert long == {}
 
 
-def test_a_table_is_written_only_by_the_file_of_its_concept() -> None:
-    strangers = [
+def test_table_is_written_only_by_the_file_of_its_concept() -> None:
+    violations = [
         f"{function} writes {table}"
         for function in sql_functions()
         for table in function.written()
         if concept(function.file) not in WRITERS.get(table, {table})
     ]
-    assert strangers == []
+    assert violations == []
 
 
-def test_a_function_calls_only_what_stands_above_it() -> None:
+def test_function_calls_only_functions_installed_before_it() -> None:
     functions = sql_functions()
     names = {function.name for function in functions}
     above: set[str] = set()
@@ -100,34 +100,35 @@ def test_a_function_calls_only_what_stands_above_it() -> None:
     assert sorted(upwards) == []
 
 
-def test_no_statement_is_put_together_at_run_time() -> None:
+def test_no_other_file_builds_statements_at_run_time() -> None:
     dynamic = [
         str(function)
         for function in sql_functions()
-        if re.search(r"\bexecute\b", function.code) and concept(function.file) not in DYNAMIC
+        if re.search(r"\bexecute\b", function.code)
+        and concept(function.file) not in MAY_BUILD_STATEMENTS
     ]
     assert dynamic == []
 
 
-def test_there_is_one_version(connection: psycopg.Connection) -> None:
+def test_sql_and_python_have_the_same_version(connection: psycopg.Connection) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert script.default_version() == project
     assert connection.execute("select perdure_version()").fetchone() == (project,)
 
 
 def documented_errors() -> dict[str, str]:
-    """Read the table of errors in `sql/README.md`: names by their codes."""
+    """Read the table of errors in `sql/README.md`: names by code."""
     rows = re.findall(r"^\| (PD\d{3}) \| (\w+) \|", (SQL / "README.md").read_text(), re.MULTILINE)
     return dict(rows)
 
 
-def test_the_errors_of_python_are_the_errors_of_the_docs() -> None:
+def test_errors_of_python_are_those_of_the_docs() -> None:
     assert {
         code: error.__name__ for code, error in PerdureError.codes.items()
     } == documented_errors()
 
 
-def test_the_errors_of_sql_are_known_to_python() -> None:
+def test_python_knows_every_error_of_the_sql() -> None:
     assert raised_in_sql() - set(PerdureError.codes) == set()
 
 
@@ -147,7 +148,7 @@ def test_every_promise_is_cited_by_a_test(promise: str) -> None:
     assert any(f"[{promise}]" in file.read_text() for file in files)
 
 
-def test_sql_stands_in_its_modules_alone() -> None:
+def test_python_modules_outside_a_few_contain_no_sql() -> None:
     elsewhere = [
         f"{file.name}:{line}: {text.strip()[:60]}"
         for file in python_files()
@@ -168,6 +169,6 @@ def test_python_functions_are_short() -> None:
     assert long == []
 
 
-def test_clients_and_workers_do_not_know_each_other() -> None:
+def test_clients_and_workers_do_not_import_each_other() -> None:
     assert "workers" not in imported("clients")
     assert "clients" not in imported("workers")

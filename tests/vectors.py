@@ -1,4 +1,4 @@
-"""pgvector, for the tests of vectors: the embedded server brings it, others may not."""
+"""pgvector for tests that need it: the embedded server has it, other servers may not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def has_pgvector(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the server can have vectors: its pgvector is 0.8 or later."""
+    """Check whether the server has pgvector 0.8 or later."""
     row = connection.execute(
         """select string_to_array(default_version, '.')::integer[] >= '{0,8}'
              from pg_available_extensions where name = 'vector'"""
@@ -18,7 +18,7 @@ def has_pgvector(connection: psycopg.Connection[Any]) -> bool:
 
 
 def create_pgvector(connection: psycopg.Connection[Any]) -> None:
-    """Make the extension in a database, or skip the test."""
+    """Create the extension in a database, or skip the test."""
     if not has_pgvector(connection):
         pytest.skip("no pgvector 0.8")
     connection.execute("create extension if not exists vector schema public")

@@ -1,6 +1,8 @@
-"""Coordinators whose journals together contain every kind of fact and every way to wait. A real
-worker of each release made their journals, which are kept beside this file. `test_golden.py` must
-notice a change of these coordinators: add others instead."""
+"""Coordinators whose journals together contain every kind of fact and every way to wait.
+
+A real worker of each release made their journals, which are kept beside this file. `test_golden.py`
+must notice a change of these coordinators: add others instead.
+"""
 
 from __future__ import annotations
 

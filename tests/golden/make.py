@@ -1,6 +1,8 @@
-"""Make the golden journals of this release: `python tests/golden/make.py`. A worker runs the
-coordinators of `golden_app.py` on a temporary server, while this file does what the jobs wait for.
-Journals of earlier releases stay as they are."""
+"""Make the golden journals of this release: `python tests/golden/make.py`.
+
+A worker runs the coordinators of `golden_app.py` on a temporary server, while this file does what
+the jobs wait for. Journals of earlier releases stay as they are.
+"""
 
 from __future__ import annotations
 

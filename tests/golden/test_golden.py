@@ -1,6 +1,8 @@
 """This version replays the journals of each release: keys, hashes and order have not changed. [P9]
+
 `python tests/golden/make.py` writes those of the current version; files of released versions are
-never written again."""
+never written again.
+"""
 
 from __future__ import annotations
 

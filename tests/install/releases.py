@@ -1,8 +1,10 @@
-"""Invented later releases: copies of `sql/` with every kind of change. Version 0.2.0 adds a table,
-a column and an index. Its types gain attributes, and its functions get other signatures, in all the
-ways in which `create or replace` fails or creates a second function. Version 0.10.0 changes the
-tables again and drops a function that 0.2.0 added. A build is `sql/` of this version from another
-day: its functions, types and views differ, and its tables may."""
+"""Invented later releases: copies of `sql/` with every kind of change.
+
+Version 0.2.0 adds a table, a column and an index. Its types gain attributes, and its functions get
+other signatures, in all the ways in which `create or replace` fails or creates a second function.
+Version 0.10.0 changes the tables again and drops a function that 0.2.0 added. A build is `sql/` of
+this version from another day: its functions, types and views differ, and its tables may.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Installing another build of the same version replaces functions and leaves tables alone. [P13]
-Before its release, a version changes from day to day under one number."""
+
+Before its release, a version changes from day to day under one number.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Released scripts stay unchanged, and an upgrade from each gives what an install gives. [P13]
-(T19) While there is no release, one made from this version, as by `make freeze`, is tested."""
+(T19)
+
+While there is no release, one made from this version, as by `make freeze`, is tested.
+"""
 
 from __future__ import annotations
 

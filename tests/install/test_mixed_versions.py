@@ -1,6 +1,9 @@
-"""Packages, functions and tables of different versions meet while jobs run. [P13] (T19) Each call
-works or fails with a clear reason, nothing is corrupted, and the jobs continue when all versions
-agree again. A package takes its own version from its `sql/`; `releases.py` makes newer ones."""
+"""Packages, functions and tables of different versions meet while jobs run. [P13] (T19)
+
+Each call works or fails with a clear reason, nothing is corrupted, and the jobs continue when all
+versions agree again. A package takes its own version from its `sql/`; `releases.py` makes newer
+ones.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""All PL/pgSQL functions compile and are checked statement by statement. PL/pgSQL itself reads a
-statement only when it first runs."""
+"""All PL/pgSQL functions compile and are checked statement by statement.
+
+PL/pgSQL itself reads a statement only when it first runs.
+"""
 
 from __future__ import annotations
 

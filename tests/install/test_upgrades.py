@@ -1,5 +1,7 @@
 """By either route, an upgrade gives the same schema as an install and keeps the data. [P13] (T19)
-There are no later releases yet; `releases.py` makes two, with every kind of change."""
+
+There are no later releases yet; `releases.py` makes two, with every kind of change.
+"""
 
 from __future__ import annotations
 

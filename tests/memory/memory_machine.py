@@ -1,6 +1,8 @@
-"""A Hypothesis machine that runs random commands on one memory and compares it with a model. A
-command comes from a client, with or without an expected version and a key, or from a turn of the
-job's task. Sometimes a plain SQL update writes instead."""
+"""A Hypothesis machine that runs random commands on one memory and compares it with a model.
+
+A command comes from a client, with or without an expected version and a key, or from a turn of the
+job's task. Sometimes a plain SQL update writes instead.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Contracts from end to end: a change that would break a contract is refused, whoever writes it.
-Tasks see the same error live and on replay (C23)."""
+
+Tasks see the same error live and on replay (C23).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""No argument of find() or of the verbs for indexes is ever executed as SQL. Every argument is
-given hostile text, while a canary table must survive."""
+"""No argument of find() or of the verbs for indexes is ever executed as SQL.
+
+Every argument is given hostile text, while a canary table must survive.
+"""
 
 from __future__ import annotations
 

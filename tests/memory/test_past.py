@@ -1,5 +1,7 @@
 """The past of a memory: each version of a random history can be read, compared and restored.
-PERDURE_PAST_SEED repeats the histories of a failed run."""
+
+PERDURE_PAST_SEED repeats the histories of a failed run.
+"""
 
 from __future__ import annotations
 

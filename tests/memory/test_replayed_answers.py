@@ -1,7 +1,9 @@
-"""Code that is replayed gets the same answers as live, to every command and get. Workers die midway
-and after the last answer, in async and plain coordinators and hooks. Each time the code runs again
-from its journal, and a list outside of it records what it sees, with types and the order of keys.
-(C35)"""
+"""Code that is replayed gets the same answers as live, to every command and get.
+
+Workers die midway and after the last answer, in async and plain coordinators and hooks. Each time
+the code runs again from its journal, and a list outside of it records what it sees, with types and
+the order of keys. (C35)
+"""
 
 from __future__ import annotations
 

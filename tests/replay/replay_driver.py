@@ -1,6 +1,8 @@
 """A fake worker and database for tests of replay; a seeded random generator decides what happens.
+
 The journal of the database is a list of the facts from `take_facts()`. A run can be dropped at any
-moment and another one loaded from that list, as after a crash."""
+moment and another one loaded from that list, as after a crash.
+"""
 
 from __future__ import annotations
 

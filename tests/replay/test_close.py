@@ -1,5 +1,7 @@
-"""Closing a run removes it from memory without a trace, whatever its code does. The worker evicts
-runs in this way."""
+"""Closing a run removes it from memory without a trace, whatever its code does.
+
+The worker evicts runs in this way.
+"""
 
 # ruff: noqa: RUF006 - the loop holds its tasks itself
 

@@ -1,6 +1,8 @@
-"""Write down who may do what according to the catalog: `python tests/security/matrix.py`. The
-matrix lists functions that a role may call or that run with the rights of the owner, and verbs for
-the owner alone, which no other function or view calls. All others are internal."""
+"""Write down who may do what according to the catalog: `python tests/security/matrix.py`.
+
+The matrix lists functions that a role may call or that run with the rights of the owner, and verbs
+for the owner alone, which no other function or view calls. All others are internal.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """All places where a value can go into an app: every JSON argument of every verb that roles may
-call, and every place inside such an argument. A new verb or argument is included automatically.
-Arguments that hold no value are in `NO_VALUES`."""
+call, and every place inside such an argument.
+
+A new verb or argument is included automatically. Arguments that hold no value are in `NO_VALUES`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Text in any argument of any verb is never executed as SQL (T18) (E12), and odd times work or are
-rejected by perdure. The calls are made from the catalog: every verb of `matrix.txt` is called by a
-role that may call it. One argument at a time is odd, while the others have usual values."""
+rejected by perdure.
+
+The calls are made from the catalog: every verb of `matrix.txt` is called by a role that may call
+it. One argument at a time is odd, while the others have usual values.
+"""
 
 from __future__ import annotations
 

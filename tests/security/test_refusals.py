@@ -1,6 +1,8 @@
 """An error names ids, names and places, but never a value, because the server logs errors (S18).
+
 Every verb that takes values is called wrongly in many ways, always with a recognizable value. Not
-covered: text that is not JSON, which PostgreSQL quotes itself before any verb runs."""
+covered: text that is not JSON, which PostgreSQL quotes itself before any verb runs.
+"""
 
 from __future__ import annotations
 

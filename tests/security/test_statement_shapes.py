@@ -1,8 +1,10 @@
-"""Hostile text changes no statement that the server runs, only the values in it (T18) (S8) (E12). A
-separate server records every statement, including those inside functions. The statements that usual
-words cause are parsed with PostgreSQL's grammar. Then hostile texts follow; each new statement must
-have the syntax tree of a known one, apart from names and values. Only what is tried here builds
-statements at run time; `tests/test_tidy.py` checks that."""
+"""Hostile text changes no statement that the server runs, only the values in it (T18) (S8) (E12).
+
+A separate server records every statement, including those inside functions. The statements that
+usual words cause are parsed with PostgreSQL's grammar. Then hostile texts follow; each new
+statement must have the syntax tree of a known one, apart from names and values. Only what is tried
+here builds statements at run time; `tests/test_tidy.py` checks that.
+"""
 
 from __future__ import annotations
 

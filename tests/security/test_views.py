@@ -1,6 +1,8 @@
-"""Code of a reader sees only the rows that a view shows, not those behind it (S17). PostgreSQL
-would run a cheap function before the conditions of a view, and the planner tries operators on
-samples of the table, unless the view is a security barrier."""
+"""Code of a reader sees only the rows that a view shows, not those behind it (S17).
+
+PostgreSQL would run a cheap function before the conditions of a view, and the planner tries
+operators on samples of the table, unless the view is a security barrier.
+"""
 
 from __future__ import annotations
 
