@@ -116,9 +116,9 @@ MAY_BE_SKIPPED = [
 ]
 """Reasons to skip a test although nothing is missing."""
 if "PERDURE_PG_BINDIR" not in os.environ:
-    MAY_BE_SKIPPED.append("no plpgsql_check")  # comes with Debian's servers
+    MAY_BE_SKIPPED.append("no plpgsql_check")  # only Debian's servers have it
 else:
-    MAY_BE_SKIPPED.append("no pgvector")  # comes with the embedded server
+    MAY_BE_SKIPPED.append("no pgvector")  # only the embedded server has it
 if sys.version_info < (3, 12):
     MAY_BE_SKIPPED += ["no `type` statement", "no `class Box[T]`"]
 if sys.version_info >= (3, 14):

@@ -12,7 +12,7 @@ OWNERS = (perdure, perdure.AsyncEntity, perdure.Client, perdure.Handle)
 
 
 def test_names_in_the_glossary_exist_in_the_code() -> None:
-    """Each row also has a word for each of the other systems."""
+    """Each row also has a cell for each of the other systems."""
     page = (SQL / "coordination" / "glossary.md").read_text("utf-8")
     rows = re.findall(r"^\| (?!here|-)(.*?) \|(.*)\|$", page, re.MULTILINE)
     names = [name.split(".")[-1] for word, _ in rows for name in re.findall(r"`([\w.]+)`", word)]

@@ -116,7 +116,8 @@ def test_the_page_has_every_command_at_every_kind_of_path() -> None:
 
 
 def test_every_cell_is_true(connection: psycopg.Connection[Any], subtests: pytest.Subtests) -> None:
-    """[P3] (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35)"""
+    """[P3] (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35) The database gives the
+    document, answer and code of each cell."""
     for cell in cells():
         with subtests.test(f"{cell.op} at {cell.place}"):
             assert alike(result_of(connection, cell), cell.expected)

@@ -52,7 +52,7 @@ def test_demo_prints_progress_answer_memory_and_history(dsn: str, tmp_path: Path
 def test_demo_answers_from_a_given_folder_though_its_worker_is_killed(
     dsn: str, tmp_path: Path
 ) -> None:
-    """C3"""
+    """C3: the answer quotes the files in the folder."""
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     for number in range(6):

@@ -177,7 +177,7 @@ def test_document_is_not_approved_when_the_answer_times_out(
 def test_document_is_not_approved_when_a_person_refuses(
     client: perdure.Client, letter: str
 ) -> None:
-    """C68"""
+    """C68: a refusal ends the job like an approval, with its reason."""
     handle = client.start(process_document, letter)
     handle.signal("approve", {"approved": False, "by": "joe", "reason": "page 2"})
     memory = handle.result(timeout="30 s")

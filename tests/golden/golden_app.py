@@ -268,9 +268,9 @@ async def chance(memory: perdure.AsyncEntity) -> list[Any]:
 @app.coordinator
 def plain(memory: perdure.Entity, start: int) -> list[Any]:
     memory.set({"n": start})
-    begun = double.start(start)
+    started = double.start(start)
     hook = returns.start("plain")
-    results: list[Any] = [memory.increment("n"), begun.result(), hook.result()]
+    results: list[Any] = [memory.increment("n"), started.result(), hook.result()]
     results.append(perdure.wait_for("go"))
     with suppress(TimeoutError):
         perdure.wait_for("never", timeout=SOON)

@@ -1,4 +1,4 @@
-"""Released versions: the script of each, as it was released, is kept in `tests/golden/`.
+"""Keeps the script of each release, unchanged, in `tests/golden/`.
 
 `make freeze` writes the script of this version and prints its build. The change log then names
 both: `## 0.1.0 (2026-12-31, build 0123456789abcdef)`. Tests upgrade from each kept script.

@@ -27,15 +27,15 @@ def statements_to_upgrade(source: Path) -> list[str]:
     return [found.text for part in script.upgrade(source) for found in split(part.text)]
 
 
-def die_upgrading(dsn: str, schema: str, source: Path, left: int) -> None:
+def die_upgrading(dsn: str, schema: str, source: Path, statements_left: int) -> None:
     """Upgrade an app, and lose the connection after a number of statements."""
     run = installer._run
 
     def cut(connection: psycopg.Connection[Any], *statement: str) -> None:
-        nonlocal left
-        if left == 0:
+        nonlocal statements_left
+        if statements_left == 0:
             connection.pgconn.finish()
-        left -= 1
+        statements_left -= 1
         run(connection, *statement)
 
     with (

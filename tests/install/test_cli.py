@@ -213,7 +213,7 @@ def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connec
 def test_items_for_people_are_listed_and_resolved(
     shell: Shell, connection: psycopg.Connection
 ) -> None:
-    """(E19)"""
+    """(E19) Each item is printed with its place, and only one person can resolve it."""
     connection.execute("select start('w', id => 'job')")
     token = str(uuid.uuid4())
     connection.execute("select claim('{default}', 'me', %s)", [token])
@@ -232,7 +232,7 @@ def test_items_for_people_are_listed_and_resolved(
 
 
 def test_command_stream_prints_all_items(shell: Shell, connection: psycopg.Connection) -> None:
-    """(E20)"""
+    """(E20) The command ends when the job has ended, and can begin after an item."""
     connection.execute("select start('w', id => 'job')")
     for items in ('["a", "b"]', '["c"]'):
         connection.execute("select entity_log('job', 'words', %s)", [items])

@@ -243,7 +243,7 @@ def test_access_left_out_of_a_dump_can_be_granted_again(databases: list[Database
 def test_dump_of_an_app_can_be_restored_beside_it_under_another_name(
     databases: list[Database],
 ) -> None:
-    """The detour leads through another database, in which the schema is renamed."""
+    """The dump is restored in another database, where the schema is renamed and dumped again."""
     here, there = databases
     install_app(here, "plain")
     with here.connect() as original:

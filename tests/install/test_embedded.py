@@ -251,7 +251,7 @@ def test_folder_that_others_may_write_to_is_rejected(tmp_path: Path) -> None:
         Server(tmp_path).start()
 
 
-def test_folder_that_cannot_be_created_raises_a_hint(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServerUnavailable, match="cannot be created") as refused:
         Server(tmp_path / "file" / "below").start()

@@ -1,7 +1,7 @@
 """Released scripts stay unchanged, and an upgrade from each gives what an install gives. [P13]
 (T19)
 
-While there is no release, one made from this version, as by `make freeze`, is tested.
+A script made from this version, as by `make freeze`, is tested like a release.
 """
 
 from __future__ import annotations

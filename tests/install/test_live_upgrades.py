@@ -84,12 +84,12 @@ def test_stopping_worker_does_not_wait_when_its_results_are_refused(
     dsn: str, trees: Trees, tmp_path: Path
 ) -> None:
     """The schema gets another protocol while the worker is stopping, with an hour of grace."""
-    begun, may_end = threading.Event(), threading.Event()
+    hook_started, may_end = threading.Event(), threading.Event()
     app = perdure.App()
 
     @app.hook
     async def works(memory: perdure.AsyncEntity) -> None:
-        begun.set()
+        hook_started.set()
         while not may_end.is_set():  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
 
@@ -101,7 +101,7 @@ def test_stopping_worker_does_not_wait_when_its_results_are_refused(
     with perdure.connect(dsn, provision=False) as client:
         client.create_entity("e", "thing")
         client.handle("e").hook(works)
-    assert begun.wait(20)
+    assert hook_started.wait(20)
     stopping = threading.Thread(target=stop)
     stopping.start()
     source = with_protocol(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)

@@ -47,10 +47,10 @@ def shell(
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_status:
             main()
-        if left.value.code:
-            return f"failed: {left.value.code} {capsys.readouterr().err}"
+        if exit_status.value.code:
+            return f"failed: {exit_status.value.code} {capsys.readouterr().err}"
         return capsys.readouterr().out
 
     return run
@@ -96,7 +96,7 @@ def test_python_values_in_conditions_become_json() -> None:
 
 
 def test_next_page_begins_after_the_place_of_the_last_row(client: perdure.Client) -> None:
-    """(E12)"""
+    """(E12) The pages join without a gap, for ascending and descending orders."""
     order = {"path": "score", "as": "number", "descending": True}
     first = client.find("agent", order_by=order, limit=1)
     rest = client.find("agent", order_by=order, after=first[-1].place)

@@ -121,7 +121,7 @@ def ask_all(connection: Connection, text: str, refusal: str = REFUSAL) -> None:
 
 
 def test_conditions_orders_and_places_are_never_executed_as_sql(canary: Connection) -> None:
-    """(E12)"""
+    """(E12) Any text in a question stays text."""
     for text in HOSTILE:
         ask_all(canary, text)
 
@@ -135,8 +135,7 @@ def test_question_is_never_executed_when_backslashes_escape(canary: Connection) 
 
 
 def test_arguments_of_indexes_are_never_executed_as_sql(canary: Connection) -> None:
-    """(C73) Hostile entities, paths and kinds are quoted, and each index made is dropped by the
-    same name."""
+    """(C73) Entities, paths and kinds are quoted, and the same arguments drop the index again."""
     created = 0
     for text in HOSTILE:
         ask(canary, "select create_index('doc', 'v', %s)", text)
@@ -155,7 +154,7 @@ def test_arguments_of_indexes_are_never_executed_as_sql(canary: Connection) -> N
 
 
 def test_hostile_text_is_stored_indexed_and_found_unchanged(canary: Connection) -> None:
-    """(C74) (E12)"""
+    """(C74) (E12) It is found as a value and as a key."""
     texts = [text for text in HOSTILE if "\0" not in text]
     canary.execute("select create_index('doc', 'v')")
     for number, text in enumerate(texts):

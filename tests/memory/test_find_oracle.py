@@ -175,8 +175,8 @@ def asker(connection: Connection) -> Iterator[Connection]:
 def test_find_agrees_with_a_model(
     asker: Connection, memories: list[Json], questions: list[Json], order: list[Json]
 ) -> None:
-    """(C74) (E12) find() returns the rows of the model in its order, in pages of any size; the
-    count agrees."""
+    """(C74) (E12) find() returns the rows of the model in its order, in one page or many;
+    count_found() agrees."""
     rows = {f"d{number}": memory for number, memory in enumerate(memories)}
     asker.execute("delete from journal; delete from jobs")
     asker.execute("select entity_create(key, 'doc', value) from jsonb_each(%s)", [json.dumps(rows)])

@@ -164,7 +164,8 @@ def test_a_condition_uses_its_index(
     ("path", "kind"), [place for place in PLACES if place[1] in ("text", "number", "time")]
 )
 def test_an_order_uses_its_index(jobs: Connection, path: str, kind: str, descending: bool) -> None:
-    """(C73) (E12) The first page and one from the middle read hardly more rows than they return."""
+    """(C73) (E12) The first page and one from the middle read at most twice the rows they
+    return."""
     order = [{"path": path, "as": kind, "descending": descending}]
     middle = jobs.execute(
         "select place from find('research-agent', '{\"$id\": \"agent-100003\"}', %s)",

@@ -226,7 +226,7 @@ def test_no_search_path_changes_what_an_index_holds(connect: Connect) -> None:
 
 
 def test_lock_timeout_beyond_the_limit_of_postgresql_is_rejected(client: perdure.Client) -> None:
-    """PostgreSQL counts milliseconds in 32 bits, which is just under 25 days."""
+    """PostgreSQL counts milliseconds in 32 bits, in which 24 days fit."""
     for verb in (client.create_index, client.drop_index):
         with pytest.raises(perdure.InvalidArgument, match="lock_timeout='30 d'") as refused:
             verb("note", "n", lock_timeout="30 d")

@@ -179,12 +179,12 @@ def test_word_that_is_too_long_to_index_causes_no_notice(
     """PostgreSQL itself would send a notice to the client at each write."""
     connection.execute("select create_index('note', '', 'search')")
     writer = connect()
-    told: list[str] = []
-    writer.add_notice_handler(lambda notice: told.append(str(notice.message_primary)))
+    notices: list[str] = []
+    writer.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     document = json.dumps({"key": "x" * 5000, "notes": "solar"})
     writer.execute("select entity_create('long', 'note', %s)", [document])
     writer.execute("""select entity_set('long', '"wind"', 'notes')""")
-    assert told == []
+    assert notices == []
     asked = """select id from find('note', '{"": {"$search": "wind"}}')"""
     assert writer.execute(asked.encode()).fetchall() == [("long",)]
 
@@ -211,13 +211,13 @@ def test_search_ignores_a_shadowing_language_of_the_session(connection: Connecti
     assert [row[0] for row in connection.execute(query[0].encode())] == ["n"]
 
 
-@pytest.mark.parametrize("said", ["a_", "~/", "1_", "<!--", "<!-- ", "a1@", "<a b='"])
-def test_pathological_text_is_indexed_quickly(connection: Connection, said: str) -> None:
+@pytest.mark.parametrize("pattern", ["a_", "~/", "1_", "<!--", "<!-- ", "a1@", "<a b='"])
+def test_pathological_text_is_indexed_quickly(connection: Connection, pattern: str) -> None:
     """PostgreSQL's parser alone takes a minute for 100 kB of such text; a write must not, as it
     holds the lock of the job."""
     connection.execute("select create_index('note', '', 'search')")
     connection.execute("set statement_timeout = '20 s'")
-    text = f"solar {said * (99_900 // len(said))} wind"
+    text = f"solar {pattern * (99_900 // len(pattern))} wind"
     connection.execute("select entity_create('n', 'note', %s)", [json.dumps({"text": text})])
     asked = """select id from find('note', '{"text": {"$search": "solar"}}')"""
     assert connection.execute(asked.encode()).fetchall() == [("n",)]
@@ -235,15 +235,15 @@ def test_very_long_word_is_found_by_the_same_word_only(connection: Connection, l
         assert connection.execute(asked.encode(), [conditions]).fetchall() == names
 
 
-@pytest.mark.parametrize("said", ["-" * 1000, "- " * 500, "!-(&|) " * 140])
-def test_many_negations_in_a_search_count_as_one(connection: Connection, said: str) -> None:
+@pytest.mark.parametrize("negations", ["-" * 1000, "- " * 500, "!-(&|) " * 140])
+def test_many_negations_in_a_search_count_as_one(connection: Connection, negations: str) -> None:
     """PostgreSQL itself fails when a query has too many negations."""
     context = json.dumps({"text": "solar wind"})
     connection.execute("select entity_create('n', 'note', %s)", [context])
     asked = "select id from find('note', %s, %s)"
     for words, names in (("solar", []), ("coal", [("n",)])):
-        conditions = json.dumps({"text": {"$search": (said + words)[-1000:]}})
-        order = json.dumps([{"path": "text", "search": (said + words)[-1000:]}])
+        conditions = json.dumps({"text": {"$search": (negations + words)[-1000:]}})
+        order = json.dumps([{"path": "text", "search": (negations + words)[-1000:]}])
         assert connection.execute(asked.encode(), [conditions, order]).fetchall() == names
 
 

@@ -153,7 +153,8 @@ def test_watch_yields_every_change_once_and_in_order(
 @pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
 def test_every_async_watcher_gets_every_change(memory: Any, dsn: str, hints: str) -> None:
-    """[P3] [P11]"""
+    """[P3] [P11] Three watchers begin at different versions; each gets all that follow, in
+    order."""
     if hints == "lost":
         lose_all_hints(dsn)
 
@@ -269,7 +270,7 @@ def test_notification_wakes_a_watching_client(
 def test_notification_wakes_a_waiting_async_client(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P11]"""
+    """[P11] No client polls in this test."""
 
     async def watch() -> int:
         async with await perdure.connect_async(dsn) as client:
@@ -418,7 +419,7 @@ def test_condition_that_holds_returns_at_once(
 @pytest.mark.steady("a listener whose removal fails is removed later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
 def test_until_returns_when_the_condition_becomes_true(memory: Any, dsn: str, hints: str) -> None:
-    """[P11]"""
+    """[P11] It returns the version that met the condition, even if all notifications are lost."""
     if hints == "lost":
         lose_all_hints(dsn)
 

@@ -356,7 +356,7 @@ async def patient() -> Any:
         except TimeoutError:
             out.append(await step(plus, -i))
     both = (asyncio.wait_for(two(i), 5) for i in range(3))
-    return [*out, *(repr(one) for one in await asyncio.gather(*both, return_exceptions=True))]
+    return [*out, *(repr(each) for each in await asyncio.gather(*both, return_exceptions=True))]
 
 
 async def callbacks() -> Any:
@@ -444,7 +444,7 @@ def plain_parallel() -> Any:
 
     pending = [start(i) for i in range(5)]
     run.request("timer", "$timer", None, deadline=run.journal.now + 3_000_000).result()
-    out = [one.result() for one in reversed(pending)]
+    out = [each.result() for each in reversed(pending)]
     dropped = start(7)
     step(plus, 1)
     dropped.cancel()

@@ -318,15 +318,15 @@ def test_code_that_spins_without_waiting_is_stopped(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(replay, "MAX_STEPS", 1000)
 
     async def polls() -> Any:
-        told: list[Any] = []
+        received: list[Any] = []
 
         async def listens() -> None:
-            told.append(await signal("go"))
+            received.append(await signal("go"))
 
         asyncio.create_task(listens())
-        while not told:  # noqa: ASYNC110 - the mistake under test
+        while not received:  # noqa: ASYNC110 - the mistake under test
             await asyncio.sleep(0)
-        return told
+        return received
 
     run = load(polls, [])
     with pytest.raises(NonDeterminism, match="waits for nothing and does not end"):

@@ -40,10 +40,12 @@ def code_of(program: Node, wrong: list[Node]) -> Callable[[], Awaitable[None]]:
         if kind == "step":
             function, argument = rest
             try:
-                told = await step(function, argument)
+                answer_of_step = await step(function, argument)
             except Exception:  # noqa: BLE001
-                told = None
-            if told != (function(argument) if function is not picky or argument % 3 else None):
+                answer_of_step = None
+            if answer_of_step != (
+                function(argument) if function is not picky or argument % 3 else None
+            ):
                 wrong.append(node)
         elif kind == "sleep":
             await asyncio.sleep(rest[0])

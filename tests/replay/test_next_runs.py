@@ -124,9 +124,10 @@ def draws_of(identity: str, past: list[tuple[str, int]]) -> Any:
 
 
 def test_fork_repeats_draws_of_its_origin_and_then_makes_its_own() -> None:
-    """[P9] (E9)"""
+    """[P9] (E9) Ids and random numbers are the origin's up to the fork, so replay sees them
+    again."""
     a, b = draws_of("a", []), draws_of("b", [])
-    assert all(one != other for one, other in zip(a, b, strict=True))
+    assert all(first != second for first, second in zip(a, b, strict=True))
     assert draws_of("b", [("a", 0)]) == b
     assert draws_of("b", [("a", 1)]) == [a[0], *b[1:]]
     assert draws_of("b", [("a", 2)]) == [*a[:2], b[2]]
@@ -135,7 +136,7 @@ def test_fork_repeats_draws_of_its_origin_and_then_makes_its_own() -> None:
 
 async def set_order() -> list[int]:
     requested = {step(plus, number, number): number for number in range(5)}
-    return [requested[one] for one in set(requested)]
+    return [requested[request] for request in set(requested)]
 
 
 def order_of(identity: str, past: list[tuple[str, int]]) -> Any:
@@ -151,7 +152,7 @@ def order_of(identity: str, past: list[tuple[str, int]]) -> Any:
 
 
 def test_fork_iterates_sets_in_the_order_of_its_origin() -> None:
-    """[P9] (E9)"""
+    """[P9] (E9) The order of a set depends on the job, so a fork must use the one of its origin."""
     others = {identity: order_of(identity, []) for identity in "abcdefgh"}
     assert len({tuple(order) for order in others.values()}) > 1
     assert all(order_of("fork", [(name, 1)]) == order for name, order in others.items())

@@ -110,8 +110,8 @@ class Upgrade:
     def flush(self, run: Any) -> None:
         """Flush, and check that the new code still waits for everything that runs outside."""
         self.world.flush(run)
-        told = {fact.key for fact in self.world.journal}
-        assert self.under_way - set(run.journal.operations) <= told
+        recorded = {fact.key for fact in self.world.journal}
+        assert self.under_way - set(run.journal.operations) <= recorded
         self.under_way = {op.key for op in run.journal.operations.values() if op.kind == "answer"}
 
 
@@ -139,11 +139,11 @@ def test_patch_that_was_not_flushed_is_recorded_again() -> None:
     run.advance()
     run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now, "plus"))
     asked_at_flush = run.journal.asked
-    told, *_ = run.journal.take_facts()
+    recorded, *_ = run.journal.take_facts()
     run.advance()
     waited = state_of(run)
     run.close()
-    again = load(in_a_loop(True), [told], asked=asked_at_flush)
+    again = load(in_a_loop(True), [recorded], asked=asked_at_flush)
     again.advance()
     assert state_of(again) == waited
     assert [fact.kind for fact in again.journal.take_facts()] == ["patch"]

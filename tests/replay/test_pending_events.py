@@ -81,5 +81,5 @@ WAIT = [*SLEEP, op("go", "signal")]
 def test_timer_fires_only_when_all_earlier_messages_are_known(
     ops: list[OpenOperation], inbox: InboxSnapshot, expected: tuple[str | None, bool]
 ) -> None:
-    """[P5] [P7]"""
+    """[P5] [P7] A message sent before the deadline comes first, so the inbox must be read first."""
     assert next_fact(ops, inbox) == expected

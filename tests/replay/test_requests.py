@@ -135,7 +135,7 @@ async def racing() -> Any:
     done, pending = await asyncio.wait(sets, return_when=asyncio.FIRST_COMPLETED)
     for answer in pending:
         answer.cancel()
-    return [await one for one in done]
+    return [await answered for answered in done]
 
 
 def test_recorded_answer_of_a_withdrawn_command_is_accepted() -> None:

@@ -21,13 +21,13 @@ EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
 
 
 class Colour(StrEnum):
-    """A str with an identity of its own."""
+    """A subclass of str."""
 
     RED = "red"
 
 
 class Level(IntEnum):
-    """An int with an identity of its own."""
+    """A subclass of int."""
 
     HIGH = 3
 

@@ -170,7 +170,9 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_object_in_the_schema(secured: SecuredApp, connect_as: ConnectAs, rule: str) -> None:
+def test_every_object_in_the_schema_follows_the_rule(
+    secured: SecuredApp, connect_as: ConnectAs, rule: str
+) -> None:
     roles = {kind: f"'{secured.role(kind)}'" for kind in KINDS}
     query = re.sub(r"\{(reader|monitor)\}", lambda found: roles[found[1]], RULES[rule])
     assert connect_as("owner").execute(query.encode()).fetchall() == []

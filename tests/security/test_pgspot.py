@@ -47,7 +47,7 @@ def report_of(*files: Path, bodies: bool) -> str:
 
 
 @pytest.mark.parametrize("does", SCRIPTS)
-def test_pgspot_finds_nothing_in_the_script_that(tmp_path: Path, does: str) -> None:
+def test_pgspot_finds_nothing_in_script(tmp_path: Path, does: str) -> None:
     """The upgrade's quoted bodies are not read here; they are created by the other script."""
     file = tmp_path / "perdure.sql"
     file.write_text(HEAD + script.render(SCRIPTS[does]()), "utf-8")

@@ -32,11 +32,11 @@ def test_schema_of_another_role_is_rejected(secured: SecuredApp, admin: Connecti
         install(owner, "laid")
 
 
-@pytest.mark.parametrize("whom", ["nobody", "public"])
+@pytest.mark.parametrize("grantee", ["nobody", "public"])
 def test_schema_in_which_others_may_create_is_rejected(
-    secured: SecuredApp, admin: Connection, whom: str
+    secured: SecuredApp, admin: Connection, grantee: str
 ) -> None:
-    role = sql.SQL("public") if whom == "public" else sql.Identifier(secured.role(whom))
+    role = sql.SQL("public") if grantee == "public" else sql.Identifier(secured.role(grantee))
     admin.execute("create schema laid")
     admin.execute(sql.SQL("grant create on schema laid to {}").format(role))
     with pytest.raises(SchemaOccupied, match="would run as you"):

@@ -80,8 +80,8 @@ def result_of(connection: Connection, query: str, values: list[Any]) -> str:
 
 def given_to(connection: Connection, place: Place, made: dict[str, Any], value: str) -> str:
     """Put a value into its place, and return how the call ended."""
-    said = place.arguments_with(made, value)
-    return result_of(connection, place.query(said), list(said.values()))
+    call_arguments = place.arguments_with(made, value)
+    return result_of(connection, place.query(call_arguments), list(call_arguments.values()))
 
 
 @pytest.fixture

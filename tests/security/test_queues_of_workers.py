@@ -148,7 +148,7 @@ select p.proname::text
  where p.pronamespace = 'perdure'::regnamespace
    and has_function_privilege(%s::name, p.oid, 'execute')
    and p.proargnames && '{token,tasks,turns}'
-   and p.proname <> 'take_sql_task'  -- which draws the token
+   and p.proname <> 'take_sql_task'  -- it draws the token itself
 """
 
 

@@ -117,20 +117,23 @@ def errors_of(connection: Connection, query: str, values: list[Any]) -> list[tup
 
 def calls_wrong_elsewhere(place: Place, made: Said) -> Iterator[Said]:
     """Yield calls that fail because of something else than the value."""
-    said, arguments = place.arguments_with(made, json.dumps({"v": SECRET})), place.verb.arguments
+    call_arguments, arguments = (
+        place.arguments_with(made, json.dumps({"v": SECRET})),
+        place.verb.arguments,
+    )
     wrong = {
         "expected_version": [99], "path": ["a..b", "v.n.x", "list.x"], "id": [made["job"]],
         "max_rows": [0], "queue": ["a@b"], "name": [""], "workflow": [""],
     }  # fmt: skip
     for name in arguments.keys() & wrong.keys():
-        yield from (said | {name: each} for each in wrong[name])
+        yield from (call_arguments | {name: each} for each in wrong[name])
     for other in ({"token": str(uuid4())}, dict.fromkeys(("id", "job", "item"), "nobody")):
         yield place.arguments_with(made | other, json.dumps({"v": SECRET}))
     if "key" in arguments:
-        yield said | {"key": "k", place.argument: "[2]"}
-        yield said | {"key": "k"}
+        yield call_arguments | {"key": "k", place.argument: "[2]"}
+        yield call_arguments | {"key": "k"}
     if place.template != VALUE:
-        yield said | {place.argument: json.dumps([SECRET, {"v": SECRET}])}
+        yield call_arguments | {place.argument: json.dumps([SECRET, {"v": SECRET}])}
 
 
 def calls(place: Place, owner: Connection) -> Iterator[tuple[str, Said]]:
@@ -141,8 +144,8 @@ def calls(place: Place, owner: Connection) -> Iterator[tuple[str, Said]]:
         yield role, place.arguments_with(made, json.dumps(shape))
     made = place.prepare(owner)
     yield "nobody", place.arguments_with(made, value)
-    for said in calls_wrong_elsewhere(place, made):
-        yield role, said
+    for call_arguments in calls_wrong_elsewhere(place, made):
+        yield role, call_arguments
     owner.execute("select terminate(%s)", [made["job"]])
     yield role, place.arguments_with(made, value)
     owner.execute("select define_contract('doc', %s)", [json.dumps(CONTRACT)])
@@ -157,8 +160,10 @@ def test_no_error_or_log_line_shows_the_value_of_a_call(
     for place in places(sessions["owner"]):
         if (place.verb.name, place.argument) in OWN_WORDS:
             continue
-        for role, said in calls(place, sessions["owner"]):
-            for code, words in errors_of(sessions[role], place.query(said), list(said.values())):
+        for role, call_arguments in calls(place, sessions["owner"]):
+            for code, words in errors_of(
+                sessions[role], place.query(call_arguments), list(call_arguments.values())
+            ):
                 codes.add(code)
                 shown += [f"{place}: {words}"] if SECRET in words else []
     assert shown == []

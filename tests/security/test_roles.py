@@ -122,11 +122,11 @@ def wait_in_every_way(handle: perdure.Handle[Any], gate: Callable[[], object]) -
         lambda: handle.result(T),
     ]
     with ThreadPoolExecutor() as threads:
-        begun = [threads.submit(wait) for wait in waits]
+        running = [threads.submit(wait) for wait in waits]
         time.sleep(0.3)  # until each has looked once and begun to wait
         gate()
-        *told, end = begun
-        return [*(wait.result() for wait in told), type(end.exception()).__name__]
+        *outcomes, end = running
+        return [*(wait.result() for wait in outcomes), type(end.exception()).__name__]
 
 
 async def wait_in_every_way_async(
@@ -141,11 +141,11 @@ async def wait_in_every_way_async(
         return [change.op async for change in handle.memory.watch(after=1, timeout="1 s")]
 
     waits = [handle.memory.until("$.n == 1", timeout=T), words(), changes(), handle.result(T)]
-    begun = asyncio.gather(*waits, return_exceptions=True)
+    running = asyncio.gather(*waits, return_exceptions=True)
     await asyncio.sleep(0.3)
     await asyncio.to_thread(gate)
-    *told, end = await begun
-    return [*told, type(end).__name__]
+    *outcomes, end = await running
+    return [*outcomes, type(end).__name__]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -173,14 +173,14 @@ def test_every_role_that_may_read_may_wait(
         owner.execute(f"revoke {right.format('from')}".encode())
     try:
         if is_async:
-            told = asyncio.run(main())
+            outcomes = asyncio.run(main())
         else:
             with perdure.connect(secured.dsn(kind)) as client:
-                told = wait_in_every_way(client.handle(job), gate)
+                outcomes = wait_in_every_way(client.handle(job), gate)
     finally:
         if without:
             owner.execute(f"grant {right.format('to')}".encode())
-    assert told == [3, ["hello"], ["log", "set"], "JobCancelled"]
+    assert outcomes == [3, ["hello"], ["log", "set"], "JobCancelled"]
     listeners_left = owner.execute("select * from listeners where topic like %s", [f"%{job}"])
     assert listeners_left.fetchall() == []
 
@@ -249,9 +249,9 @@ def test_token_is_shown_only_to_the_worker_that_claims(
     assert claimed(worker, "secret", token) == [(job, "1/main")]
     client.execute("select entity_set(%s, '1', 'n')", [job])
     client.execute("select start('w', queue => 'other')")
-    told = [row[0] for query in READ for row in reader.execute(query.encode(), {"job": job})]
-    assert len(told) > len(READ) / 2
-    assert [text for text in told if text and token in text] == []
+    outcomes = [row[0] for query in READ for row in reader.execute(query.encode(), {"job": job})]
+    assert len(outcomes) > len(READ) / 2
+    assert [text for text in outcomes if text and token in text] == []
     with pytest.raises(psycopg.Error) as refused:
         worker.execute("select publish(%s, '1/main', %s, 's', '[1]')", [job, str(uuid4())])
     assert refused.value.sqlstate == "PD001"
