@@ -268,15 +268,15 @@ def test_changed_access_applies_to_open_sessions(
     assert value(owner, "select revoke_access(%s)", role) is False
 
 
-def test_worker_of_foreign_queues_cannot_be_replaced_or_forgotten(
-    owner: Connection, enter: Enter
+def test_limited_worker_cannot_replace_or_forget_foreign_workers(
+    owner: Connection, connect_as: ConnectAs
 ) -> None:
-    """Without it, its tasks would look abandoned to `register_worker()` and to people. [P6]"""
-    limited = enter("limited")
+    """[P6] A worker that is forgotten looks lost, so its tasks would look abandoned."""
+    limited = connect_as("limited")
     owner.execute("select register_worker('theirs', '{a,c}')")
     seen = owner.execute("select * from workers where worker = 'theirs'").fetchall()
-    assert code(limited, "select forget_worker('theirs')") == "PD115"
-    assert code(limited, "select register_worker('theirs', '{a}')") == "PD115"
+    assert error_code(limited, "select forget_worker('theirs')") == "PD115"
+    assert error_code(limited, "select register_worker('theirs', '{a}')") == "PD115"
     assert owner.execute("select * from workers where worker = 'theirs'").fetchall() == seen
     limited.execute("select register_worker('own', '{a}')")
     limited.execute("select forget_worker('own')")
