@@ -155,7 +155,7 @@ def test_newer_package_uses_an_older_schema_without_provisioning(
     assert set(load.done.values()) == {1}
 
 
-@pytest.mark.direct("it has a role of its own")
+@pytest.mark.direct("it connects as a separate role")
 def test_newer_package_without_rights_names_the_role_that_may_upgrade(
     dsn: str, app: Connection, trees: Trees
 ) -> None:

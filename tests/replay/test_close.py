@@ -37,7 +37,7 @@ def clean() -> Any:
     assert unraisable == []
 
 
-def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
+def closed_run(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
     """Advance a run and close it."""
     run = load(code, journal or [])
     run.advance()
@@ -47,7 +47,7 @@ def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
 
 @pytest.mark.parametrize("program", dict.fromkeys([*ASYNC, *CANCELLED]), ids=lambda f: f.__name__)
 def test_waiting_program_can_be_closed(program: Callable[..., Any]) -> None:
-    run = closed(program)
+    run = closed_run(program)
     assert run.journal.take_requested() == []
     assert run.journal.operations == {}
     run.close()
@@ -83,7 +83,7 @@ def test_cleanup_code_of_a_closed_run_has_no_durable_effect() -> None:
             seen.append("left")
             await asyncio.sleep(3)
 
-    run = closed(code)
+    run = closed_run(code)
     assert seen == [Evicted, Evicted, Evicted, Evicted, "left"]
     assert run.journal.take_facts() == []
     assert run.journal.take_requested() == []
@@ -235,7 +235,7 @@ async def shields() -> None:
 )
 def test_code_that_resists_closing_ends(code: Callable[..., Any]) -> None:
     kept = len(loops._unending)
-    closed(code)
+    closed_run(code)
     assert len(loops._unending) == kept
 
 
@@ -247,7 +247,7 @@ def test_code_that_resists_closing_ends(code: Callable[..., Any]) -> None:
 def test_endless_code_is_kept_alive_instead_of_collected(code: Callable[..., Any]) -> None:
     """Its tasks are kept in `loops._unending`, since the collector would try to close them."""
     kept = len(loops._unending)
-    closed(code)
+    closed_run(code)
     gc.collect()
     assert len(loops._unending) == kept + 1
 
@@ -255,7 +255,7 @@ def test_endless_code_is_kept_alive_instead_of_collected(code: Callable[..., Any
 def test_closing_a_run_does_not_cancel_the_worker() -> None:
     async def worker() -> str:
         for code in (ignores_cancellation, raises, starts_more_tasks):
-            closed(code)
+            closed_run(code)
         await asyncio.sleep(0)
         return "alive"
 
@@ -263,7 +263,7 @@ def test_closing_a_run_does_not_cancel_the_worker() -> None:
 
 
 def test_closed_run_is_garbage_collected() -> None:
-    run = closed(ASYNC[0])
+    run = closed_run(ASYNC[0])
     reference = weakref.ref(run)
     del run
     gc.collect()

@@ -22,7 +22,7 @@ from perdure.replay import replay
 from perdure.replay.replay import Fact, SyncRun, current
 
 
-def ran(code: Callable[..., Any], *answers: Any) -> Any:
+def run_to_end(code: Callable[..., Any], *answers: Any) -> Any:
     """Run code to its end, answering its requests in order, and return its outcome."""
     run = load(code, [])
     left = list(answers)
@@ -95,7 +95,7 @@ def test_loop_supports_the_queries_of_libraries() -> None:
             loop.time(),
         ]
 
-    assert ran(code) == ("returned", [True, False, False, None, None, True, 0.0])
+    assert run_to_end(code) == ("returned", [True, False, False, None, None, True, 0.0])
 
 
 def test_time_is_that_of_the_last_fact_and_never_goes_back() -> None:
@@ -148,7 +148,7 @@ def test_nan_delay_is_rejected() -> None:
     async def code() -> None:
         asyncio.get_running_loop().call_later(float("nan"), print)
 
-    assert ran(code)[0] == "raised"
+    assert run_to_end(code)[0] == "raised"
 
 
 def test_durable_is_accepted_wherever_asyncio_accepts_an_awaitable() -> None:
@@ -173,7 +173,7 @@ def test_durable_is_accepted_wherever_asyncio_accepts_an_awaitable() -> None:
             len({one, one}),
         ]
 
-    assert ran(code, 2)[1] == [2, 2, [2, 2], [2, 2, 2], 2, 2, 2, True, 2, 1]
+    assert run_to_end(code, 2)[1] == [2, 2, [2, 2], [2, 2, 2], 2, 2, 2, True, 2, 1]
 
 
 def test_durable_rejected_by_a_finished_task_group_is_withdrawn() -> None:
@@ -185,7 +185,7 @@ def test_durable_rejected_by_a_finished_task_group_is_withdrawn() -> None:
         except RuntimeError:
             return len(runtime().run.journal.operations)
 
-    left = ran(code)[1]
+    left = run_to_end(code)[1]
     assert left == 0 or sys.version_info < (3, 13)
 
 
@@ -196,7 +196,7 @@ def test_durable_of_a_task_cancelled_before_its_start_is_withdrawn() -> None:
         await asyncio.wait([task])
         return list(runtime().run.journal.operations)
 
-    assert ran(code) == ("returned", [])
+    assert run_to_end(code) == ("returned", [])
 
 
 def test_eager_tasks_have_their_place() -> None:
@@ -212,7 +212,7 @@ def test_eager_tasks_have_their_place() -> None:
         assert list(runtime().run.journal.operations) == [".x/plus#1"]
         return await task
 
-    assert ran(code, 2) == ("returned", 2)
+    assert run_to_end(code, 2) == ("returned", 2)
 
 
 def test_tasks_run_in_their_context() -> None:
@@ -230,7 +230,7 @@ def test_tasks_run_in_their_context() -> None:
         return [await loop.create_task(child()), await loop.create_task(child(), context=other)]
 
     variable.set("the worker's")
-    assert ran(code, 1, 1) == ("returned", ["own", "other"])
+    assert run_to_end(code, 1, 1) == ("returned", ["own", "other"])
     assert variable.get() == "the worker's"
 
 
@@ -269,9 +269,9 @@ def test_exit_exception_of_the_code_is_its_outcome(kind: type[BaseException]) ->
     def plain() -> None:
         raise kind(4)
 
-    assert ran(code) == ("returned", (3,))
-    assert ran(exits) == ("raised", f"{kind.__name__}(3)")
-    assert ran(plain) == ("raised", f"{kind.__name__}(4)")
+    assert run_to_end(code) == ("returned", (3,))
+    assert run_to_end(exits) == ("raised", f"{kind.__name__}(3)")
+    assert run_to_end(plain) == ("raised", f"{kind.__name__}(4)")
 
 
 def test_decoding_error_is_raised_in_the_code_as_value_mistyped() -> None:
@@ -300,8 +300,8 @@ def test_decoding_error_is_raised_in_the_code_as_value_mistyped() -> None:
                     out.append(type(error).__name__)
         return out
 
-    assert ran(code, "a", "b", "c") == ("returned", ["A", "ValueMistyped", "ValueMistyped"])
-    assert ran(plain, "a", "b") == ("returned", ["A", "A", "ValueMistyped", "ValueMistyped"])
+    assert run_to_end(code, "a", "b", "c") == ("returned", ["A", "ValueMistyped", "ValueMistyped"])
+    assert run_to_end(plain, "a", "b") == ("returned", ["A", "A", "ValueMistyped", "ValueMistyped"])
 
 
 def test_failure_without_a_class_is_raised_as_runtime_error() -> None:
@@ -377,7 +377,7 @@ def test_runs_in_several_threads_are_independent() -> None:
     ended: list[Any] = []
 
     def work() -> None:
-        ended.extend(ran(coordinator, 2) for _ in range(50))
+        ended.extend(run_to_end(coordinator, 2) for _ in range(50))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -391,7 +391,7 @@ def test_code_finds_its_own_runtime() -> None:
     async def code() -> Any:
         return current.get() is runtime()
 
-    assert ran(code) == ("returned", True)
+    assert run_to_end(code) == ("returned", True)
     assert current.get(None) is None
 
 
@@ -406,10 +406,10 @@ def test_random_streams_and_uuids_are_independent() -> None:
         first = str(run.uuid())
         return [run.random().random(), first]
 
-    one, other = ran(few)[1], ran(more)[1]
+    one, other = run_to_end(few)[1], run_to_end(more)[1]
     assert one[1] == other[1]
     assert one[0] != other[0]
-    assert ran(few)[1] == one
+    assert run_to_end(few)[1] == one
 
 
 def test_plain_function_gets_a_sync_run() -> None:

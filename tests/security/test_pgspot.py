@@ -14,7 +14,7 @@ import pytest
 from perdure.installation import script
 from perdure.installation.statements import split
 
-pytest.importorskip("pgspot", reason="pgspot is not there: pip install 'perdure[lint]'")
+pytest.importorskip("pgspot", reason="pgspot is missing: pip install 'perdure[lint]'")
 
 HEAD = "create schema extschema;\nset search_path = pg_catalog, pg_temp;\n"
 SCRIPTS = {"installs": script.parts, "upgrades": script.upgrade}

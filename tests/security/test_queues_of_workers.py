@@ -271,7 +271,7 @@ def test_changed_access_applies_to_open_sessions(
 def test_limited_worker_cannot_replace_or_forget_foreign_workers(
     owner: Connection, connect_as: ConnectAs
 ) -> None:
-    """[P6] A worker that is forgotten looks lost, so its tasks would look abandoned."""
+    """[P6] Otherwise `register_worker()` and people would take its tasks for abandoned."""
     limited = connect_as("limited")
     owner.execute("select register_worker('theirs', '{a,c}')")
     seen = owner.execute("select * from workers where worker = 'theirs'").fetchall()

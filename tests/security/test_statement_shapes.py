@@ -25,7 +25,7 @@ from tests.amount import amount, seed
 from tests.memory.test_find_injection import HOSTILE, ask, ask_all
 from tests.security.secured import Connection, SecuredApp, secured_app
 
-pglast = pytest.importorskip("pglast", reason="pglast is not there: pip install 'perdure[lint]'")
+pglast = pytest.importorskip("pglast", reason="pglast is missing: pip install 'perdure[lint]'")
 
 NOTING = {
     "shared_preload_libraries": "pg_stat_statements",
