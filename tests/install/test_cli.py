@@ -582,7 +582,7 @@ def test_schedules_can_be_created_listed_and_dropped(shell: Shell) -> None:
 
 
 def test_help_groups_the_commands(shell: Shell) -> None:
-    """What people use daily comes first, and each group begins with its most used command."""
+    """Groups in daily use come first, and each group begins with its most used command."""
     shown = shell("--help")
     order = ["Jobs", "start", "Memories", "memory", "Operating", "install", "Database", "psql"]
     places = [shown.index(f"─ {name} ─" if name.istitle() else f"│ {name} ") for name in order]
