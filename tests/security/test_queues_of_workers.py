@@ -39,7 +39,7 @@ def started(owner: Connection, queue: str, version: str | None = None) -> str:
 
 def claimed(connection: Connection, queue: str, token: str) -> list[Any]:
     """Claim one task of a queue."""
-    taken = value(connection, "select claim(array[%s], 'me', %s::uuid, 1)", queue, token)
+    taken = value(connection, "select claim(array[%s], 'limited', %s::uuid, 1)", queue, token)
     return [(task["job"], task["task"]) for task in taken["tasks"]]
 
 
@@ -56,7 +56,7 @@ def test_limited_worker_can_run_tasks_of_its_queues(
 ) -> None:
     job, token = started(owner, "a"), str(uuid4())
     limited = connect_as("limited")
-    hello = value(limited, "select register_worker('me', '{a,b}')")
+    hello = value(limited, "select register_worker('limited', '{a,b}')")
     assert hello["queues"] == ["a", "b"]
     assert claimed(limited, "a", token) == [(job, "1/main")]
     assert value(limited, "select read_journal(%s, '1/main')", job) == []
@@ -73,10 +73,10 @@ def test_limited_worker_can_run_pinned_versions_of_its_queues(
 ) -> None:
     job = started(owner, "a", "2")
     limited = connect_as("limited")
-    hello = value(limited, "select register_worker('me', '{a}', version => '2')")
+    hello = value(limited, "select register_worker('limited', '{a}', version => '2')")
     assert hello["queues"] == ["a@2", "a"]
     assert claimed(limited, "a@2", str(uuid4())) == [(job, "1/main")]
-    assert error_code(limited, "select claim('{c@2}', 'me')") == "PD115"
+    assert error_code(limited, "select claim('{c@2}', 'limited')") == "PD115"
 
 
 @pytest.mark.parametrize("queues", ["{c}", "{a,c}", "{a,NULL}", "{$sql}", "{A}", '{"a "}', "{''}"])
@@ -86,11 +86,11 @@ def test_limited_worker_cannot_claim_from_other_queues(
     job = started(owner, "c")
     limited = connect_as("limited")
     refusal = "PD107" if "NULL" in queues else "PD115"
-    assert error_code(limited, "select claim(%s, 'me')", queues) == refusal
-    query = "select advance('[]', %s, 'me', max_tasks => 1)"
+    assert error_code(limited, "select claim(%s, 'limited')", queues) == refusal
+    query = "select advance('[]', %s, 'limited', max_tasks => 1)"
     assert error_code(limited, query, queues) == refusal
     if queues != "{$sql}":
-        assert error_code(limited, "select register_worker('me', %s)", queues) == refusal
+        assert error_code(limited, "select register_worker('limited', %s)", queues) == refusal
     assert value(owner, "select state from waiting where job_id = %s", job) == "ready"
 
 
@@ -99,13 +99,13 @@ def test_limited_worker_runs_sql_hooks_only_if_granted_their_queue(
 ) -> None:
     """Every worker of the package asks for the queue `$sql`; a limited one works without it."""
     limited = connect_as("limited")
-    assert value(limited, "select register_worker('me', '{a,$sql}')")["queues"] == ["a"]
-    assert error_code(limited, "select take_sql_task('me', gen_random_uuid())") == "PD115"
+    assert value(limited, "select register_worker('limited', '{a,$sql}')")["queues"] == ["a"]
+    assert error_code(limited, "select take_sql_task('limited', gen_random_uuid())") == "PD115"
     assert error_code(limited, "call run_sql_hooks()") == "PD115"
     role = secured.add_role("runs_sql")
     owner.execute("select grant_access(%s, 'worker', '{a,$sql}')", [role])
     runs_sql = connect_as("runs_sql")
-    assert value(runs_sql, "select register_worker('he', '{a,$sql}')")["queues"] == ["a", "$sql"]
+    assert value(runs_sql, "select register_worker('other', '{a,$sql}')")["queues"] == ["a", "$sql"]
     assert error_code(runs_sql, "call run_sql_hooks()") is None
 
 
@@ -210,7 +210,7 @@ def test_limited_worker_cannot_switch_to_another_role(
     ):
         assert error_code(limited, statement) == "42501"
     limited.execute("set perdure.role = 'owner'; set application_name = 'owner'")
-    assert error_code(limited, "select claim('{c}', 'me')") == "PD115"
+    assert error_code(limited, "select claim('{c}', 'limited')") == "PD115"
 
 
 def test_member_of_a_limited_role_has_the_same_limits(
@@ -222,8 +222,8 @@ def test_member_of_a_limited_role_has_the_same_limits(
     for role in ("", f"set role {secured.role('limited')}"):
         connection = connect_as("member")
         connection.execute(role.encode() or b"select")
-        assert error_code(connection, "select claim('{b}', 'me')") is None
-        assert error_code(connection, "select claim('{c}', 'me')") == "PD115"
+        assert error_code(connection, "select claim('{b}', 'limited')") is None
+        assert error_code(connection, "select claim('{c}', 'limited')") == "PD115"
 
 
 def test_member_of_two_worker_roles_has_the_queues_of_both(
@@ -232,14 +232,14 @@ def test_member_of_two_worker_roles_has_the_queues_of_both(
     both = secured.add_role("both")
     owner.execute("select grant_access(%s, 'worker', '{c}')", [both])
     connection = connect_as("both")
-    assert error_code(connection, "select claim('{a,c}', 'me')") == "PD115"
+    assert error_code(connection, "select claim('{a,c}', 'limited')") == "PD115"
     with psycopg.connect(secured.url, autocommit=True) as admin:
         admin.execute(f"grant {secured.role('limited')} to {both}".encode())
-    assert error_code(connection, "select claim('{a,c}', 'me')") is None
-    assert error_code(connection, "select claim('{d}', 'me')") == "PD115"
+    assert error_code(connection, "select claim('{a,c}', 'limited')") is None
+    assert error_code(connection, "select claim('{d}', 'limited')") == "PD115"
     with psycopg.connect(secured.url, autocommit=True) as admin:
         admin.execute(f"grant {secured.role('worker')} to {both}".encode())
-    assert error_code(connection, "select claim('{d}', 'me')") is None
+    assert error_code(connection, "select claim('{d}', 'limited')") is None
 
 
 def test_claim_granted_by_hand_gives_no_queue(
@@ -249,7 +249,7 @@ def test_claim_granted_by_hand_gives_no_queue(
     role = secured.add_role("by_hand")
     owner.execute(f"grant usage on schema perdure to {role}".encode())
     owner.execute(f"grant execute on function claim to {role}".encode())
-    assert error_code(connect_as("by_hand"), "select claim('{a}', 'me')") == "PD115"
+    assert error_code(connect_as("by_hand"), "select claim('{a}', 'limited')") == "PD115"
 
 
 def test_changed_access_applies_to_open_sessions(
@@ -258,13 +258,13 @@ def test_changed_access_applies_to_open_sessions(
     role = secured.add_role("changing")
     owner.execute("select grant_access(%s, 'worker', '{c}')", [role])
     connection = connect_as("changing")
-    assert error_code(connection, "select claim('{c}', 'me')") is None
+    assert error_code(connection, "select claim('{c}', 'limited')") is None
     owner.execute("select grant_access(%s, 'worker', '{d}')", [role])
-    assert error_code(connection, "select claim('{c}', 'me')") == "PD115"
+    assert error_code(connection, "select claim('{c}', 'limited')") == "PD115"
     owner.execute("select grant_access(%s, 'worker')", [role])
-    assert error_code(connection, "select claim('{c}', 'me')") is None
+    assert error_code(connection, "select claim('{c}', 'limited')") is None
     assert value(owner, "select revoke_access(%s)", role) is True
-    assert error_code(connection, "select perdure.claim('{c}', 'me')") == "42501"
+    assert error_code(connection, "select perdure.claim('{c}', 'limited')") == "42501"
     assert value(owner, "select revoke_access(%s)", role) is False
 
 
