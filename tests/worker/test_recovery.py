@@ -1,4 +1,5 @@
-"""Recovery: workers are killed, servers restarted, replies lost; every job ends right. [C3] [C4]"""
+"""Recovery: workers are killed, servers crash, connections break; every job ends correctly. [C3]
+[C4]"""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ from tests.worker.processes import worker_process
 T = "40 s"
 PAGES = 3
 RESULT = [list(range(2 * PAGES)), list(range(PAGES)), 2 * PAGES]
-NEVER = {"worker: before release", "worker: after release"}
+ORDERLY_STOP = {"worker: before release", "worker: after release"}
 """Points that only an orderly stop passes."""
 ELSEWHERE = {
     "activity: before final flush", "activity: after final flush",
     "hook: before park", "hook: after park",
 }  # fmt: skip
-"""Those of an activity that has a queue of its own: `test_dispatched.py`; and of a hook that waits
-for long: `tests/storms`, `tests/engine`."""
+"""Points that other tests cover: those of dispatched activities `test_dispatched.py`, and those of
+parked hooks `tests/storms` and `tests/engine`."""
 
 
 def ledger(path: Path) -> Counter[str]:
@@ -40,7 +41,7 @@ def ledger(path: Path) -> Counter[str]:
 
 
 class Bank:
-    """Accounts of the user's, and transfers between them: three transactions each."""
+    """Accounts in the user's tables, and transfers between them of three transactions each."""
 
     ACCOUNTS = 5
 
@@ -58,7 +59,7 @@ class Bank:
             return cursor.fetchall() if cursor.description else []
 
     def begin(self, transfers: int) -> None:
-        """Start so many transfers."""
+        """Start this many transfers."""
         for _ in range(transfers):
             number = len(self._transfers)
             source, target = 1 + number % self.ACCOUNTS, 1 + (number + 1) % self.ACCOUNTS
@@ -66,12 +67,13 @@ class Bank:
             self._transfers[self._client.start("transfer", *given).id] = given
 
     def wait(self, timeout: str | float = T) -> None:
-        """Wait until all are done."""
+        """Wait until all transfers are done."""
         for job in self._transfers:
             self._client.handle(job).result(timeout)
 
     def check(self) -> None:
-        """Each was made once: every balance is what it must be, and the sum is what it was."""
+        """Check that each transfer was made once: each balance is right, and their sum is
+        unchanged."""
         wanted = dict.fromkeys(range(1, self.ACCOUNTS + 1), 1000)
         for source, target, moved in self._transfers.values():
             wanted[source] -= moved
@@ -83,13 +85,15 @@ class Bank:
         )
 
 
-@pytest.mark.parametrize("point", sorted(worker_points() - NEVER - ELSEWHERE))
-def test_a_worker_killed_anywhere_harms_nothing(
+@pytest.mark.parametrize("point", sorted(worker_points() - ORDERLY_STOP - ELSEWHERE))
+def test_worker_killed_at_any_point_loses_and_repeats_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
+    """Another worker finishes every job with the right result, memory and balances, and runs no
+    step twice."""
     path = tmp_path / "ledger"
     handle = client.start("book", PAGES)
-    slow = client.start("one_slow")  # so that there is something to keep a lease of
+    slow = client.start("one_slow")  # keeps a task busy for so long that its lease must be renewed
     bank = Bank(client, dsn)
     bank.begin(4)
     with worker_process(dsn, crash_at=f"{point}:2", SLOW="3") as process:
@@ -104,7 +108,7 @@ def test_a_worker_killed_anywhere_harms_nothing(
     assert memory["done"] == 2 * PAGES
     assert memory["complete"] is True
     assert slow.memory.get("log") == ["begun", "done"]
-    assert max(ledger(path).values(), default=0) <= 1  # nothing twice in the second process
+    assert max(ledger(path).values(), default=0) <= 1  # the second process repeats nothing
 
 
 FLUSHES = [
@@ -114,10 +118,11 @@ FLUSHES = [
 
 @pytest.mark.parametrize("time", range(1, 5))
 @pytest.mark.parametrize("point", FLUSHES)
-def test_a_worker_killed_between_two_runs_skips_and_doubles_none(
+def test_worker_killed_between_runs_skips_and_repeats_no_run(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str, time: int
 ) -> None:
-    """[P6] [P12] (E17) (E4) Three runs go on as the next, one fails and is tried again."""
+    """[P6] [P12] (E17) (E4) Of four runs, the first and the third continue as new, and the second
+    fails and is retried."""
     path = tmp_path / "ledger"
     handle = client.start("laps", 1, 3)
     with worker_process(dsn, crash_at=f"{point}:{time}") as process:
@@ -130,9 +135,10 @@ def test_a_worker_killed_between_two_runs_skips_and_doubles_none(
     assert begun == ["continue", "retry", "continue"]
 
 
-def test_a_hook_killed_half_way_is_finished_by_another(
+def test_hook_of_a_killed_worker_is_finished_by_another(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
+    """The recorded activity is not repeated; the one without a record runs again."""
     path = tmp_path / "ledger"
     handle = client.start("one_slow")
     with worker_process(dsn, LEDGER=str(path), SLOW="60"):
@@ -146,6 +152,7 @@ def test_a_hook_killed_half_way_is_finished_by_another(
 
 
 def test_two_processes_share_a_queue(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    """Together, two workers run each step of ten jobs exactly once."""
     path = tmp_path / "ledger"
     with worker_process(dsn, LEDGER=str(path)), worker_process(dsn, LEDGER=str(path)):
         handles = [client.start("book", PAGES) for _ in range(10)]
@@ -159,9 +166,10 @@ def test_two_processes_share_a_queue(client: perdure.Client, dsn: str, tmp_path:
     )
 
 
-def test_sigterm_gives_back_what_cannot_end(
+def test_sigterm_gives_back_a_task_that_does_not_end_in_time(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
+    """Another worker takes it at once, although the lease is a minute."""
     path = tmp_path / "ledger"
     handle = client.start("one_slow")
     with worker_process(dsn, lease=60, LEDGER=str(path), SLOW="60") as process:
@@ -172,10 +180,12 @@ def test_sigterm_gives_back_what_cannot_end(
     began = time.monotonic()
     with worker_process(dsn, lease=60, LEDGER=str(path)):
         assert handle.result(T) == "slow"
-    assert time.monotonic() - began < 20  # not the lease
+    assert time.monotonic() - began < 20  # sooner than the lease would end
 
 
-def test_a_second_signal_ends_at_once(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+def test_second_sigterm_ends_the_worker_at_once(
+    client: perdure.Client, dsn: str, tmp_path: Path
+) -> None:
     path = tmp_path / "ledger"
     client.start("one_slow", id="slow")
     with worker_process(dsn, LEDGER=str(path), SLOW="60") as process:
@@ -188,7 +198,11 @@ def test_a_second_signal_ends_at_once(client: perdure.Client, dsn: str, tmp_path
     client.handle("slow").terminate()
 
 
-def test_a_zombie_has_no_effect(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+def test_zombie_that_wakes_up_changes_nothing(
+    client: perdure.Client, dsn: str, tmp_path: Path
+) -> None:
+    """A worker that was frozen while another finished its task changes nothing when it wakes up,
+    and takes new tasks."""
     path = tmp_path / "ledger"
     handle = client.start("one_slow")
     with worker_process(dsn, LEDGER=str(path), SLOW="0.5") as zombie:
@@ -200,11 +214,14 @@ def test_a_zombie_has_no_effect(client: perdure.Client, dsn: str, tmp_path: Path
         before = (handle.memory.get(), handle.status())
         other = client.start("trivial", 7)
         zombie.send_signal(signal.SIGCONT)
-        assert other.result(T) == 7  # it works again, and has learned that its turn is over
+        assert other.result(T) == 7  # the zombie works on, and knows that it has lost its task
         assert (handle.memory.get(), handle.status()) == before
 
 
-def test_random_kills_under_load(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+def test_workers_killed_at_random_lose_and_repeat_no_write(
+    client: perdure.Client, dsn: str, tmp_path: Path
+) -> None:
+    """Every job ends with its result, and its memory has as many versions as without kills."""
     path = tmp_path / "ledger"
     seed = random.randrange(1_000_000)
     print("seed", seed)
@@ -219,7 +236,7 @@ def test_random_kills_under_load(client: perdure.Client, dsn: str, tmp_path: Pat
             memory = handle.memory.get()
             assert sorted(memory["pages"]) == list(range(2 * PAGES))
             assert memory["done"] == 2 * PAGES
-            # set, append and increment for each page, set
+            # one set at the beginning and one at the end; append and increment for each page
             assert handle.status().version == 2 + 4 * PAGES
 
 
@@ -227,7 +244,8 @@ def test_random_kills_under_load(client: perdure.Client, dsn: str, tmp_path: Pat
 def test_money_is_neither_lost_nor_made_while_workers_are_killed(
     client: perdure.Client, dsn: str
 ) -> None:
-    """(E8): PERDURE_TEST_AMOUNT scales how often workers are killed, and the transfers."""
+    """(E8) Every transfer is made once. PERDURE_TEST_AMOUNT scales the number of kills and
+    transfers."""
     bank = Bank(client, dsn)
     chance = random.Random(seed())
     for _ in range(amount(5)):
@@ -239,7 +257,9 @@ def test_money_is_neither_lost_nor_made_while_workers_are_killed(
     bank.check()
 
 
-def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Server) -> None:
+def test_work_continues_after_the_server_crashes(app: perdure.App, own_server: Server) -> None:
+    """Three crashes of the server lose no job and no write, and repeat none."""
+
     @app.activity
     async def step(number: int) -> int:
         return number
@@ -267,10 +287,11 @@ def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Se
 
 
 @pytest.mark.direct("without hints a wait sends one call at a time")
-def test_a_wait_goes_on_though_its_connection_breaks_in_the_midst_of_answers(
+def test_waiting_client_replaces_a_connection_whose_pipeline_broke(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12]: the driver says then that it is busy, and takes the connection for a good one."""
+    """[P12] psycopg reports that the pipeline is busy, and still takes the connection for a good
+    one. The client closes it and waits on another."""
 
     @app.coordinator
     async def slow(memory: perdure.AsyncEntity) -> int:
@@ -294,9 +315,11 @@ def test_a_wait_goes_on_though_its_connection_breaks_in_the_midst_of_answers(
     assert [connection.closed for connection in broken] == [True]
 
 
-def test_storms_of_broken_connections_lose_and_double_nothing(
+def test_broken_connections_lose_and_repeat_nothing(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
+    """Another session keeps terminating the connections of the worker and the client at random."""
+
     @app.activity
     async def step(number: int) -> int:
         return number

@@ -1,4 +1,4 @@
-"""Runs: a coordinator goes on as its next run, is tried again, runs out of time, is forked."""
+"""Runs: a coordinator continues as its next run, is retried, times out, or is forked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ T = "40 s"
 Work = Callable[..., perdure.Worker]
 
 
-def test_a_run_goes_on_as_the_next(app: perdure.App, client: perdure.Client, work: Work) -> None:
-    """(E17) The memory goes on, each run has a journal of its own, the last one's result counts."""
+def test_run_continues_as_the_next_run(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E17) The memory stays, each run has a journal of its own, and the last run gives the
+    result."""
     seen = []
 
     @app.activity
@@ -60,10 +63,11 @@ def test_a_run_goes_on_as_the_next(app: perdure.App, client: perdure.Client, wor
 
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
-def test_nothing_after_it_has_any_effect(
+def test_code_after_continue_as_new_has_no_effect(
     app: perdure.App, client: perdure.Client, work: Work, kind: str
 ) -> None:
-    """What was asked for before is done, what the code does as it unwinds is not. [P9]"""
+    """[P9] Commands issued before the call are applied; those that the code issues as it unwinds
+    are not."""
     after = []
 
     async def loops(memory: perdure.AsyncEntity, run: int) -> Any:
@@ -71,7 +75,7 @@ def test_nothing_after_it_has_any_effect(
         if run < 3:
             try:
                 perdure.continue_as_new(run + 1)
-            except BaseException:  # noqa: BLE001 - code may do so
+            except BaseException:  # noqa: BLE001 - a workflow may do so
                 after.append(run)
             finally:
                 await memory.append("log", "finally")
@@ -84,7 +88,7 @@ def test_nothing_after_it_has_any_effect(
         if run < 3:
             try:
                 perdure.continue_as_new(run + 1)
-            except BaseException:  # noqa: BLE001 - code may do so
+            except BaseException:  # noqa: BLE001 - a workflow may do so
                 after.append(run)
             finally:
                 memory.append("log", "finally")
@@ -98,7 +102,7 @@ def test_nothing_after_it_has_any_effect(
     assert after[0] == 1
 
 
-def test_any_task_of_a_coordinator_may_end_the_run(
+def test_any_asyncio_task_of_a_coordinator_may_end_the_run(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
     @app.coordinator
@@ -120,10 +124,11 @@ def test_any_task_of_a_coordinator_may_end_the_run(
     assert client.start(races).result(T) == "second run"
 
 
-def test_a_next_run_takes_what_was_left(
+def test_next_run_takes_over_signals_and_detached_hooks(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """[P5] Signals that nobody took, hooks that are detached; children have names of their own."""
+    """[P5] It receives the signals that nobody took, the detached hook lives on, and its children
+    get names of their own."""
 
     @app.hook
     async def outlives(memory: perdure.AsyncEntity) -> None:
@@ -152,10 +157,10 @@ def test_a_next_run_takes_what_was_left(
     assert handle.memory.until("$.outlived == true", timeout=T)
 
 
-def test_a_hook_of_the_next_run_may_ask_for_a_child_as_the_last_one_did(
+def test_hook_of_the_next_run_may_request_the_same_child(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """The child of the last run is still there, and is another's."""
+    """The child of the earlier run still exists, so the next run gets another job."""
 
     @app.coordinator
     async def small(memory: perdure.AsyncEntity) -> str:
@@ -179,10 +184,8 @@ def test_a_hook_of_the_next_run_may_ask_for_a_child_as_the_last_one_did(
     assert [client.handle(name).status().status for name in (first, second)] == ["completed"] * 2
 
 
-def test_a_cancel_reaches_the_run_that_comes(
-    app: perdure.App, client: perdure.Client, work: Work
-) -> None:
-    """(E2) However quickly one run follows the other."""
+def test_cancel_reaches_the_next_run(app: perdure.App, client: perdure.Client, work: Work) -> None:
+    """(E2) A cancel cannot get lost between two runs, however quickly one follows the other."""
 
     @app.coordinator
     async def for_ever(memory: perdure.AsyncEntity, n: int = 0) -> Any:
@@ -197,9 +200,11 @@ def test_a_cancel_reaches_the_run_that_comes(
         handle.result(T)
 
 
-def test_arguments_that_do_not_fit_fail_where_they_are_given(
+def test_wrong_call_of_continue_as_new_raises_where_it_is_made(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
+    """Too many arguments raise TypeError in the coordinator, and any call fails in a hook."""
+
     @app.hook
     async def wants(memory: perdure.AsyncEntity) -> None:
         perdure.continue_as_new()
@@ -216,10 +221,11 @@ def test_arguments_that_do_not_fit_fail_where_they_are_given(
     assert client.start(wrong, 1).result(T) == "InvalidArgument"
 
 
-def test_a_coordinator_that_fails_is_tried_again(
+def test_failed_coordinator_is_retried_as_a_new_run(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) Each attempt is a run: nothing is remembered but the memory."""
+    """(E4) Only the memory survives from one attempt to the next. Errors listed in `never` fail at
+    once."""
 
     @app.coordinator(retry=perdure.Retry(attempts=4, delay="10 ms", never=(KeyError,)))
     async def flaky(memory: perdure.AsyncEntity, until: int, kind: str) -> Any:
@@ -238,10 +244,11 @@ def test_a_coordinator_that_fails_is_tried_again(
         assert handle.memory.get("made") == made
 
 
-def test_what_another_attempt_would_not_mend_is_not_tried_again(
+def test_unstorable_result_and_error_after_a_cancel_are_not_retried(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) A result that cannot be stored; whatever comes of a request to cancel."""
+    """(E4) Another attempt could not store the result either, and a cancelled job must not begin
+    again."""
 
     @app.coordinator(retries=3)
     async def unstorable(memory: perdure.AsyncEntity) -> Any:
@@ -267,10 +274,10 @@ def test_what_another_attempt_would_not_mend_is_not_tried_again(
         assert failing.memory.get("made") == 1
 
 
-def test_a_pause_before_the_next_attempt_is_seen_and_can_be_cancelled(
+def test_pause_before_the_next_attempt_is_shown_and_can_be_cancelled(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E6) (E2)"""
+    """(E6) (E2) The status shows when the next attempt begins, and the error of the last one."""
 
     @app.coordinator(retry=perdure.Retry(attempts=2, delay="1 h", max_delay="1 h"))
     async def fails(memory: perdure.AsyncEntity) -> Any:
@@ -288,10 +295,11 @@ def test_a_pause_before_the_next_attempt_is_seen_and_can_be_cancelled(
         handle.result(T)
 
 
-def test_a_job_runs_again_by_hand(
+def test_job_runs_again_on_request(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
-    """(E5) retry() of what failed, a new run of what has ended."""
+    """(E5) `retry` runs a failed job again, and a start with `if_exists="new_run"` any job that has
+    ended."""
 
     @app.coordinator(queue="special")
     async def adds(memory: perdure.AsyncEntity, what: str) -> Any:
@@ -317,15 +325,16 @@ def test_a_job_runs_again_by_hand(
     client.start(adds, "bad", id="cli", context={"seen": []})
     with pytest.raises(JobFailed):
         client.handle("cli").result(T)
-    told = CliRunner().invoke(commands, ["retry", "cli", '["good"]', "--dsn", dsn])
-    assert told.stdout == "true\n"
+    printed = CliRunner().invoke(commands, ["retry", "cli", '["good"]', "--dsn", dsn])
+    assert printed.stdout == "true\n"
     assert client.handle("cli").result(T) == [2, ["bad", "good"]]
 
 
-def test_a_job_that_takes_too_long_is_ended(
+def test_job_that_exceeds_its_timeout_fails(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) [P6] Its hooks too, and its parent is told; next runs get no time of their own."""
+    """(E4) [P6] Its hooks end too, its parent gets the error, and its next runs get no more
+    time."""
 
     @app.hook
     async def long(memory: perdure.AsyncEntity) -> None:
@@ -342,13 +351,13 @@ def test_a_job_that_takes_too_long_is_ended(
 
     @app.coordinator
     async def parent(memory: perdure.AsyncEntity) -> Any:
-        told = []
+        errors = []
         for workflow in (slow, for_ever):
             try:
                 await perdure.child(workflow, timeout=0.2)
             except ChildFailed as error:
-                told.append(error.type)
-        return told
+                errors.append(error.type)
+        return errors
 
     work()
     handle = client.start(slow)
@@ -362,10 +371,11 @@ def test_a_job_that_takes_too_long_is_ended(
     assert client.start(slow, timeout="1 h").status().status == "running"
 
 
-def test_a_fork_goes_on_where_the_other_stood(
+def test_fork_continues_from_a_place_in_the_journal(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
-    """(E9) [P4] [P9] What was told is told again, and the rest is done anew, by itself."""
+    """(E9) [P4] [P9] A fork replays the journal of its origin up to that place, and does the rest
+    itself."""
     made: list[str] = []
 
     @app.activity
@@ -404,27 +414,27 @@ def test_a_fork_goes_on_where_the_other_stood(
     before = client.fork("origin", "before", at=hook - 1)
     assert before.result(T)[:3] == origin[:3]
     assert before.result(T)[4] == ["first", "second"]
-    assert before.result(T)[3] != origin[3]  # what comes after the fork is its own
+    assert before.result(T)[3] != origin[3]  # drawn after the fork, so its own
     behind = client.fork("origin", "behind", at=read + 1, context={"notes": ["edited"]})
-    assert behind.result(T) == [*origin[:4], ["edited"]]  # both hooks have answered before
-    again = client.fork("before", at=hook)  # a fork of a fork: two authors, and now a third
+    assert behind.result(T) == [*origin[:4], ["edited"]]  # both hooks answered before the fork
+    again = client.fork("before", at=hook)  # a fork of a fork: its journal has three authors
     assert again.result(T)[:3] == origin[:3]
     assert len(made) == 1
     for job in ("origin", "before", "behind", again.id):
         recording = recording_of(client, job)
         assert replay_journal(app, recording.row, recording.journal) is None
-    told = CliRunner().invoke(
+    printed = CliRunner().invoke(
         commands, ["fork", "origin", "--at", "0", "--id", "anew", "--dsn", dsn]
     )
-    assert told.stdout == "anew\n"
+    assert printed.stdout == "anew\n"
     assert client.handle("anew").result(T)[0] != origin[0]
     assert len(made) == 2
 
 
-def test_a_fork_reads_the_logs_that_the_other_had(
+def test_fork_reads_the_logs_of_its_origin(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E9) [P9] A conversation that is a log goes on in the fork as it would have in the other."""
+    """(E9) [P9] A conversation in a log, forked at any place, ends as it does in the origin."""
 
     @app.activity
     async def answer(messages: list[str]) -> str:
@@ -447,10 +457,10 @@ def test_a_fork_reads_the_logs_that_the_other_had(
         assert client.fork("chat", at=place).result(T) == want
 
 
-def test_a_fork_mends_what_is_stuck(
+def test_fork_with_mended_code_continues_a_stuck_job(
     app: perdure.App, client: perdure.Client, dsn: str, work: Work
 ) -> None:
-    """[P9] The job that is stuck stays as it is."""
+    """[P9] The stuck job itself stays as it is."""
 
     @app.activity
     async def step(name: str) -> str:
@@ -485,7 +495,7 @@ def test_a_fork_mends_what_is_stuck(
     assert handle.terminate()
 
 
-def test_a_timeline_is_a_line_of_json_each(
+def test_timeline_command_prints_one_line_of_json_per_event(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
     @app.coordinator
@@ -495,13 +505,15 @@ def test_a_timeline_is_a_line_of_json_each(
 
     work()
     client.start(short, id="j").result(T)
-    told = CliRunner().invoke(commands, ["timeline", "j", "--dsn", dsn])
-    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    printed = CliRunner().invoke(commands, ["timeline", "j", "--dsn", dsn])
+    lines = [json.loads(line) for line in printed.stdout.splitlines()]
     assert [line["kind"] for line in lines] == ["job"] + ["fact"] * 30
     assert [line["body"]["version"] for line in lines[1:]] == list(range(1, 31))
 
 
-def test_an_async_client_has_the_same(app: perdure.App, dsn: str, work: Work) -> None:
+def test_async_client_retries_and_forks_jobs(app: perdure.App, dsn: str, work: Work) -> None:
+    """The async client reads timelines and forgets old runs, too."""
+
     @app.coordinator
     async def fails(memory: perdure.AsyncEntity, fail: bool) -> Any:
         if fail:
@@ -524,10 +536,10 @@ def test_an_async_client_has_the_same(app: perdure.App, dsn: str, work: Work) ->
     asyncio.run(main())
 
 
-def test_a_retry_joins_the_transaction_of_its_caller(
+def test_retry_joins_the_callers_transaction(
     app: perdure.App, client: perdure.Client, dsn: str
 ) -> None:
-    """(E7)"""
+    """(E7) A rollback undoes the retry."""
     handle = client.start("nothing", id="j")
     handle.terminate()
     with psycopg.connect(dsn) as connection:
@@ -536,10 +548,11 @@ def test_a_retry_joins_the_transaction_of_its_caller(
     assert handle.status().status == "cancelled"
 
 
-def test_a_fork_that_asks_by_its_own_name_goes_on_once_that_is_accepted(
+def test_fork_whose_requests_differ_continues_once_they_are_accepted(
     app: perdure.App, client: perdure.Client, dsn: str, work: Work
 ) -> None:
-    """(P9) What it was told was asked for under the name and the run of another."""
+    """(P9) The arguments of the activity name its job and run, which differ in a fork. The fork is
+    stuck until somebody accepts the change."""
 
     @app.activity
     async def named(name: str) -> str:
@@ -549,9 +562,9 @@ def test_a_fork_that_asks_by_its_own_name_goes_on_once_that_is_accepted(
     async def asks(memory: perdure.AsyncEntity, again: bool) -> list[str]:
         if again:
             perdure.continue_as_new(False)
-        told = [await named(f"{perdure.info().job}/{perdure.info().run}")]
+        names = [await named(f"{perdure.info().job}/{perdure.info().run}")]
         await perdure.wait_for("go")
-        return [*told, await named(f"{perdure.info().job}/{perdure.info().run}")]
+        return [*names, await named(f"{perdure.info().job}/{perdure.info().run}")]
 
     work()
     handle = client.start(asks, True, id="a")

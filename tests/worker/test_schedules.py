@@ -1,4 +1,4 @@
-"""Schedules, from Python and by real workers: one job for each due time. [P1]"""
+"""Schedules, from Python and with real workers: each due time starts one job. [P1]"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.worker.processes import worker_process
 Connection = psycopg.Connection[Any]
 
 NEVER = "0 0 29 2 *"
-"""A cron expression that is not due while a test runs."""
+"""A cron expression that does not become due during a test."""
 
 
 def make_workflow(app: perdure.App) -> perdure.Coordinator[..., Any]:
@@ -31,7 +31,9 @@ def make_workflow(app: perdure.App) -> perdure.Coordinator[..., Any]:
     return report
 
 
-def test_a_schedule_is_made_looked_at_and_dropped(client: perdure.Client, app: perdure.App) -> None:
+def test_schedule_is_created_listed_paused_resumed_and_dropped(
+    client: perdure.Client, app: perdure.App
+) -> None:
     report = make_workflow(app)
 
     due_at = client.create_schedule(
@@ -64,7 +66,7 @@ def test_a_schedule_is_made_looked_at_and_dropped(client: perdure.Client, app: p
 
 
 @pytest.mark.parametrize(("given", "want"), [({}, 3600), ({"timeout": "1 min"}, 60)])
-def test_a_scheduled_job_has_the_limit_of_its_workflow(
+def test_scheduled_job_has_the_timeout_of_its_workflow_or_schedule(
     app: perdure.App, client: perdure.Client, dsn: str, given: Any, want: int
 ) -> None:
     @app.coordinator(timeout="1 h")
@@ -79,10 +81,10 @@ def test_a_scheduled_job_has_the_limit_of_its_workflow(
 
 
 @pytest.mark.parametrize("given", [{}, {"pinned_version": "2"}, {"pinned_version": None}])
-def test_the_schedule_of_a_pinned_workflow_keeps_to_its_version(
+def test_schedule_of_a_pinned_workflow_keeps_its_version(
     client: perdure.Client, dsn: str, given: Any
 ) -> None:
-    """(E16) A worker of another version is there, and leaves the job alone."""
+    """(E16) Workers of other versions leave its jobs alone, unless the schedule pins no version."""
     wanted = given.get("pinned_version", "1")
     apps = [perdure.App(version=number) for number in ("1", "2")]
     for app in apps:
@@ -96,7 +98,7 @@ def test_the_schedule_of_a_pinned_workflow_keeps_to_its_version(
     handle = client.trigger_schedule("report")
     with perdure.Worker(apps[0], dsn=dsn), perdure.Worker(apps[1], dsn=dsn):
         assert handle.result(timeout=30) in ([wanted] if wanted else ["1", "2"])
-        client.create_schedule(second, NEVER)  # as the deploy of the next version does
+        client.create_schedule(second, NEVER)  # as a deployment of the next version does
         assert client.trigger_schedule("report").result(timeout=30) == "2"
 
 
@@ -116,7 +118,7 @@ async def async_verbs(dsn: str) -> list[perdure.Schedule]:
         return schedules
 
 
-def test_the_verbs_are_the_same_in_async_code(dsn: str) -> None:
+def test_async_client_has_all_verbs_of_schedules(dsn: str) -> None:
     import asyncio
 
     (schedule,) = asyncio.run(async_verbs(dsn))
@@ -134,9 +136,10 @@ def test_the_verbs_are_the_same_in_async_code(dsn: str) -> None:
         ("3 months", "3 mons"),
     ],
 )
-def test_lengths_of_time_are_those_of_python(
+def test_every_accepts_seconds_timedeltas_and_text(
     client: perdure.Client, every: Duration, stored: str
 ) -> None:
+    """A timedelta of one day is 24 hours; the text "1 day" is a day of the calendar."""
     client.create_schedule("w", every=every, starts_at=datetime(2100, 1, 1, tzinfo=UTC))
     assert client.entity("$schedule/w").get("every") == stored
 
@@ -158,7 +161,7 @@ def test_lengths_of_time_are_those_of_python(
         ({"cron": NEVER, "name": "$own"}, perdure.InvalidName),
     ],
 )
-def test_bad_input_is_refused(
+def test_create_schedule_rejects_invalid_arguments(
     client: perdure.Client, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -166,17 +169,17 @@ def test_bad_input_is_refused(
     assert client.schedules() == []
 
 
-def test_what_is_not_there_is_not_found(client: perdure.Client) -> None:
+def test_verbs_on_a_missing_schedule_raise_schedule_not_found(client: perdure.Client) -> None:
     for verb in (client.pause_schedule, client.resume_schedule, client.trigger_schedule):
-        with pytest.raises(perdure.ScheduleNotFound) as missing:
+        with pytest.raises(perdure.ScheduleNotFound) as raised:
             verb("nothing")
-        assert isinstance(missing.value, LookupError)
+        assert isinstance(raised.value, LookupError)
 
 
-def test_a_schedule_joins_the_callers_transaction(
+def test_schedule_joins_the_callers_transaction(
     client: perdure.Client, connection: Connection
 ) -> None:
-    """[P1]: it commits or rolls back with it."""
+    """[P1] It commits or rolls back with that transaction."""
     with connection.transaction(force_rollback=True):
         client.create_schedule("w", NEVER, connection=connection)
     assert client.schedules() == []
@@ -185,12 +188,12 @@ def test_a_schedule_joins_the_callers_transaction(
     assert [schedule.name for schedule in client.schedules()] == ["w"]
 
 
-def test_a_worker_starts_what_is_due_and_runs_it(
+def test_idle_worker_starts_and_runs_scheduled_jobs(
     client: perdure.Client, app: perdure.App, work: Callable[..., perdure.Worker]
 ) -> None:
-    """(E14): an idle worker wakes at each due time, and tells the job which it is."""
+    """(E14) The worker wakes at each due time, and the headers of the job contain it."""
     report = make_workflow(app)
-    work(poll=60)  # so that it is the due time that wakes it
+    work(poll=60)  # so long that only the due time wakes it
 
     due_at = client.create_schedule(report, every="1 s", args=["wind", 2])
 
@@ -204,12 +207,13 @@ def test_a_worker_starts_what_is_due_and_runs_it(
 
 
 @pytest.mark.direct("a hint wakes it")
-def test_an_edit_of_the_memory_wakes_an_idle_worker(
+def test_edited_memory_of_a_schedule_wakes_an_idle_worker(
     client: perdure.Client,
     connection: Connection,
     app: perdure.App,
     work: Callable[..., perdure.Worker],
 ) -> None:
+    """A new cron expression takes effect at once."""
     report = make_workflow(app)
     client.create_schedule(report, NEVER, args=["wind"])
     work(poll=60)
@@ -225,13 +229,13 @@ def test_an_edit_of_the_memory_wakes_an_idle_worker(
 
 
 @pytest.mark.direct("a hint wakes it")
-def test_a_schedule_that_is_stuck_wakes_an_idle_worker_when_it_is_resumed(
+def test_resumed_schedule_that_was_stuck_wakes_an_idle_worker(
     client: perdure.Client,
     connection: Connection,
     app: perdure.App,
     work: Callable[..., perdure.Worker],
 ) -> None:
-    """As one that has taken down worker after worker."""
+    """A schedule is stuck if it has killed one worker after the other."""
     stick = "update tasks set stuck_reason = '{}', due_at = 'infinity' where name = '$schedule'"
     client.create_schedule("elsewhere", every="1 s", queue="nobody")
     connection.execute(stick)
@@ -244,13 +248,14 @@ def test_a_schedule_that_is_stuck_wakes_an_idle_worker_when_it_is_resumed(
     client.drop_schedule("elsewhere")
 
 
-def test_a_tick_that_had_to_wait_is_followed_by_the_next(
+def test_tick_that_waited_for_a_lock_is_followed_by_the_next(
     client: perdure.Client,
     connection: Connection,
     app: perdure.App,
     work: Callable[..., perdure.Worker],
 ) -> None:
-    """(E14): the worker looks again when the tick has ended, not when its lease would have."""
+    """(E14) The worker looks for work when the tick has ended, not when its lease would have
+    ended."""
     held = "select count(*) from tasks where name = '$schedule' and token is not null"
     started = "select count(*) from jobs where workflow = 'elsewhere'"
     client.create_schedule("elsewhere", every="1 s", queue="nobody")
@@ -258,13 +263,13 @@ def test_a_tick_that_had_to_wait_is_followed_by_the_next(
         connection.execute("select from jobs where entity = '$schedule' for update")
         work(poll=60, lease=60)
         wait_for(lambda: connection.execute(held).fetchone() == (1,))
-        time.sleep(0.5)  # until the worker has looked for work, found none and gone to sleep
+        time.sleep(0.5)  # until the worker has found no other work and sleeps
     wait_for(lambda: (connection.execute(started).fetchone() or (0,))[0] >= 3)
     client.drop_schedule("elsewhere")
 
 
 def wait_until_idle(connection: Connection) -> None:
-    """Wait until the worker listens for work, and has looked once more."""
+    """Wait until the worker listens for work and has looked for it once more."""
     idle = "select count(*) > 0 from listeners where topic = '$sql'"
     wait_for(lambda: connection.execute(idle).fetchone() == (True,))
     time.sleep(0.5)
@@ -277,10 +282,11 @@ def wait_for(is_so: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
-def test_each_second_has_its_job_while_workers_are_killed(
+def test_each_second_starts_one_job_while_workers_are_killed(
     client: perdure.Client, connection: Connection, dsn: str
 ) -> None:
-    """[P1] [P7] [P12] (E14): claimed, started or committed and never heard of: another goes on."""
+    """[P1] [P7] [P12] (E14) Whatever a killed worker had done with a tick, another worker completes
+    it."""
     seed = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
     print(f"PERDURE_RACE_SEED={seed}")
     chance = random.Random(seed)

@@ -1,8 +1,8 @@
-"""Signal, deadline and cancel of one wait, in every order: whatever comes first decides. [P5] [P7]
+"""Signal, deadline and cancel of one wait, in every order: the first event decides. [P5] [P7]
 
-Each order is seen in three ways: by a worker that is there when things happen, by one that comes
-when all of them have happened, and by one that takes over from another who was lost before it could
-say anything. The clock is moved, nobody sleeps.
+Each order is tested in three ways: with a worker that watches the events, with one that begins
+after all of them, and with one that takes over from a worker that was lost before it recorded
+anything. The tests move the clock; nobody sleeps.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def orders(events: tuple[str, ...]) -> Orders:
     return sorted(set(with_wait))
 
 
-def told(order: tuple[str, ...]) -> Any:
-    """Say what the wait is told: the first event. A signal is told to who waits, a cancel at once:
-    of both before the wait, the cancel."""
+def outcome(order: tuple[str, ...]) -> Any:
+    """Give the outcome of the wait, which the first event decides. Before the wait, a cancel
+    decides against a signal: it reaches the code at once, a signal only at the wait."""
     begins = order.index("wait")
     first = "cancel" if "cancel" in order[:begins] else next(e for e in order if e != "wait")
     return DECIDES[first]
 
 
 class Jobs:
-    """Jobs of which a task waits each, and what happens to all of them."""
+    """Jobs that each have one waiting task, and the events that happen to all of them."""
 
     def __init__(
         self, client: perdure.Client, connection: psycopg.Connection[Any], workflows: list[str]
@@ -57,17 +57,17 @@ class Jobs:
         self._connection = connection
 
     def send(self) -> None:
-        """Send the signal; a job may have ended, as a worker watches."""
+        """Send the signal; a job may already have ended while a worker watches."""
         for handle in self._handles:
             with suppress(perdure.JobFinished):
                 handle.signal("go", "it")
 
     def time_out(self) -> None:
-        """Let more time pass than the wait has."""
+        """Move the clock past the deadline of the wait."""
         self._connection.execute("update perdure.moved set by = by + interval '61 s'")
 
     def cancel(self) -> None:
-        """Ask the jobs to cancel."""
+        """Request to cancel the jobs."""
         for handle in self._handles:
             handle.cancel()
 
@@ -87,15 +87,15 @@ class Jobs:
         while self._connection.execute(query.encode()).fetchone() != (0,):
             time.sleep(0.005)
 
-    def wait_begins_with_who_is_lost(self) -> None:
-        """Return when each job is held by a worker of which nothing more is heard."""
+    def wait_begins_at_a_lost_worker(self) -> None:
+        """Claim each job for a worker that is never heard of again."""
         query = (
             "select from perdure.claim('{default}', 'lost', max_tasks => 9, lease_for => '0.1 s')"
         )
         self._connection.execute(query)
 
     def results(self) -> dict[str, Any]:
-        """Wait for the ends: the results, or the words for them."""
+        """Wait for the jobs to end, and give their results, or "cancelled"."""
         return {handle.id: _result(handle) for handle in self._handles}
 
 
@@ -127,13 +127,13 @@ def app() -> perdure.App:  # noqa: C901 - a function that defines several progra
     """Give an app in which every kind of code waits for the signal."""
     app = perdure.App()
 
-    async def heard() -> list[Any]:
+    async def receive() -> list[Any]:
         try:
             return ["got", await perdure.wait_for("go", timeout=LIMIT)]
         except TimeoutError:
             return ["late"]
 
-    def heard_plain() -> list[Any]:
+    def receive_plain() -> list[Any]:
         try:
             return ["got", perdure.wait_for("go", timeout=LIMIT)]
         except TimeoutError:
@@ -141,7 +141,7 @@ def app() -> perdure.App:  # noqa: C901 - a function that defines several progra
 
     @app.coordinator
     async def coordinator(memory: perdure.AsyncEntity) -> list[Any]:
-        return await heard()
+        return await receive()
 
     @app.coordinator
     async def by_asyncio(memory: perdure.AsyncEntity) -> list[Any]:
@@ -153,15 +153,15 @@ def app() -> perdure.App:  # noqa: C901 - a function that defines several progra
 
     @app.coordinator
     def plain_coordinator(memory: perdure.Entity) -> list[Any]:
-        return heard_plain()
+        return receive_plain()
 
     @app.hook
     async def hears(memory: perdure.AsyncEntity) -> list[Any]:
-        return await heard()
+        return await receive()
 
     @app.hook
     def hears_plain(memory: perdure.Entity) -> list[Any]:
-        return heard_plain()
+        return receive_plain()
 
     @app.coordinator
     async def hook(memory: perdure.AsyncEntity) -> list[Any]:
@@ -175,7 +175,8 @@ def app() -> perdure.App:  # noqa: C901 - a function that defines several progra
 
 
 def play(jobs: Jobs, order: tuple[str, ...], work: Any, *, watched: bool) -> None:
-    """Let things happen in an order, before a worker that stays, or goes when the waits began."""
+    """Let the events happen in this order. The worker that begins the wait stays if `watched`;
+    otherwise it stops at the wait, and another one begins after all events."""
     steps = {"send": jobs.send, "time out": jobs.time_out, "cancel": jobs.cancel}
     for event in order:
         if event != "wait":
@@ -191,41 +192,43 @@ def play(jobs: Jobs, order: tuple[str, ...], work: Any, *, watched: bool) -> Non
 
 @pytest.mark.parametrize("order", orders(EVENTS), ids=", ".join)
 @pytest.mark.parametrize("watched", [True, False], ids=["seen at once", "seen together"])
-def test_the_first_of_signal_deadline_and_cancel_decides(
+def test_first_of_signal_deadline_and_cancel_decides(
     client: perdure.Client,
     connection: psycopg.Connection[Any],
     work: Any,
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (E1) (E2)"""
+    """[P5] [P7] (E1) (E2) In coordinators, whether a worker watches the events or begins after
+    them."""
     workflows = ["coordinator", "by_asyncio", "plain_coordinator"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
-    assert jobs.results() == dict.fromkeys(workflows, told(order))
+    assert jobs.results() == dict.fromkeys(workflows, outcome(order))
 
 
 @pytest.mark.parametrize("order", orders(EVENTS), ids=", ".join)
-def test_the_first_decides_for_who_takes_over_from_a_lost_worker(
+def test_first_event_decides_when_the_worker_of_the_wait_is_lost(
     client: perdure.Client, connection: psycopg.Connection[Any], work: Any, order: tuple[str, ...]
 ) -> None:
-    """[P5] [P7] (E1) (E2)"""
+    """[P5] [P7] (E1) (E2) The next worker runs the code from its beginning, so a cancel comes
+    before the wait and always decides."""
     workflows = ["coordinator", "by_asyncio", "plain_coordinator"]
     jobs = Jobs(client, connection, workflows)
     steps = {"send": jobs.send, "time out": jobs.time_out, "cancel": jobs.cancel}
     for event in order:
-        (steps | {"wait": jobs.wait_begins_with_who_is_lost})[event]()
+        (steps | {"wait": jobs.wait_begins_at_a_lost_worker})[event]()
     work(poll="50 ms", slots=3)
-    is_cancelled = "cancel" in order  # to who begins, whatever else came before
-    wanted = DECIDES["cancel"] if is_cancelled else told(order)
+    is_cancelled = "cancel" in order  # before the wait, for a worker that begins after all events
+    wanted = DECIDES["cancel"] if is_cancelled else outcome(order)
     assert jobs.results() == dict.fromkeys(workflows, wanted)
 
 
 @pytest.mark.parametrize("workflow", ["looks", "looks_plain", "hook_looks"])
-def test_a_wait_without_time_takes_what_is_there(
+def test_wait_with_timeout_zero_takes_an_earlier_signal(
     app: perdure.App, client: perdure.Client, work: Any, workflow: str
 ) -> None:
-    """[P5] A signal that was sent before the wait, to a task that nobody has run yet."""
+    """[P5] The signal was sent before the wait, to a task that nobody has run yet."""
     add_looks(app)
     sent, unsent = client.start(workflow), client.start(workflow)
     sent.signal("go", "it")
@@ -234,7 +237,7 @@ def test_a_wait_without_time_takes_what_is_there(
 
 
 def add_looks(app: perdure.App) -> None:
-    """Add code that looks whether a signal is there, and does not wait for it."""
+    """Add code that checks whether a signal has arrived, and does not wait for it."""
 
     async def look() -> Any:
         try:
@@ -264,25 +267,25 @@ def add_looks(app: perdure.App) -> None:
 
 @pytest.mark.parametrize("order", orders(EVENTS[:2]), ids=", ".join)
 @pytest.mark.parametrize("watched", [True, False], ids=["seen at once", "seen together"])
-def test_the_first_of_signal_and_deadline_decides_in_a_hook(
+def test_first_of_signal_and_deadline_decides_in_a_hook(
     client: perdure.Client,
     connection: psycopg.Connection[Any],
     work: Any,
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (C40)"""
+    """[P5] [P7] (C40) Whether a worker watches the events or begins after them."""
     workflows = ["hook", "plain_hook"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
-    assert jobs.results() == dict.fromkeys(workflows, told(order))
+    assert jobs.results() == dict.fromkeys(workflows, outcome(order))
 
 
 class JobsOfHooks(Jobs):
-    """Jobs of which a hook waits each; it is the hook that is cancelled."""
+    """Jobs that each have one waiting hook; `cancel` cancels the hook."""
 
     def cancel(self) -> None:
-        """Ask the hooks to cancel."""
+        """Request to cancel the hooks."""
         query = "select task from tasks where job_id = %s and queue = 'default' and kind = 'hook'"
         for handle in self._handles:
             for (task,) in self._connection.execute(query, [handle.id]).fetchall():
@@ -290,25 +293,28 @@ class JobsOfHooks(Jobs):
 
 
 @pytest.mark.parametrize(
-    "order", [it for it in orders(EVENTS) if "cancel" in it[it.index("wait") :]], ids=", ".join
+    "order",
+    [order for order in orders(EVENTS) if "cancel" in order[order.index("wait") :]],
+    ids=", ".join,
 )
-def test_the_first_of_signal_deadline_and_cancel_decides_in_a_hook(
+def test_first_of_signal_deadline_and_cancel_decides_in_a_hook(
     client: perdure.Client,
     connection: psycopg.Connection[Any],
     work: Any,
     app: perdure.App,
     order: tuple[str, ...],
 ) -> None:
-    """[P5] [P7] (E1) (C40) However late it is seen, and whatever else the hook does meanwhile."""
+    """[P5] [P7] (E1) (C40) However late a worker sees the cancel, and whatever else the hook
+    awaits."""
     add_cancelled(app)
     workflows = ["cancelled", "cancelled_plainly", "cancelled_beside"]
     jobs = JobsOfHooks(client, connection, workflows)
     play(jobs, order, work, watched=False)
-    assert jobs.results() == dict.fromkeys(workflows, told(order))
+    assert jobs.results() == dict.fromkeys(workflows, outcome(order))
 
 
 def add_cancelled(app: perdure.App) -> None:  # noqa: C901 - as above: several programs
-    """Add hooks that tell what has ended their wait."""
+    """Add hooks that report what has ended their wait."""
 
     async def hear() -> Any:
         try:
@@ -359,7 +365,7 @@ def add_cancelled(app: perdure.App) -> None:  # noqa: C901 - as above: several p
 @pytest.mark.parametrize(
     "before", [{"n": 1100, "of": ""}, {"n": 6, "of": "x" * 900_000}], ids=["many", "large"]
 )
-def test_a_signal_in_time_is_heard_behind_more_than_a_claim_brings(
+def test_signal_in_time_is_received_behind_a_long_backlog(
     client: perdure.Client,
     connection: psycopg.Connection[Any],
     work: Any,
@@ -367,7 +373,8 @@ def test_a_signal_in_time_is_heard_behind_more_than_a_claim_brings(
     workflow: str,
     before: dict[str, Any],
 ) -> None:
-    """[P5] [P7] Mail comes in parts; a deadline does not overtake what is in the next."""
+    """[P5] [P7] Signals arrive in parts. The deadline must not overtake a signal in the next
+    part."""
     add_crowded(app)
     jobs = Jobs(client, connection, [workflow])
     worker = work(poll="50 ms")
@@ -384,7 +391,7 @@ def test_a_signal_in_time_is_heard_behind_more_than_a_claim_brings(
 
 
 def add_crowded(app: perdure.App) -> None:
-    """Add code that waits for a signal, and hears others meanwhile."""
+    """Add code that waits for one signal and receives others meanwhile."""
 
     async def listen() -> None:
         while True:

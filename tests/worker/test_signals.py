@@ -1,4 +1,4 @@
-"""Signals from Python: typed, to many jobs, with a start. [P5]"""
+"""Signals from Python: typed payloads, signals to many jobs, signals that start their job. [P5]"""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Approval:
 
 
 class Model(pydantic.BaseModel):
-    """The same as a model."""
+    """The same payload as a pydantic model."""
 
     by: str
     amount: int
 
 
 class Note(TypedDict):
-    """The same as a dictionary."""
+    """The same payload as a TypedDict."""
 
     by: str
     amount: int
@@ -43,7 +43,7 @@ SENT = {"by": "jane", "amount": 3}
 
 
 @pytest.mark.parametrize(
-    ("type_", "payload", "told"),
+    ("type_", "payload", "expected"),
     [
         (Approval, Approval("jane", 3), Approval("jane", 3)),
         (Model, Model(by="jane", amount=3), Model(by="jane", amount=3)),
@@ -51,27 +51,28 @@ SENT = {"by": "jane", "amount": 3}
         (list[Approval], [SENT], [Approval("jane", 3)]),
         (None, Approval("jane", 3), SENT),
     ],
-    ids=["dataclass", "model", "dictionary", "list", "without"],
+    ids=["dataclass", "model", "dictionary", "list", "no type"],
 )
-def test_a_payload_comes_as_the_type_that_is_waited_for(
-    app: perdure.App, client: perdure.Client, work: Any, type_: Any, payload: Any, told: Any
+def test_payload_arrives_as_the_awaited_type(
+    app: perdure.App, client: perdure.Client, work: Any, type_: Any, payload: Any, expected: Any
 ) -> None:
-    """[P4] (C37): in each kind of code, and again when the code runs from its journal."""
-    heard: list[Any] = []
+    """[P4] (C37) Coordinators and hooks get the payload as the type that `wait_for` names, also on
+    replay."""
+    received: list[Any] = []
 
     @app.coordinator
     async def coordinator(memory: perdure.AsyncEntity) -> None:
-        heard.append(await perdure.wait_for("go", type=type_))
+        received.append(await perdure.wait_for("go", type=type_))
         await perdure.wait_for("again")
 
     @app.coordinator
     def plain(memory: perdure.Entity) -> None:
-        heard.append(perdure.wait_for("go", type=type_, timeout="1 h"))
+        received.append(perdure.wait_for("go", type=type_, timeout="1 h"))
         perdure.wait_for("again")
 
     @app.hook
     async def hook(memory: perdure.AsyncEntity) -> None:
-        heard.append(await perdure.wait_for("go", type=type_, timeout="1 h"))
+        received.append(await perdure.wait_for("go", type=type_, timeout="1 h"))
         await perdure.wait_for("again")
 
     @app.coordinator
@@ -82,32 +83,32 @@ def test_a_payload_comes_as_the_type_that_is_waited_for(
     worker = work()
     for handle in handles:
         handle.signal("go", payload)
-        handle_waits_for(client, handle.id, "again")
+        wait_until_job_waits_for(client, handle.id, "again")
     worker.stop()
     work()
     for handle in handles:
         handle.signal("again")
         handle.result(timeout=30)
 
-    assert len(heard) > len(handles)
-    assert all(each == told for each in heard)
+    assert len(received) > len(handles)
+    assert all(each == expected for each in received)
 
 
-def handle_waits_for(client: perdure.Client, job: str, signal: str) -> None:
-    """Return when a task of a job waits for a signal."""
+def wait_until_job_waits_for(client: perdure.Client, job: str, signal: str) -> None:
+    """Return once a task of the job waits for the signal."""
     while f"signal {signal}" not in str(waiting(client, job)):
         time.sleep(0.005)
 
 
 def waiting(client: perdure.Client, job: str) -> Any:
-    """Read what the tasks of a job wait for."""
+    """Read what the tasks of the job wait for."""
     with client._source.connect("test") as connection:
         return connection.execute(
             "select waits_for from perdure.waiting where job_id = %s", [job]
         ).fetchall()
 
 
-def test_a_payload_that_does_not_fit_raises_where_it_is_awaited(
+def test_payload_of_another_type_raises_where_it_is_awaited(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -124,10 +125,11 @@ def test_a_payload_that_does_not_fit_raises_where_it_is_awaited(
     assert handle.result(timeout=30) == "does not fit"
 
 
-def test_many_jobs_are_signalled_by_what_they_remember(
+def test_signal_found_and_cancel_found_select_jobs_by_memory(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(E15)"""
+    """(E15) `signal_found` and `cancel_found` reach the running jobs whose memories meet the
+    conditions."""
 
     @app.coordinator(entity="agent")
     async def agent(memory: perdure.AsyncEntity) -> Any:
@@ -136,8 +138,8 @@ def test_many_jobs_are_signalled_by_what_they_remember(
     work()
     for number in range(4):
         client.start(agent, id=f"a{number}", context={"n": number % 2})
-    told = client.signal_found("agent", {"n": 1}, "go", {"x": [1]}, key="k")
-    assert told == [("a1", True), ("a3", True)]
+    signalled = client.signal_found("agent", {"n": 1}, "go", {"x": [1]}, key="k")
+    assert signalled == [("a1", True), ("a3", True)]
     assert client.handle("a3").result(timeout=30) == {"x": [1]}
     assert client.handle("a1").result(timeout=30) == {"x": [1]}
     assert client.signal_found("agent", {"n": {"$exists": True}}, "go", after="a1") == [
@@ -148,27 +150,30 @@ def test_many_jobs_are_signalled_by_what_they_remember(
         client.handle("a0").result(timeout=30)
 
 
-def test_what_is_sent_to_many_jobs_was_sent_though_the_reply_is_lost(
+def test_repeated_call_without_key_reports_its_signals_as_sent(
     client: perdure.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12]: a key that the caller knows nothing of tells him nothing, as with one signal."""
+    """[P12] A client repeats a call whose reply is lost. Without a key of the caller's, the
+    repetition reports success, as with one signal; with such a key, it reports that the key was
+    already accepted."""
     call = client._pool.call
 
-    def twice(asked: Any) -> Any:
-        call(asked)
-        return call(asked)
+    def call_twice(request: Any) -> Any:
+        call(request)
+        return call(request)
 
     jobs = [client.start("agent", id=f"a{number}", entity="agent") for number in range(2)]
-    monkeypatch.setattr(client._pool, "call", twice)
+    monkeypatch.setattr(client._pool, "call", call_twice)
     assert client.signal_found("agent", {}, "go") == [("a0", True), ("a1", True)]
     assert client.signal_found("agent", {}, "go", key="k") == [("a0", False), ("a1", False)]
     assert [job.signal("go") for job in jobs] == [True, True]
 
 
-def test_a_signal_starts_the_job_it_is_for(
+def test_signal_with_start_starts_a_job_or_signals_the_running_one(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """[P1] [P5]"""
+    """[P1] [P5] Two calls start one job, which gets both signals in order. A finished job refuses
+    the call, unless it may begin a new run."""
 
     @app.coordinator
     async def cart(memory: perdure.AsyncEntity, owner: str, size: int = 1) -> Any:
@@ -190,9 +195,11 @@ def test_a_signal_starts_the_job_it_is_for(
             client.signal_with_start(cart, "jane", "add", "cap", "Jane", **wrong)
 
 
-def test_the_same_from_async_code(
+def test_async_client_signals_and_cancels_many_jobs(
     dsn: str, app: perdure.App, work: Any, connection: psycopg.Connection[Any]
 ) -> None:
+    """The async client has `signal_with_start`, `signal_found` and `cancel_found`, too."""
+
     @app.coordinator(entity="agent")
     async def agent(memory: perdure.AsyncEntity) -> Any:
         return [await perdure.wait_for("go", type=Approval), await perdure.wait_for("go")]
@@ -212,18 +219,18 @@ def test_the_same_from_async_code(
 BACKLOG = 250
 
 
-def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
+def test_signal_backlog_arrives_in_order_in_parts_of_a_hundred(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P5] (C37): each turn is told a hundred of them at most, in each kind of code."""
+    """[P5] (C37) No answer brings a turn more than a hundred signals, in any kind of code."""
     parts: list[int] = []
     inbox_of = Turn.inbox_of
 
-    def seen(turn: Turn, answer: Any, taken: set[Any]) -> Any:
+    def counted(turn: Turn, answer: Any, taken: set[Any]) -> Any:
         parts.append(len(answer.get("messages") or ()))
         return inbox_of(turn, answer, taken)
 
-    monkeypatch.setattr(Turn, "inbox_of", seen)
+    monkeypatch.setattr(Turn, "inbox_of", counted)
 
     @app.activity
     async def settle(number: int) -> int:
@@ -239,9 +246,9 @@ def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
 
     @app.coordinator
     async def in_async_code(memory: perdure.AsyncEntity) -> list[int]:
-        hears = in_a_hook.start()
-        heard = [await settle(await perdure.wait_for("go")) for _ in range(BACKLOG)]
-        return heard if heard == await hears else []
+        hook = in_a_hook.start()
+        received = [await settle(await perdure.wait_for("go")) for _ in range(BACKLOG)]
+        return received if received == await hook else []
 
     handles = [client.start(in_plain_code), client.start(in_async_code)]
     for handle in handles:
@@ -254,12 +261,13 @@ def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
 
 
 @pytest.mark.parametrize("then", ["next", "other"])
-def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
+def test_signal_of_a_cancelled_wait_goes_to_the_next_wait(
     app: perdure.App, client: perdure.Client, work: Any, then: str
 ) -> None:
-    """[P5] Here the code cancels a wait of a hook between its answer and its next step."""
+    """[P5] The hook cancels a wait that has its answer before the code behind it continues. The
+    signal then goes to the next wait, or to another one that already waits."""
 
-    async def cancels_at_its_answer(waiting: asyncio.Task[Any]) -> None:
+    async def cancel_when_answered(waiting: asyncio.Task[Any]) -> None:
         while not getattr(getattr(waiting, "_fut_waiter", None), "done", bool)():  # noqa: ASYNC110
             await asyncio.sleep(0)
         waiting.cancel()
@@ -270,12 +278,12 @@ def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
     async def listens(memory: perdure.AsyncEntity) -> Any:
         first = asyncio.ensure_future(perdure.wait_for("go", timeout="1 h"))
         if then == "next":
-            await cancels_at_its_answer(first)
+            await cancel_when_answered(first)
             await memory.set(True, "is_cancelled")
             return [await perdure.wait_for("go", timeout="20 s") for _ in range(2)]
         await asyncio.sleep(0)
         others = [asyncio.ensure_future(perdure.wait_for("go", timeout="20 s")) for _ in range(2)]
-        await cancels_at_its_answer(first)
+        await cancel_when_answered(first)
         await memory.set(True, "is_cancelled")
         return await asyncio.gather(*others)
 
@@ -292,11 +300,11 @@ def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
     assert handle.result("40 s") == [1, 2]
 
 
-def test_short_waits_one_after_the_other_hear_of_a_signal(
+def test_short_waits_in_a_row_receive_a_signal(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P5]: each put off the look into the inbox by its own beginning, and was over before. Here
-    hints are lost."""
+    """[P5] A hook looks into its inbox even if it begins a new wait every 3 ms. Hints are lost
+    here, so that only this look can find the signal."""
     monkeypatch.setattr(Turn, "take_hint", lambda turn: None)
 
     @app.hook

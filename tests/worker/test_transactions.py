@@ -1,4 +1,4 @@
-"""Transactions: an activity's rows and its recorded result are committed together, once. (E8)"""
+"""Transactions: the rows of an activity and its recorded result commit together, once. (E8)"""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ BOOK = "insert into bookings (what) values (%s) returning id"
 OPEN = "select count(*) from pg_stat_activity where application_name = 'perdure transaction'"
 
 Step = Callable[[Any], Any]
-"""What a function does with its connection, after it has booked."""
+"""What the function does with its connection after it has inserted its booking."""
 
 
 class Bank:
-    """A table of the user's, seen from a connection of its own."""
+    """The user's table of bookings, read through a connection of its own."""
 
     def __init__(self, connection: psycopg.Connection[Any]):
         self._connection = connection
@@ -50,17 +50,18 @@ class Bank:
         return cursor.fetchall() if cursor.description else []
 
     def rows(self) -> list[str]:
-        """Give what stands booked, in order."""
+        """Give all bookings, in order."""
         return [what for (what,) in self.run("select what from bookings order by what")]
 
     def facts(self) -> list[str]:
-        """Give the kinds of facts that tell of bookings, in order."""
+        """Give the kinds of the facts about `book` in the journal, in order."""
         query = "select kind from perdure.journal where name = 'book' order by at, seq"
         return [kind for (kind,) in self.run(query)]
 
 
 class Booking:
-    """The transaction `book`: it books, then takes the next of its steps; `runs` counts."""
+    """The transaction `book`: it inserts a booking, then takes the next of its steps; `runs`
+    counts."""
 
     def __init__(self, app: perdure.App, kind: str, **options: Any):
         self.steps: deque[Step] = deque()
@@ -69,8 +70,8 @@ class Booking:
 
         async def book_async(connection: psycopg.AsyncConnection[Any], what: str) -> Any:
             await connection.execute(BOOK, [what])
-            told = self._take_step(connection)
-            return await told if inspect.isawaitable(told) else told
+            result = self._take_step(connection)
+            return await result if inspect.isawaitable(result) else result
 
         def book_plain(connection: psycopg.Connection[Any], what: str) -> Any:
             connection.execute(BOOK, [what])
@@ -84,15 +85,15 @@ class Booking:
             return await self(what)
 
     async def __call__(self, what: str) -> Any:
-        told = self.work(what)
-        return await told
+        result = self.work(what)
+        return await result
 
     def _take_step(self, connection: Any) -> Any:
         self.runs += 1
         return self.steps.popleft()(connection) if self.steps else f"run {self.runs}"
 
     def pause(self, seconds: float) -> Step:
-        """Sleep as such a function does."""
+        """Give a step that sleeps as this kind of function does."""
         return lambda _: asyncio.sleep(seconds) if self.kind == "async" else time.sleep(seconds)
 
 
@@ -109,12 +110,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def book(app: perdure.App, bank: Bank, kind: str) -> Booking:
-    """Give a transaction of each kind, which is tried once again when it fails."""
+    """Give the transaction in both kinds; a failure is retried once."""
     return Booking(app, kind, retry=perdure.Retry(attempts=2, delay=0.01))
 
 
 def fail(error: BaseException) -> Step:
-    """Raise in the function."""
+    """Give a step that raises the error."""
 
     def step(_: Any) -> Any:
         raise error
@@ -122,13 +123,13 @@ def fail(error: BaseException) -> Step:
     return step
 
 
-# Together.
+# Rows and result commit together.
 
 
-def test_rows_and_result_are_of_one_transaction(
+def test_rows_and_result_commit_in_one_transaction(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """[P4] (E8): from coordinators and hooks, plain and asynchronous."""
+    """[P4] (E8) Called from coordinators and hooks, plain and async."""
 
     @app.hook
     async def hooks(memory: perdure.AsyncEntity) -> Any:
@@ -155,10 +156,11 @@ def test_rows_and_result_are_of_one_transaction(
     assert bank.run(f"{together} and j.name = 'book'") == [(7,)]
 
 
-def test_what_was_told_before_is_recorded_before(
+def test_earlier_facts_are_recorded_with_the_transaction(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """With the transaction, in its order, without a round trip of its own."""
+    """Results that are not recorded yet go with the transaction, in their order, without a round
+    trip of their own."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -175,27 +177,29 @@ def test_what_was_told_before_is_recorded_before(
     assert len({xmin for _, xmin in facts}) == 2
 
 
-def test_results_are_stored_and_typed(
+def test_result_has_the_annotated_type(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """The live value is the stored one, as with any activity."""
+    """The caller gets the stored value, converted to the annotated type, as from any activity."""
 
     @app.transaction
-    def tells(connection: psycopg.Connection[Any], pair: tuple[int, int]) -> tuple[int, int]:
+    def gives_back(connection: psycopg.Connection[Any], pair: tuple[int, int]) -> tuple[int, int]:
         assert perdure.info().kind == "activity"
         return pair
 
     @app.coordinator
-    def asks(memory: perdure.Entity) -> Any:
-        return repr(tells((1, 2)))
+    def calls_it(memory: perdure.Entity) -> Any:
+        return repr(gives_back((1, 2)))
 
     work()
-    assert client.start(asks).result(T) == "(1, 2)"
+    assert client.start(calls_it).result(T) == "(1, 2)"
 
 
-def test_one_that_is_sent_to_a_queue_ends_its_task_with_its_rows(
+def test_dispatched_transaction_is_retried_and_ends_its_task(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
 ) -> None:
+    """A transaction with a queue of its own commits its rows once, and its failures reach the
+    caller."""
     book = Booking(app, kind, queue="bank", retry=perdure.Retry(attempts=2, delay=0.01))
     book.steps += [fail(ValueError("once"))]
     work(queues=["default"])
@@ -208,16 +212,17 @@ def test_one_that_is_sent_to_a_queue_ends_its_task_with_its_rows(
     assert bank.rows() == ["a"]
 
 
-def test_mail_that_was_taken_before_is_not_told_again_meanwhile(
+def test_signal_taken_before_a_transaction_is_not_delivered_twice(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
 ) -> None:
-    """[P5]: it lies open until the transaction records that it was taken."""
+    """[P5] The signal stays in the inbox until the transaction records that it was taken. Another
+    signal that arrives meanwhile must not bring it again."""
     book = Booking(app, kind)
 
     async def takes() -> list[Any]:
         first = await perdure.wait_for("go")
-        told, second = await asyncio.gather(book(f"{first}"), perdure.wait_for("go"))
-        return [first, told, second]
+        booked, second = await asyncio.gather(book(f"{first}"), perdure.wait_for("go"))
+        return [first, booked, second]
 
     @app.hook
     async def hooks(memory: perdure.AsyncEntity) -> Any:
@@ -248,13 +253,13 @@ def test_mail_that_was_taken_before_is_not_told_again_meanwhile(
     assert (book.runs, bank.rows()) == (3, ["1", "1", "answer"])
 
 
-# Failing.
+# Failures roll back.
 
 
 def test_a_failure_rolls_back_and_is_recorded(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """[P10]: attempts count as those of any activity."""
+    """[P10] A failed attempt leaves no rows, and counts as an attempt of any activity does."""
     book.steps += [fail(ValueError("one"))]
     work()
     assert client.start("books", "a").result(T) == "run 2"
@@ -266,7 +271,7 @@ def test_a_failure_rolls_back_and_is_recorded(
     assert bank.rows() == ["a"]
 
 
-def test_a_hook_is_told_of_failures_too(
+def test_failure_is_raised_in_the_calling_hook(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     @app.hook
@@ -286,8 +291,8 @@ def test_a_hook_is_told_of_failures_too(
     assert bank.rows() == ["b"]
 
 
-def test_a_lab_runs_and_mocks_it(dsn: str) -> None:
-    """A mock is given the connection, too, and pauses are skipped."""
+def test_lab_runs_and_mocks_transactions(dsn: str) -> None:
+    """A mock gets the connection, too, and pauses between attempts are skipped."""
     app = perdure.App()
 
     @app.transaction(retry=perdure.Retry(attempts=2, delay="1 h"))
@@ -311,7 +316,7 @@ def test_a_lab_runs_and_mocks_it(dsn: str) -> None:
     [SystemExit(3), KeyboardInterrupt(), GeneratorExit()],
     ids=["exit", "interrupt", "generator"],
 )
-def test_nothing_that_it_raises_ends_the_worker(
+def test_exit_raised_in_the_function_does_not_end_the_worker(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, error: BaseException
 ) -> None:
     book.steps += [fail(error)]
@@ -325,7 +330,7 @@ def test_nothing_that_it_raises_ends_the_worker(
 def test_a_result_that_cannot_be_stored_rolls_back(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """And no other attempt would mend it."""
+    """Another attempt would not help, so the function runs once."""
     book.steps += [lambda _: float("nan")]
     work()
     with pytest.raises(perdure.JobFailed, match="InvalidValue"):
@@ -333,10 +338,10 @@ def test_a_result_that_cannot_be_stored_rolls_back(
     assert (book.runs, bank.rows()) == (1, [])
 
 
-def test_a_turn_that_is_refused_rolls_back(
+def test_result_that_the_database_refuses_rolls_back(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the database judges a value otherwise than this package."""
+    """Here the package has not checked the value first."""
     monkeypatch.setattr(transactions, "stored", lambda value: value)
     book.steps += [lambda _: "x" * 2_000_000]
     work()
@@ -348,7 +353,7 @@ def test_a_turn_that_is_refused_rolls_back(
 def test_a_constraint_that_fails_at_the_commit_rolls_back(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """The result was recorded in that transaction, and is rolled back with it."""
+    """The result is recorded in the same transaction, and is rolled back with it."""
     bank.run("alter table bookings add unique (what) deferrable initially deferred")
     bank.run("insert into bookings (what) values ('a')")
     work()
@@ -358,9 +363,10 @@ def test_a_constraint_that_fails_at_the_commit_rolls_back(
 
 
 @pytest.mark.direct("it holds a lock for its session")
-def test_a_hook_ends_while_a_transaction_that_it_has_left_cannot_commit(
+def test_hook_ends_while_its_abandoned_transaction_fails_to_commit(
     app: perdure.App, client: perdure.Client, bank: Bank, dsn: str, work: Any
 ) -> None:
+    """The hook returns without awaiting its transaction, whose commit hangs and then fails."""
     bank.run(
         "create function no_bookings() returns trigger language plpgsql as"
         " $$ begin perform pg_advisory_xact_lock(1); raise 'closed'; end $$"
@@ -400,10 +406,11 @@ def test_a_hook_ends_while_a_transaction_that_it_has_left_cannot_commit(
     assert bank.rows() == []
 
 
-def test_it_must_not_end_its_transaction(
+def test_function_must_not_end_its_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """psycopg refuses its methods; what statements have committed is told, and not done again."""
+    """psycopg refuses `commit()` and `rollback()`. A statement that ends the transaction fails the
+    job, and the function does not run again."""
     work()
     book.steps += [lambda connection: connection.commit()] * 2
     with pytest.raises(perdure.JobFailed, match="commit"):
@@ -422,7 +429,7 @@ def test_it_must_not_end_its_transaction(
 
 
 def executed(connection: Any, text: str) -> Any:
-    """Run a statement; gives nothing that could be stored, so nothing of it."""
+    """Execute a statement and give no result, because a cursor could not be stored."""
     cursor = connection.execute(text)
 
     async def wait() -> None:
@@ -431,7 +438,7 @@ def executed(connection: Any, text: str) -> Any:
     return wait() if inspect.isawaitable(cursor) else None
 
 
-def test_a_block_inside_is_a_savepoint(
+def test_transaction_block_inside_the_function_is_a_savepoint(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     async def undo_async(connection: Any) -> str:
@@ -450,18 +457,18 @@ def test_a_block_inside_is_a_savepoint(
     assert bank.rows() == ["a"]
 
 
-def test_it_is_called_with_a_connection_elsewhere(book: Booking, bank: Bank) -> None:
+def test_call_without_connection_outside_of_a_job_is_rejected(book: Booking, bank: Bank) -> None:
     with pytest.raises(perdure.InvalidArgument, match="outside of a coordinator"):
         book.work("a")
     assert bank.rows() == []
 
 
-def test_a_level_of_isolation_has_a_name(app: perdure.App) -> None:
+def test_unknown_isolation_level_is_rejected(app: perdure.App) -> None:
     with pytest.raises(perdure.InvalidArgument, match="not an isolation level"):
         app.transaction(isolation="chaos")(lambda connection: None)  # type: ignore[call-overload]
 
 
-# Again.
+# Conflicts and lost connections: the function runs again.
 
 
 @pytest.mark.parametrize(
@@ -470,27 +477,28 @@ def test_a_level_of_isolation_has_a_name(app: perdure.App) -> None:
 def test_a_conflict_runs_the_function_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, conflict: type[Exception]
 ) -> None:
-    """It is no failed attempt: nothing is recorded of it."""
+    """A serialization failure or a deadlock is no failed attempt, and nothing of it is recorded."""
     book.steps += [fail(conflict("a conflict"))] * 2
     work()
     assert client.start("books", "a").result(T) == "run 3"
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
-def test_errors_that_are_causes_of_each_other_are_a_failure(
+def test_errors_that_cause_each_other_fail_the_job(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """Who looked among them for a conflict went round for ever, and held up the worker."""
+    """The search for a conflict among the causes of an error must end, or it would block the
+    worker."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
-    book.steps += [fail(one)] * 2  # an attempt, and another
+    book.steps += [fail(one)] * 2  # in both attempts
     work()
     with pytest.raises(perdure.JobFailed, match="ValueError: one"):
         client.start("books", "a").result(T)
     assert bank.rows() == []
 
 
-def test_a_conflict_without_end_is_a_failure(
+def test_conflict_that_repeats_too_often_is_a_failed_attempt(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transactions, "MAX_RUNS", 3)
@@ -501,9 +509,10 @@ def test_a_conflict_without_end_is_a_failure(
     assert (book.runs, bank.rows(), bank.facts()) == (6, [], ["attempt", "activity"])
 
 
-def test_a_deadlock_of_two_is_broken_by_the_server(
+def test_two_deadlocked_transactions_both_complete(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
+    """The server ends one of them, and its function runs again."""
     bank.run("insert into bookings (what) values ('x'), ('y')")
     both = threading.Barrier(2)
     meet = [both.wait, both.wait]
@@ -542,25 +551,26 @@ def test_a_lost_connection_runs_the_function_again(
 @pytest.mark.parametrize(
     "code", ["57014", "55P03", "53200"], ids=["cancelled", "lock timeout", "no memory"]
 )
-def test_what_ends_the_recording_runs_the_function_again(
+def test_error_while_recording_runs_the_function_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     monkeypatch: pytest.MonkeyPatch, code: str,
 ) -> None:  # fmt: skip
-    """(T6): the function is not to blame for what the worker itself asks; no attempt has failed."""
+    """(T6) The function is not to blame for a failed statement of the worker, so no attempt has
+    failed."""
     record = calls.Calls.record
 
-    def spoiled(self: calls.Calls, *given: Any) -> calls.Call:
+    def failing(self: calls.Calls, *given: Any) -> calls.Call:
         monkeypatch.setattr(calls.Calls, "record", record)
-        spoil = f"do $$ begin raise 'not now' using errcode = '{code}'; end $$"
-        return calls.Call("record", spoil.encode(), ())
+        statement = f"do $$ begin raise 'not now' using errcode = '{code}'; end $$"
+        return calls.Call("record", statement.encode(), ())
 
-    monkeypatch.setattr(calls.Calls, "record", spoiled)
+    monkeypatch.setattr(calls.Calls, "record", failing)
     work()
     assert client.start("books", "a").result(T) == "run 2"
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
-def test_what_ends_a_statement_of_the_function_is_its_own_failure(
+def test_cancelled_statement_of_the_function_is_a_failed_attempt(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     book.steps += [fail(psycopg.errors.QueryCanceled("a limit"))] * 2
@@ -571,7 +581,7 @@ def test_what_ends_a_statement_of_the_function_is_its_own_failure(
 
 
 def cut(connection: Any, cables: list[int]) -> None:
-    """Cut the network: the server sees nothing of it, and holds the connection open."""
+    """Cut the network: the server does not notice, and keeps the connection open."""
     here, there = socket.socketpair()
     cables.append(os.dup(connection.fileno()))
     os.dup2(here.fileno(), connection.fileno())
@@ -625,11 +635,12 @@ def at_commit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
 @pytest.mark.parametrize(
     ("fate", "runs"), [("committed, reply lost", 1), ("lost before it was sent", 2)]
 )
-def test_a_commit_without_an_answer_is_asked_for(
+def test_commit_whose_reply_is_lost_is_looked_up(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str,
     at_commit: Callable[[str], None], fate: str, runs: int, caller: str,
 ) -> None:  # fmt: skip
-    """[P12]: the function runs again only if it was not applied; the rows stand once."""
+    """[P12] The worker asks the database whether it was applied, and runs the function again only
+    if it was not. Either way, the rows are inserted once."""
     book = Booking(app, kind, queue="bank" if caller == "queue" else None)
 
     @app.hook
@@ -649,11 +660,12 @@ def test_a_commit_without_an_answer_is_asked_for(
         assert bank.facts() == ["activity"]
 
 
-def test_whose_turn_was_applied_before_commits_nothing(
+def test_second_run_of_an_applied_turn_commits_nothing(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """[P12]: also if it were to run again without having asked."""
+    """[P12] Here the worker does not ask whether the commit was applied, and runs the function
+    again."""
 
     async def never_asks(_: Any) -> None:
         return None
@@ -665,11 +677,12 @@ def test_whose_turn_was_applied_before_commits_nothing(
     assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["activity"])
 
 
-def test_a_transaction_that_is_left_open_delays_others_for_a_moment(
+def test_transaction_cut_off_before_its_commit_runs_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """As when the network is cut before the commit: the server gives up, and it runs again."""
+    """When the network is cut, the server ends the transaction after a moment, which frees its
+    locks."""
     monkeypatch.setattr(calls, "COMMIT_WITHIN", "1 s")
     at_commit("the network is cut")
     work()
@@ -677,14 +690,15 @@ def test_a_transaction_that_is_left_open_delays_others_for_a_moment(
     assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["activity"])
 
 
-# Fences.
+# Fences, cancels and time limits.
 
 
 @pytest.mark.parametrize("end", ["terminate", "steal"])
-def test_who_has_lost_the_task_commits_nothing(
+def test_transaction_that_has_lost_its_task_commits_nothing(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, end: str
 ) -> None:
-    """[P6]: terminated, or held by another; the rows are rolled back with the fact."""
+    """[P6] If the job is terminated or another worker holds the task, the rows are rolled back with
+    the fact."""
     job = "job"
 
     def lose(_: Any) -> None:
@@ -699,17 +713,17 @@ def test_who_has_lost_the_task_commits_nothing(
     if end == "terminate":
         with pytest.raises(perdure.JobCancelled):
             handle.result(T)
-        assert client.start("books", "b").result(T) == "run 2"  # it works on
+        assert client.start("books", "b").result(T) == "run 2"  # the worker goes on
         assert bank.rows() == ["b"]
     else:
         assert handle.result(T) == "run 2"
         assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["activity"])
 
 
-def test_a_cancel_ends_it_while_it_runs(
+def test_cancel_ends_a_running_transaction(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """The inbox is looked at meanwhile."""
+    """The worker looks into the inbox while the function runs."""
     book = Booking(app, "async")
     book.steps += [book.pause(60)]
     work()
@@ -722,10 +736,10 @@ def test_a_cancel_ends_it_while_it_runs(
     assert bank.rows() == []
 
 
-def test_a_thread_that_waits_for_a_lock_is_interrupted(
+def test_cancelled_transaction_stops_waiting_for_a_lock(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any, dsn: str
 ) -> None:
-    """Cancelled by a limit of the code; what waits in the server waits no longer."""
+    """A timeout in the coordinator cancels it, and its statement ends in the server, too."""
     wait = "lock table bookings in exclusive mode"
 
     @app.coordinator
@@ -751,7 +765,8 @@ def test_a_thread_that_waits_for_a_lock_is_interrupted(
 def test_a_timeout_rolls_back(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, where: str
 ) -> None:
-    """It counts for each attempt, from when the function begins; who comes late commits nothing."""
+    """The timeout counts for each attempt, from when the function begins. An attempt that is late
+    commits nothing."""
     book = Booking(app, kind, timeout=0.3, retry=perdure.Retry(attempts=2, delay=0.5))
     sleep: Step = lambda connection: executed(connection, "select pg_sleep(60)")  # noqa: E731
     book.steps += [sleep if where == "in a statement" else book.pause(0.6)]
@@ -761,10 +776,10 @@ def test_a_timeout_rolls_back(
 
 
 @pytest.mark.parametrize("caller", ["books", "hooked"])
-def test_all_attempts_have_a_limit_that_is_recorded_before_the_first_begins(
+def test_limit_of_all_attempts_is_recorded_before_the_first_begins(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, caller: str
 ) -> None:
-    """Else a crash in that attempt would let the time begin again."""
+    """Otherwise a crash in the first attempt would restart the limit."""
     book = Booking(app, kind, within=0.6, retry=perdure.Retry(attempts=9, delay=0.2, factor=1))
     recorded: list[Any] = []
 
@@ -789,10 +804,10 @@ def test_all_attempts_have_a_limit_that_is_recorded_before_the_first_begins(
     assert bank.rows() == []
 
 
-def test_a_commit_that_has_begun_is_not_cut_short(
+def test_timeout_does_not_interrupt_a_commit(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
 ) -> None:
-    """Its outcome is what the database says, however long that takes."""
+    """Once the commit has begun, only the database knows its outcome, however long that takes."""
     bank.run(
         "create function slowly() returns trigger language plpgsql as"
         " 'begin perform pg_sleep(1); return null; end'"
@@ -807,13 +822,13 @@ def test_a_commit_that_has_begun_is_not_cut_short(
     assert (book.runs, bank.rows(), bank.facts()) == (1, ["a"], ["activity"])
 
 
-# Beside other work.
+# Concurrent work, and the connections.
 
 
-def test_it_may_use_the_memory_of_its_own_job(
+def test_function_may_write_to_the_memory_of_its_own_job(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any, dsn: str
 ) -> None:
-    """It holds the lock of its job then: the rest of the job waits, and not for ever."""
+    """It then holds the lock of its job; the other work of the job waits, but not for ever."""
 
     @app.coordinator
     async def busy(memory: perdure.AsyncEntity) -> Any:
@@ -848,16 +863,16 @@ def test_it_may_use_the_memory_of_its_own_job(
 
     book.steps += [count_async if book.kind == "async" else count] * 4
     work()
-    told, booked = client.start(busy).result(T)
-    assert sorted(told[1:3]) == [1, 2]
+    results, booked = client.start(busy).result(T)
+    assert sorted(results[1:3]) == [1, 2]
     assert booked == 2
-    assert sorted(told[0] + told[3]) == list(range(1, 11))
-    told = client.start(busy_hooked).result(T)
-    assert sorted(told[1:3]) == [1, 2]
+    assert sorted(results[0] + results[3]) == list(range(1, 11))
+    results = client.start(busy_hooked).result(T)
+    assert sorted(results[1:3]) == [1, 2]
     assert bank.rows() == ["a", "b", "c", "d"]
 
 
-def test_signals_and_activities_go_on_meanwhile(
+def test_signals_and_activities_go_on_during_a_transaction(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     heard = threading.Event()
@@ -886,7 +901,7 @@ def test_signals_and_activities_go_on_meanwhile(
     assert handle.result(T) == ["heard", "at once", [0, 1]]
 
 
-def test_more_than_there_are_connections_take_turns(
+def test_more_transactions_than_connections_take_turns(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -939,10 +954,10 @@ def test_a_worker_says_once_that_it_has_too_few_connections(
 
 
 @pytest.mark.direct("it counts sessions")
-def test_both_kinds_share_the_connections(
+def test_async_and_plain_transactions_share_the_connections(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P8] (T33): those of one kind that are idle make room for the other."""
+    """[P8] (T33) Idle connections of one kind make room for the other kind."""
     monkeypatch.setattr(lent_connections, "MAX_OPEN", 2)
 
     @app.transaction
@@ -965,11 +980,11 @@ def test_both_kinds_share_the_connections(
 
 
 @pytest.mark.direct("it counts sessions")
-def test_a_connection_that_nobody_uses_is_closed(
+def test_idle_connection_is_closed(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, dsn: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """[P8] (T33): the server may have no other for whoever has none."""
+    """[P8] (T33) Others may need it: the server has a limited number of connections."""
     monkeypatch.setattr(lent_connections, "IDLE_FOR", 0.5)
     work()
     for _ in range(2):
@@ -980,7 +995,7 @@ def test_a_connection_that_nobody_uses_is_closed(
         wait_for(dsn, OPEN.replace("count(*)", "count(*) = 0"))
 
 
-def test_nothing_of_a_session_reaches_the_next_transaction(
+def test_settings_of_a_session_do_not_reach_the_next_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     async def spoil_async(connection: Any) -> None:
@@ -1004,10 +1019,11 @@ def test_nothing_of_a_session_reaches_the_next_transaction(
 
 
 @pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
-def test_a_level_of_isolation_is_the_transactions_own(
+def test_isolation_level_applies_to_the_whole_transaction(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, level: Any
 ) -> None:
-    """What it locks with an old snapshot is a conflict: its function runs again."""
+    """At the higher levels, a task row that has changed since the snapshot is a conflict, and the
+    function runs again."""
     book = Booking(app, kind, isolation=level)
 
     def move(connection: Any) -> Any:
@@ -1015,14 +1031,15 @@ def test_a_level_of_isolation_is_the_transactions_own(
         return executed(connection, "select 1")
 
     book.steps += [move]
-    work(lease=300)  # no heartbeat comes in between, which would be a conflict, too
-    told = [None] if level == "read committed" else ["run 2", "run 3"]  # a turn may come between
-    assert client.start("books", "a").result(T) in told
+    work(lease=300)  # so that no heartbeat is another conflict
+    # Another turn of the job may cause one more conflict.
+    expected = [None] if level == "read committed" else ["run 2", "run 3"]
+    assert client.start("books", "a").result(T) in expected
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
-def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
-    """The answers of commands find them by their places."""
+def test_facts_that_a_hook_takes_back_are_sent_before_later_ones() -> None:
+    """The answers of commands are matched by position."""
 
     class Loop:
         def create_future(self) -> Any:
@@ -1050,10 +1067,10 @@ def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
     assert turn.journal.fact("book#1") is None
 
 
-def test_a_connection_is_closed_where_its_reset_is_cut_short(
+def test_connection_is_closed_when_its_reset_is_interrupted(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the attempt's limit: it was neither kept nor closed, and in a state that nobody knew."""
+    """A timeout that interrupts the reset leaves the session in an unknown state."""
     lent: list[Any] = []
     send_async = transactions.send_async
 
