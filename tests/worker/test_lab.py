@@ -1,4 +1,4 @@
-"""The lab: what a user's tests do with it, and that it finds what is wrong. (perdure.testing)"""
+"""The lab of perdure.testing: what tests do with it, and which mistakes it finds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ released = threading.Event()
 
 @dataclass
 class Page:
-    """Something with a type."""
+    """A typed result."""
 
     title: str
 
@@ -122,7 +122,7 @@ def plain(memory: perdure.Entity) -> list[Any]:
 
 
 @app.coordinator
-async def forgets_nothing(memory: perdure.AsyncEntity) -> str:
+async def waits_for_ever(memory: perdure.AsyncEntity) -> str:
     return await perdure.wait_for("never")
 
 
@@ -134,26 +134,26 @@ async def on_the_clock(memory: perdure.AsyncEntity) -> str:
 
 
 @app.coordinator
-async def by_chance(memory: perdure.AsyncEntity, ends: bool) -> Any:
+async def random_argument(memory: perdure.AsyncEntity, ends: bool) -> Any:
     await stamped(str(random.random()))
     return None if ends else await perdure.wait_for("never")
 
 
 @app.coordinator
 async def in_runs(
-    memory: perdure.AsyncEntity, number: int, by_chance_in: int, step: int = 1
+    memory: perdure.AsyncEntity, number: int, random_in_run: int, step: int = 1
 ) -> Any:
-    await stamped(str(random.random()) if number == by_chance_in else perdure.now().isoformat())
+    await stamped(str(random.random()) if number == random_in_run else perdure.now().isoformat())
     await perdure.sleep("1 d")
     if number < 3:
-        perdure.continue_as_new(number + step, by_chance_in, step)
+        perdure.continue_as_new(number + step, random_in_run, step)
     return [number, perdure.info().run, str(perdure.uuid())]
 
 
 @app.coordinator(retry=perdure.Retry(attempts=2, delay="1 h"))
-async def in_two_attempts(memory: perdure.AsyncEntity, by_chance_in: int) -> Any:
+async def in_two_attempts(memory: perdure.AsyncEntity, random_in_run: int) -> Any:
     run = perdure.info().run
-    await stamped(str(random.random()) if run == by_chance_in else "")
+    await stamped(str(random.random()) if run == random_in_run else "")
     if perdure.info().attempt == 0:
         raise OSError("once more")
     return run
@@ -184,14 +184,14 @@ def lab(dsn: str) -> Iterator[Lab]:
 
 
 def found(*titles: str) -> Any:
-    """Give what stands in for a search."""
+    """Give a replacement for `search` that finds pages with these titles."""
     return lambda query: [Page(title) for title in titles or (f"about {query}",)]
 
 
 # Time.
 
 
-def test_a_month_passes_in_a_moment(lab: Lab) -> None:
+def test_sleep_of_a_month_takes_a_moment(lab: Lab) -> None:
     lab.mock(search, found())
     began = lab.now()
     assert lab.run(research, "subsidies", id="j") == ["about subsidies"]
@@ -200,10 +200,11 @@ def test_a_month_passes_in_a_moment(lab: Lab) -> None:
     lab.check()
 
 
-def test_a_job_that_ends_before_a_lost_answer_is_asked_for_has_ended(
+def test_finish_notices_a_job_that_ended_while_a_reply_was_lost(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12] (T9): asked again, the database says that nothing will be due."""
+    """[P12] (T9) When the lab repeats the call, the database answers that nothing will become
+    due."""
     handle = lab.start(on_the_clock)
     send = lab.client.send
 
@@ -220,7 +221,7 @@ def test_a_job_that_ends_before_a_lost_answer_is_asked_for_has_ended(
     assert handle.status().status == "completed"
 
 
-def test_everything_happens_at_its_time(lab: Lab) -> None:
+def test_each_timer_fires_at_its_time_as_time_passes(lab: Lab) -> None:
     handle = lab.start(reminders)
     lab.settle()
     assert lab.memory(handle).get("notes") == []
@@ -235,7 +236,7 @@ def test_everything_happens_at_its_time(lab: Lab) -> None:
     lab.check()
 
 
-def test_a_signal_comes_in_between_or_too_late(lab: Lab) -> None:
+def test_signal_arrives_before_the_deadline_or_the_wait_times_out(lab: Lab) -> None:
     in_time, late = lab.start(approval), lab.start(approval)
     lab.settle()
     assert lab.memory(in_time).get("status") == "waiting"
@@ -246,13 +247,13 @@ def test_a_signal_comes_in_between_or_too_late(lab: Lab) -> None:
     lab.check()
 
 
-def test_time_passes_though_nothing_is_due(lab: Lab) -> None:
+def test_pass_time_moves_the_clock_when_nothing_is_due(lab: Lab) -> None:
     before = lab.now()
     after = lab.pass_time("90 min")
     assert timedelta(minutes=90) <= after - before < timedelta(minutes=91)
 
 
-def test_children_attempts_and_what_is_sent_elsewhere(lab: Lab) -> None:
+def test_lab_runs_children_retries_and_dispatched_activities(lab: Lab) -> None:
     began = lab.now()
     assert lab.run(plain) == [2, "too late", "at last"]
     pauses = timedelta(hours=1 + 24 + 576)
@@ -260,8 +261,9 @@ def test_children_attempts_and_what_is_sent_elsewhere(lab: Lab) -> None:
     lab.check()
 
 
-def test_tokens_of_a_queue_are_skipped_to(lab: Lab) -> None:
-    """What a rate keeps back is no work that goes on: an hour for each but the first."""
+def test_lab_skips_waits_for_tokens_of_a_queue(lab: Lab) -> None:
+    """A task that is held back by the rate of its queue is no work in progress. The lab skips an
+    hour for each task but the first."""
     lab.client.set_queue("elsewhere", rate_per_second=1 / 3600, burst=1)
     began = lab.now()
     handle = lab.start(numbers, 4)
@@ -272,7 +274,7 @@ def test_tokens_of_a_queue_are_skipped_to(lab: Lab) -> None:
     lab.check()
 
 
-def test_what_is_paused_is_not_waited_for(lab: Lab) -> None:
+def test_lab_does_not_wait_for_a_paused_queue(lab: Lab) -> None:
     lab.client.pause_queue("elsewhere")
     handle = lab.start(numbers, 2)
     lab.settle()
@@ -284,7 +286,7 @@ def test_what_is_paused_is_not_waited_for(lab: Lab) -> None:
     lab.check()
 
 
-def test_hooks_in_sql_are_tried_again_without_waiting(lab: Lab) -> None:
+def test_lab_skips_pauses_between_attempts_of_sql_hooks(lab: Lab) -> None:
     with psycopg.connect(lab.dsn, autocommit=True) as connection:
         connection.execute(f"""
             create function {lab.schema}.counting(job text, args jsonb) returns jsonb
@@ -301,10 +303,10 @@ def test_hooks_in_sql_are_tried_again_without_waiting(lab: Lab) -> None:
 
 
 @pytest.mark.direct("a hint wakes it")
-def test_an_idle_worker_hears_of_skipped_time(
+def test_skipped_time_wakes_an_idle_worker(
     dsn: str, client: perdure.Client, connection: psycopg.Connection[Any]
 ) -> None:
-    """Its own look, a minute apart, would come too late: who moves the clock tells it."""
+    """Whoever moves the clock notifies the worker, whose own poll would come a minute later."""
     with perdure.Worker(app, dsn=dsn, poll="1 min"):
         handle = client.start(approval)
         idle = "select count(*) from listeners where topic = 'default'"
@@ -315,7 +317,7 @@ def test_an_idle_worker_hears_of_skipped_time(
         assert handle.result("20 s") == "too late"
 
 
-def test_time_waits_for_whoever_has_begun_meanwhile(lab: Lab) -> None:
+def test_skipping_time_waits_for_running_work(lab: Lab) -> None:
     released.clear()
     lab.start(hanging)
     due_at = lab.now() + timedelta(days=1)
@@ -327,15 +329,15 @@ def test_time_waits_for_whoever_has_begun_meanwhile(lab: Lab) -> None:
     assert lab.now() >= due_at
 
 
-# What does not end.
+# Jobs that do not end.
 
 
-def test_a_job_that_nothing_will_wake_is_told(lab: Lab) -> None:
+def test_job_that_nothing_will_wake_is_reported(lab: Lab) -> None:
     with pytest.raises(perdure.ResultTimeout, match=r"nothing is due\n.*signal never"):
-        lab.run(forgets_nothing)
+        lab.run(waits_for_ever)
 
 
-def test_work_that_hangs_is_told(dsn: str) -> None:
+def test_work_that_hangs_is_reported(dsn: str) -> None:
     released.clear()
     try:
         with Lab(app, dsn=dsn, patience=0.3) as lab:
@@ -346,21 +348,21 @@ def test_work_that_hangs_is_told(dsn: str) -> None:
         released.set()
 
 
-def test_a_job_that_sleeps_for_ever_is_told(dsn: str) -> None:
+def test_job_that_sleeps_for_ever_is_reported(dsn: str) -> None:
     too_late = pytest.raises(perdure.ResultTimeout, match=r"after 1.0 s of work\n.*its time")
     with Lab(app, dsn=dsn, patience=1) as lab, too_late:
         lab.run(sleepless)
 
 
-def test_failures_raise(lab: Lab) -> None:
+def test_run_raises_the_failure_of_the_job(lab: Lab) -> None:
     with pytest.raises(perdure.JobFailed, match="no network"):
         lab.run(research, "q")
 
 
-# Doubles.
+# Mocks.
 
 
-def test_doubles_know_how_they_were_called(lab: Lab) -> None:
+def test_mocks_list_their_calls_and_end_with_the_lab(lab: Lab) -> None:
     before = search.function, search.is_async
     searched = lab.mock("search", found("a"))
     reminded = lab.mock(reminder, lambda memory, after, text: memory.append("notes", "mocked"))
@@ -376,8 +378,8 @@ def test_doubles_know_how_they_were_called(lab: Lab) -> None:
     assert (search.function, search.is_async) == before
 
 
-def test_doubles_of_a_lab_that_is_not_open_yet_end_with_it(dsn: str) -> None:
-    """They stayed for all labs to come, and for whoever else called the function."""
+def test_mocks_made_before_the_lab_opens_end_with_it(dsn: str) -> None:
+    """Otherwise they would stay for all later labs and for all other callers of the function."""
     before = search.function
 
     async def in_an_async_lab() -> None:
@@ -395,7 +397,7 @@ def test_doubles_of_a_lab_that_is_not_open_yet_end_with_it(dsn: str) -> None:
     assert search.function is before
 
 
-def test_a_double_may_fail(lab: Lab) -> None:
+def test_mock_that_raises_is_retried(lab: Lab) -> None:
     outcomes: Iterator[Any] = iter([OSError("once"), [Page("x")]])
 
     async def one_after_the_other(query: str) -> Any:
@@ -417,34 +419,36 @@ def test_a_double_may_fail(lab: Lab) -> None:
         (perdure.sql_hook("count"), perdure.InvalidArgument),
     ],
 )
-def test_what_has_no_double(lab: Lab, work: Any, error: type[Exception]) -> None:
+def test_mock_accepts_only_activities_and_hooks_of_the_app(
+    lab: Lab, work: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         lab.mock(work, print)
 
 
 @pytest.mark.parametrize("function", [["found"], None, "reads"])
-def test_what_cannot_be_called_is_no_double(lab: Lab, function: Any) -> None:
-    """The activity would fail at its first call, and the lab keep it."""
+def test_mock_rejects_a_replacement_that_is_not_callable(lab: Lab, function: Any) -> None:
+    """Otherwise the activity would fail at its first call, in every later lab, too."""
     before = search.function
     with pytest.raises(perdure.InvalidArgument, match=re.escape(f"{function!r} is not a function")):
         lab.mock(search, function)
     assert search.function is before
 
 
-# The check.
+# lab.check().
 
 
 def test_workflow_time_is_the_same_at_replay(lab: Lab) -> None:
-    """Also before the first fact, when it is the time of the first claim. [P9]"""
+    """[P9] Also before the first fact, when it is the time of the first claim."""
     first = lab.run(on_the_clock)
     assert datetime.fromisoformat(first) > lab.now() - timedelta(minutes=1)
     lab.check()
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_chance_is_found(lab: Lab, ends: bool) -> None:
+def test_check_finds_randomness(lab: Lab, ends: bool) -> None:
     """[P9] In a job that has ended, and in one that waits."""
-    handle = lab.start(by_chance, ends)
+    handle = lab.start(random_argument, ends)
     lab.settle()
     assert handle.status().status == ("completed" if ends else "running")
     with pytest.raises(perdure.NonDeterminism, match=r"does not replay(?s:.*)stamped"):
@@ -452,35 +456,38 @@ def test_chance_is_found(lab: Lab, ends: bool) -> None:
 
 
 @pytest.mark.parametrize("workflow", [in_runs, in_two_attempts])
-def test_chance_is_found_in_every_run(lab: Lab, workflow: Any) -> None:
-    """[P9] In one that went on as the next, one that was tried again, and one before a new run."""
+def test_check_finds_randomness_in_every_run(lab: Lab, workflow: Any) -> None:
+    """[P9] In a run that continued as new, in a failed attempt, and in the run after it. Jobs that
+    are sound pass, with a new run and a fork, too."""
     args = (1, 0) if workflow is in_runs else (0,)
     lab.run(workflow, *args, id="sound")
     lab.run(workflow, *args, id="sound", if_exists="new_run")
     lab.client.fork("sound")
     lab.settle()
     lab.check()
-    for found_in in (2, 1):
-        args = (1, found_in) if workflow is in_runs else (found_in,)
-        lab.run(workflow, *args, id=f"by chance in {found_in}")
-        with pytest.raises(perdure.NonDeterminism, match=rf"(?s)in {found_in}/{found_in}/main"):
+    for run in (2, 1):
+        args = (1, run) if workflow is in_runs else (run,)
+        lab.run(workflow, *args, id=f"random in {run}")
+        with pytest.raises(perdure.NonDeterminism, match=rf"(?s)in {run}/{run}/main"):
             lab.check()
 
 
-def test_another_next_run_is_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """[P9] The code that is replayed would begin it with other arguments."""
+def test_check_finds_changed_arguments_of_the_next_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P9] The replayed code would continue as new with other arguments."""
     lab.run(in_runs, 1, 0)
     function = in_runs.function
 
-    async def other(memory: Any, number: int, by_chance_in: int, step: int = 1) -> Any:
-        return await function(memory, number, by_chance_in, step + 1)
+    async def other(memory: Any, number: int, random_in_run: int, step: int = 1) -> Any:
+        return await function(memory, number, random_in_run, step + 1)
 
     monkeypatch.setattr(in_runs, "function", other)
     with pytest.raises(perdure.NonDeterminism, match=r"continued as new with \[2, 0, 1\], but"):
         lab.check()
 
 
-def test_runs_that_are_forgotten_are_not_looked_at(lab: Lab) -> None:
+def test_check_skips_forgotten_runs(lab: Lab) -> None:
     handle = lab.start(in_runs, 1, 1)
     lab.result(handle)
     assert handle.forget_old_runs() > 0
@@ -488,7 +495,7 @@ def test_runs_that_are_forgotten_are_not_looked_at(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (
             "insert into {0}.inbox (job_id, task, key, sent_at) values ('j', 'x', 'k', now())",
@@ -498,15 +505,15 @@ def test_runs_that_are_forgotten_are_not_looked_at(lab: Lab) -> None:
         ("update {0}.journal set argument = '[]' where version = 1", "cannot be made again"),
     ],
 )
-def test_a_broken_database_is_found(lab: Lab, damage: str, told: str) -> None:
+def test_check_finds_a_broken_database(lab: Lab, damage: str, message: str) -> None:
     lab.client.create_entity("j", "note", {"a": 1})
     with psycopg.connect(lab.dsn, autocommit=True) as connection:
         connection.execute(damage.format(lab.schema))
-    with pytest.raises(AssertionError, match=f"not sound.*{told}"):
+    with pytest.raises(AssertionError, match=f"not sound.*{message}"):
         lab.check()
 
 
-def test_nothing_is_left_of_a_lab(dsn: str, connection: psycopg.Connection[Any]) -> None:
+def test_closed_lab_leaves_no_schema(dsn: str, connection: psycopg.Connection[Any]) -> None:
     query = "select count(*) from pg_namespace where nspname like 'perdure\\_test\\_%'"
     with Lab(app, dsn=dsn) as lab:
         lab.mock(search, found())
@@ -514,14 +521,14 @@ def test_nothing_is_left_of_a_lab(dsn: str, connection: psycopg.Connection[Any])
     assert connection.execute(query).fetchone() == (0,)
     nowhere = make_conninfo(dsn, dbname="nowhere")
     with pytest.raises(psycopg.OperationalError), Lab(app, dsn=nowhere):
-        raise AssertionError("it has begun")
+        raise AssertionError("the lab has begun")
 
 
 @pytest.mark.parametrize("amid", ["its start", "its end"])
-def test_nothing_is_left_of_an_async_lab_that_is_cancelled(
+def test_cancelled_async_lab_leaves_no_schema_and_no_worker(
     dsn: str, connection: psycopg.Connection[Any], amid: str
 ) -> None:
-    """Its thread went on, with nobody to end it: the schema stayed, and a worker that served it."""
+    """Its thread must end with it, whether it is cancelled as it starts or as it ends."""
 
     inside = asyncio.Event()
 
@@ -548,7 +555,7 @@ def test_nothing_is_left_of_an_async_lab_that_is_cancelled(
     asyncio.run(test())
 
 
-def test_two_labs_do_not_meet(dsn: str) -> None:
+def test_two_labs_are_independent(dsn: str) -> None:
     with Lab(app, dsn=dsn) as one, Lab(app, dsn=dsn) as other:
         one.pass_time("1 d")
         assert one.now() - other.now() > timedelta(hours=23)
@@ -558,7 +565,7 @@ def test_two_labs_do_not_meet(dsn: str) -> None:
         assert one.result(handle) == "too late"
 
 
-def test_an_async_test_does_the_same_and_its_loop_goes_on(dsn: str) -> None:
+def test_async_lab_does_the_same_without_blocking_the_loop(dsn: str) -> None:
     ticks = 0
 
     async def tick() -> None:
@@ -582,9 +589,9 @@ def test_an_async_test_does_the_same_and_its_loop_goes_on(dsn: str) -> None:
             await handle.signal("approve", "yes")
             assert await lab.result(handle) == "yes"
             with pytest.raises(perdure.ResultTimeout):
-                await lab.result(await lab.start(forgets_nothing))
+                await lab.result(await lab.start(waits_for_ever))
             await lab.check()
-            await lab.run(by_chance, True)
+            await lab.run(random_argument, True)
             with pytest.raises(perdure.NonDeterminism):
                 await lab.check()
         ticking.cancel()
@@ -595,8 +602,8 @@ def test_an_async_test_does_the_same_and_its_loop_goes_on(dsn: str) -> None:
     assert search.function is before
 
 
-def test_the_types_of_user_code_are_checked() -> None:
-    """What *_user_code.py assert holds, and their mistakes are found, by mypy --strict."""
+def test_user_code_passes_strict_mypy() -> None:
+    """mypy confirms the types that *_user_code.py assert, and finds the mistakes marked there."""
     pytest.importorskip("mypy")
     here = Path(__file__).parent
     files = [os.fspath(file) for file in here.glob("*_user_code.py")]

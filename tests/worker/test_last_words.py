@@ -1,4 +1,4 @@
-"""Whatever the code of a user raises is its own failure: the worker goes on. [P10]"""
+"""Whatever exception user code raises, it fails that code, and the worker goes on. [P10]"""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Fails = Callable[[], Any]
 
 
 class Own(BaseException):
-    """Of no kind that anybody knows."""
+    """An exception of the user's, outside of the known classes."""
 
 
 @pytest.fixture(
     params=[SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Own],
     ids=lambda kind: kind.__name__,
 )
-def last_words(request: pytest.FixtureRequest) -> type[BaseException]:
-    """Give what is raised."""
+def exception(request: pytest.FixtureRequest) -> type[BaseException]:
+    """Give the type of the exception."""
     kind: type[BaseException] = request.param
     return kind
 
@@ -56,8 +56,8 @@ def failing_coordinators(app: perdure.App, fails: Fails) -> list[str]:
     return [fails_at_once.name, fails_after_a_wait.name, fails_by_a_task.name, fails_plainly.name]
 
 
-def asking_coordinators(app: perdure.App, fails: Fails) -> list[str]:
-    """Register coordinators that ask for hooks and activities that fail; give their names."""
+def calling_coordinators(app: perdure.App, fails: Fails) -> list[str]:
+    """Register coordinators that call failing hooks and activities; give their names."""
 
     async def later() -> None:
         fails()
@@ -87,23 +87,23 @@ def asking_coordinators(app: perdure.App, fails: Fails) -> list[str]:
     return made
 
 
-def test_what_code_raises_is_its_failure(
-    app: perdure.App, client: perdure.Client, work: Any, last_words: type[BaseException]
+def test_any_exception_fails_the_job_and_not_the_worker(
+    app: perdure.App, client: perdure.Client, work: Any, exception: type[BaseException]
 ) -> None:
-    """Also where a task of it raises; a thread in which a worker runs hears of no Ctrl-C."""
+    """Also an exception in an asyncio task, and one in a thread."""
 
     def fails() -> None:
-        raise last_words
+        raise exception
 
     @app.coordinator
     async def goes_on(memory: perdure.AsyncEntity) -> str:
         return "still here"
 
-    names = failing_coordinators(app, fails) + asking_coordinators(app, fails)
+    names = failing_coordinators(app, fails) + calling_coordinators(app, fails)
     worker = work()
     jobs = {name: client.start(name) for name in names}
     for job in jobs.values():
-        with pytest.raises(perdure.JobFailed, match=last_words.__name__):
+        with pytest.raises(perdure.JobFailed, match=exception.__name__):
             job.result(T)
     assert client.start(goes_on).result(T) == "still here"
     worker.stop()

@@ -1,4 +1,4 @@
-"""Hooks whose code catches what is to end it, and calls again, for ever."""
+"""Hooks that catch the exception that is to end them, and go on for ever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ T = "40 s"
 
 @pytest.fixture
 def stubborn(app: perdure.App, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Give an async and a plain coordinator of a hook that leaves memory at its first wait."""
+    """Give an async and a plain coordinator of a hook that catches everything; hooks leave memory
+    at their first wait."""
     monkeypatch.setattr(waits, "GRACE", 0.0)
 
     @app.hook
@@ -25,7 +26,7 @@ def stubborn(app: perdure.App, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
         while True:
             try:
                 return str(await perdure.wait_for("go"))
-            except BaseException:  # noqa: BLE001 - code that never dies
+            except BaseException:  # noqa: BLE001 - the hook catches everything
                 pass
 
     @app.hook
@@ -33,7 +34,7 @@ def stubborn(app: perdure.App, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
         while True:
             try:
                 return str(perdure.wait_for("go"))
-            except BaseException:  # noqa: BLE001 - code that never dies
+            except BaseException:  # noqa: BLE001 - the hook catches everything
                 pass
 
     @app.coordinator
@@ -48,31 +49,32 @@ def stubborn(app: perdure.App, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
 
 
 @pytest.fixture
-def left(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """List the states in which hooks were to leave memory, as the database answered."""
+def park_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List the states with which the database answered the requests to park a hook."""
     states: list[str] = []
     answered = HookTurn.answered
 
-    def noted(turn: HookTurn, answer: dict[str, Any]) -> None:
+    def recorded(turn: HookTurn, answer: dict[str, Any]) -> None:
         if turn._sent_plan["state"] == "park":
             states.append(answer["state"])
         answered(turn, answer)
 
-    monkeypatch.setattr(HookTurn, "answered", noted)
+    monkeypatch.setattr(HookTurn, "answered", recorded)
     return states
 
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
-def test_a_hook_that_does_not_let_go_holds_up_nobody(
+def test_hook_that_catches_everything_blocks_no_other_work(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     stubborn: dict[str, Any],
-    left: list[str],
+    park_answers: list[str],
     caplog: pytest.LogCaptureFixture,
     kind: str,
 ) -> None:
-    """[P8]: its calls raised at once, and the loop, or the job, came to nothing else."""
+    """[P8] Other jobs complete meanwhile, the hook still receives its signal, and the worker logs
+    what is wrong."""
 
     @app.coordinator
     async def other(memory: perdure.AsyncEntity) -> str:
@@ -81,39 +83,43 @@ def test_a_hook_that_does_not_let_go_holds_up_nobody(
     work()
     handle = client.start(stubborn[kind])
     with caplog.at_level(logging.ERROR, "perdure.worker"):
-        while not left and handle.status().finished_at is None:
+        while not park_answers and handle.status().finished_at is None:
             assert client.start(other).result(T) == "other"
         handle.signal("go", "at last")
         assert handle.result(T) == "at last"
-    assert left[0] == "parked"
+    assert park_answers[0] == "parked"
     assert "does not end: its code catches" in caplog.text
 
 
-def test_what_comes_as_it_is_left_behind_is_heard(
+def test_signal_that_arrives_as_a_hook_is_abandoned_is_received(
     client: perdure.Client,
     work: Any,
     stubborn: dict[str, Any],
-    left: list[str],
+    park_answers: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P8]: it begins anew beside the old thread, whose calls have no effect any more."""
+    """[P8] The hook begins anew beside its old thread, whose calls have no effect any more."""
     park = HookTurn._park_abandoned
 
-    def hears(turn: HookTurn) -> None:
+    def park_after_signal(turn: HookTurn) -> None:
         client.handle(turn.job).signal("go", "just now")
         park(turn)
 
-    monkeypatch.setattr(HookTurn, "_park_abandoned", hears)
+    monkeypatch.setattr(HookTurn, "_park_abandoned", park_after_signal)
     work()
     handle = client.start(stubborn["plain"])
     assert handle.result(T) == "just now"
-    assert left[0] == "keep"
+    assert park_answers[0] == "keep"
 
 
-def test_a_thread_that_is_left_behind_takes_no_place(
-    app: perdure.App, client: perdure.Client, work: Any, stubborn: dict[str, Any], left: list[str]
+def test_abandoned_thread_occupies_no_slot(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    stubborn: dict[str, Any],
+    park_answers: list[str],
 ) -> None:
-    """[P8]: all threads were taken in the end, and whatever needed one waited with its lease."""
+    """[P8] Otherwise all threads would be taken in the end, and no other plain hook could run."""
 
     @app.hook
     def harmless(memory: perdure.Entity) -> str:
@@ -121,7 +127,7 @@ def test_a_thread_that_is_left_behind_takes_no_place(
 
     work(slots=1)
     handle = client.start(stubborn["plain"])
-    while not left:
+    while not park_answers:
         time.sleep(0.01)
     assert client.handle(client.create_entity("e", "thing").id).run_hook(harmless, timeout=T)
     handle.signal("go", "at last")

@@ -1,5 +1,4 @@
-"""Limits of time on activities and hooks, end to end: exact across attempts, pauses and crashes.
-[P7] [P10] (E4)"""
+"""Time limits of activities and hooks hold across attempts, pauses and crashes. [P7] [P10] (E4)"""
 
 from __future__ import annotations
 
@@ -20,31 +19,31 @@ IN_AN_HOUR = perdure.Retry(attempts=3, delay="1 h", max_delay="1 h", factor=1, j
 PAUSES = "select count(*) = {} from perdure.tasks where token is null and due_at > perdure.clock()"
 
 
-def told_of(error: perdure.Failure) -> list[Any]:
-    """Give what a failure tells, the number of attempts as far as it is known beforehand."""
+def type_and_message(error: perdure.Failure) -> list[Any]:
+    """Give the type and the message of a failure, without the number of attempts."""
     assert error.attempts is not None
     return [error.type, error.message.replace(f"{error.attempts} attempts", "n attempts")]
 
 
-# Activities, wherever they run.
+# Activities, in the worker of their caller and dispatched.
 
 
 def here(app: perdure.App, **options: Any) -> Any:
-    """Give a decorator of activities that run beside a coordinator."""
+    """Give a decorator of activities that run in the worker of their caller."""
     return app.activity(**options)
 
 
 def far(app: perdure.App, **options: Any) -> Any:
-    """Give a decorator of activities that run on a queue."""
+    """Give a decorator of activities that are dispatched to a queue."""
     return app.activity(queue="far", **options)
 
 
 @pytest.mark.parametrize("place", [here, far])
 @pytest.mark.parametrize("caller", ["a coordinator", "a hook"])
-def test_no_attempt_begins_when_the_time_for_all_is_up(
+def test_no_attempt_begins_after_the_limit_of_all_attempts(
     app: perdure.App, client: perdure.Client, work: Any, place: Any, caller: str
 ) -> None:
-    """The failure tells how many there were, and what the last one said."""
+    """The failure says how many attempts there were, and quotes the error of the last one."""
     began: list[float] = []
 
     @place(app, retry=QUICK, within=1)  # long enough for two, on a busy machine too
@@ -57,7 +56,7 @@ def test_no_attempt_begins_when_the_time_for_all_is_up(
         try:
             await fails()
         except perdure.ActivityFailed as error:
-            return [*told_of(error), error.attempts]
+            return [*type_and_message(error), error.attempts]
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
@@ -71,15 +70,15 @@ def test_no_attempt_begins_when_the_time_for_all_is_up(
         " the last failed with ConnectionError: no route"
     )
     assert attempts == len(began) > 1
-    assert began[-1] - began[0] <= 1.1  # a little more than the database's clock tells
+    assert began[-1] - began[0] <= 1.1  # with a margin: the limit is by the database's clock
 
 
 @pytest.mark.parametrize("place", [here, far])
 @pytest.mark.parametrize("is_async", [True, False])
-def test_an_attempt_that_runs_when_the_time_for_all_is_up_is_given_up(
+def test_attempt_that_runs_at_the_limit_of_all_attempts_is_given_up(
     app: perdure.App, client: perdure.Client, work: Any, place: Any, is_async: bool
 ) -> None:
-    """A thread cannot be stopped: what it gives is ignored."""
+    """A thread cannot be stopped, so its result is ignored."""
     ended = threading.Event()
     calls: Counter[str] = Counter()
 
@@ -112,11 +111,11 @@ def test_an_attempt_that_runs_when_the_time_for_all_is_up_is_given_up(
 
 @pytest.mark.parametrize("place", [here, far])
 @pytest.mark.parametrize("caller", ["a coordinator", "a hook"])
-def test_time_goes_on_while_no_worker_lives(
+def test_limit_of_all_attempts_counts_while_no_worker_lives(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, place: Any, caller: str
 ) -> None:
-    """It counts from the first attempt, which is recorded: another worker makes no attempt then,
-    and tells what the last one has said."""
+    """It counts from the first attempt, which is recorded. The next worker makes no other attempt,
+    and reports the error of the last one."""
     calls: Counter[str] = Counter()
 
     @place(app, retry=IN_AN_HOUR, within="90 min")
@@ -129,7 +128,7 @@ def test_time_goes_on_while_no_worker_lives(
         try:
             await fails()
         except perdure.ActivityFailed as error:
-            return [*told_of(error), error.attempts]
+            return [*type_and_message(error), error.attempts]
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
@@ -150,10 +149,10 @@ def test_time_goes_on_while_no_worker_lives(
     assert calls == {"fails": 1}
 
 
-def test_within_counts_from_the_first_attempt_not_from_the_last_thing_that_was_told(
+def test_limit_of_all_attempts_counts_from_the_first_attempt(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """A coordinator that wakes late still has all the time."""
+    """An activity still has the whole limit if its coordinator woke up late."""
 
     @app.activity(within="1 h")
     async def act() -> str:
@@ -176,7 +175,7 @@ def test_within_counts_from_the_first_attempt_not_from_the_last_thing_that_was_t
 # Hooks.
 
 
-def test_a_hook_that_takes_too_long_is_cancelled_cleans_up_and_is_tried_again(
+def test_hook_that_times_out_cleans_up_and_is_retried(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook(timeout=0.2, retry=perdure.Retry(attempts=2, delay=0.01))
@@ -210,7 +209,7 @@ def test_a_hook_that_takes_too_long_is_cancelled_cleans_up_and_is_tried_again(
     ]  # fmt: skip
 
 
-def test_a_hook_has_its_limit_of_time_for_all_attempts(
+def test_hook_has_a_limit_of_all_attempts(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     calls: Counter[str] = Counter()
@@ -226,13 +225,13 @@ def test_a_hook_has_its_limit_of_time_for_all_attempts(
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
-        told = []
+        failures = []
         for hook in (fails, hangs):
             try:
                 await hook(memory)
             except perdure.HookFailed as error:
-                told.append([*told_of(error), error.attempts])
-        return told
+                failures.append([*type_and_message(error), error.attempts])
+        return failures
 
     work()
     first, second = client.start(waits).result(T)
@@ -244,10 +243,10 @@ def test_a_hook_has_its_limit_of_time_for_all_attempts(
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_parked_hook_is_woken_when_its_time_is_up_though_no_worker_lived_then(
+def test_parked_hook_times_out_while_no_worker_lives(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, is_async: bool
 ) -> None:
-    """Where it waits, with what it waits for withdrawn; and it has its whole time once more."""
+    """The next worker ends it where it waits, its `finally` block runs, and it is retried."""
 
     async def waits(memory: perdure.AsyncEntity) -> Any:
         if perdure.info().attempt == 1:
@@ -308,13 +307,13 @@ def test_asyncio_timeout_cancels_a_hook(
     wait_for(dsn, "select not exists (select from perdure.tasks)")
 
 
-# What is not tried again, and who is asked.
+# Errors that are not retried, and changed limits.
 
 
-def test_types_that_are_never_tried_again_are_known_by_name_across_processes(
+def test_errors_listed_in_never_are_recognized_by_name(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Of a hook, an activity on a queue, and of what these have got from others."""
+    """In a hook, a dispatched activity, and a hook that passes on the failure of an activity."""
     calls: Counter[str] = Counter()
     never = perdure.Retry(attempts=5, delay=0.01, never=("BadOrder",))
 
@@ -337,10 +336,10 @@ def test_types_that_are_never_tried_again_are_known_by_name_across_processes(
 
     @app.coordinator
     async def orders(memory: perdure.AsyncEntity) -> Any:
-        told = await asyncio.gather(
+        errors = await asyncio.gather(
             checks(), raises(memory), passes_on(memory), return_exceptions=True
         )
-        return [[each.type, each.message] for each in told]
+        return [[each.type, each.message] for each in errors]
 
     work()
     assert client.start(orders).result(T) == [["BadOrder", "no such item"]] * 3
@@ -348,16 +347,16 @@ def test_types_that_are_never_tried_again_are_known_by_name_across_processes(
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"within": "0 s"}, {"within": "soon"}])
-def test_a_limit_that_is_none_is_refused(app: perdure.App, options: Any) -> None:
+def test_invalid_time_limit_is_rejected(app: perdure.App, options: Any) -> None:
     for decorator in (app.activity, app.hook):
         with pytest.raises(perdure.InvalidArgument):
             decorator(**options)(lambda memory: None)
 
 
-def test_code_that_has_lost_its_limit_has_none(
+def test_limit_that_was_removed_from_the_code_no_longer_applies(
     app: perdure.App, client: perdure.Client, dsn: str
 ) -> None:
-    """In a pause between two attempts of a coordinator's activity the code is replaced."""
+    """The code of an activity is replaced in the pause between two attempts."""
 
     def app_of(error: Exception | None, **limits: Any) -> perdure.App:
         app = perdure.App()

@@ -1,4 +1,4 @@
-"""Waits of clients end where they are cancelled, leave nothing, and go on across upgrades."""
+"""Waits of clients end when they are cancelled, leave nothing behind, and survive upgrades."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LONG = 60.0
 
 @asynccontextmanager
 async def waits(
-    dsn: str, is_there: Callable[[set[asyncio.Event]], bool]
+    dsn: str, is_ready: Callable[[set[asyncio.Event]], bool]
 ) -> AsyncIterator[tuple[AsyncListener, asyncio.Task[int]]]:
-    """Let a task wait for a memory until its wakeups are as wanted."""
+    """Start a task that waits for a memory, and continue when its wakeups are as wanted."""
     async with await perdure.connect_async(dsn) as client:
         order = await client.create_entity("order", "thing", {"n": 0})
         task = asyncio.create_task(order.until("$.n > 0"))
         for _ in range(int(IN_TIME / 0.02)):
-            if is_there(client._listener._wakeups.get(TOPIC, set())):
+            if is_ready(client._listener._wakeups.get(TOPIC, set())):
                 break
             await asyncio.sleep(0.02)
         yield client._listener, task
@@ -40,11 +40,11 @@ async def waits(
 
 @pytest.mark.direct("it waits for a notification")
 @pytest.mark.parametrize("steps", range(5))
-def test_a_cancel_that_meets_a_hint_is_not_lost(
+def test_cancel_that_coincides_with_a_hint_is_not_lost(
     dsn: str, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    """However many steps of the event loop later it comes. Where they met, the wait went on for
-    ever: `asyncio.wait_for` of Python 3.11 prefers the result."""
+    """The cancel comes some steps of the event loop after the hint. `asyncio.wait_for` of Python
+    3.11 would prefer the result, and the wait would go on for ever."""
     monkeypatch.setattr(waiting, "LADDER", (LONG,))
 
     async def main() -> None:
@@ -70,7 +70,7 @@ def test_a_cancel_that_meets_a_hint_is_not_lost(
 
 
 @pytest.mark.direct("it waits for a notification")
-def test_a_wait_that_is_cancelled_before_it_listens_leaves_no_bell(
+def test_wait_cancelled_before_it_listens_leaves_no_wakeup(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never_listens(listener: AsyncListener) -> None:
@@ -90,9 +90,9 @@ def test_a_wait_that_is_cancelled_before_it_listens_leaves_no_bell(
 
 
 @pytest.mark.direct("it waits for a notification")
-def test_a_wait_that_is_cancelled_again_and_again_says_goodbye(dsn: str) -> None:
-    """As anyio cancels, until the task has ended: its goodbye was broken off, and the connection
-    with it that all waits of the client share."""
+def test_wait_cancelled_again_and_again_is_unregistered(dsn: str) -> None:
+    """anyio cancels a task until it has ended. This must not break off the call that unregisters
+    the wait, nor the connection that all waits of the client share."""
 
     async def main() -> None:
         async with waits(dsn, lambda wakeups: any(each._waiters for each in wakeups)) as (
@@ -115,7 +115,7 @@ def test_a_wait_that_is_cancelled_again_and_again_says_goodbye(dsn: str) -> None
 
 
 async def listeners(dsn: str) -> int:
-    """Count who has said that he waits."""
+    """Count the registered listeners."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         answer = await connection.execute("select count(*) from perdure.listeners")
         ((count,),) = await answer.fetchall()
@@ -132,10 +132,10 @@ REPLACED = """
 
 @pytest.mark.direct("it waits for a notification")
 @pytest.mark.parametrize("kind", ["plain", "async"])
-def test_a_wait_goes_on_across_an_upgrade(
+def test_wait_survives_an_upgrade(
     app: perdure.App, client: perdure.Client, dsn: str, kind: str
 ) -> None:
-    """[P13]: what it looks with gives another type of row than its connection has prepared."""
+    """[P13] The new function returns another type of row than the connection has prepared."""
 
     @app.coordinator
     async def never(memory: perdure.AsyncEntity) -> None: ...
@@ -150,10 +150,10 @@ def test_a_wait_goes_on_across_an_upgrade(
         asyncio.run(awaited()) if kind == "async" else job.result(IN_TIME)
 
     with ThreadPoolExecutor(1) as threads:
-        told = threads.submit(waited)
+        future = threads.submit(waited)
         wait_for(dsn, "select exists (select from perdure.listeners)")
         run(dsn, REPLACED)
-        threading.Event().wait(0.5)  # it looks a few times; it may have prepared nothing before
+        threading.Event().wait(0.5)  # for a few polls: only a repeated statement is prepared
         job.terminate("enough")
         with pytest.raises(perdure.JobCancelled):
-            told.result(IN_TIME)
+            future.result(IN_TIME)

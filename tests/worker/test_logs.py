@@ -1,4 +1,4 @@
-"""Logs of user code: a line is written once, by whatever replay, and says whose it is."""
+"""Logs of user code: a line is written once, however often code is replayed, and names its task."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ log = perdure.logger("code")
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Give the lines of user code."""
+    """Give a function that lists the log lines of user code."""
     caplog.set_level(logging.INFO, "code")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "code"]
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_coordinator_that_is_replayed_writes_each_line_once(
+def test_replayed_coordinator_writes_each_line_once(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     lines: Callable[[], list[str]],
     is_async: bool,
 ) -> None:
-    """[P3] Whether it runs on, from the top, or on a worker that knows nothing of it."""
+    """[P3] Whether it continues in memory, or is replayed by a worker that has not seen it
+    before."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -69,14 +70,14 @@ def test_a_coordinator_that_is_replayed_writes_each_line_once(
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_hook_that_comes_back_writes_each_line_once(
+def test_replayed_hook_writes_each_line_once(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     lines: Callable[[], list[str]],
     is_async: bool,
 ) -> None:
-    """[P3] It runs again from the top; where it leaves memory, its `finally` is silent."""
+    """[P3] The `finally` block of a hook that leaves memory writes no line."""
     if is_async:
 
         @app.hook(name="waits")
@@ -112,10 +113,10 @@ def test_a_hook_that_comes_back_writes_each_line_once(
     assert lines() == ["set", "heard it", "finally"]
 
 
-def test_a_line_says_whose_it_is(
+def test_line_names_its_job_task_and_attempt(
     app: perdure.App, client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also in a thread, and beside what the code itself gives."""
+    """Also in a thread, and beside fields that the code itself adds."""
     caplog.set_level(logging.INFO, "code")
 
     @app.activity
@@ -142,8 +143,8 @@ def test_a_line_says_whose_it_is(
         ("hook", "add", task),
         ("step", "step", task),
     ):
-        said = {key: value for key, value in found[line].items() if key.startswith("perdure_")}
-        assert said == {
+        fields = {key: value for key, value in found[line].items() if key.startswith("perdure_")}
+        assert fields == {
             "perdure_job": "j",
             "perdure_task": place,
             "perdure_name": name,

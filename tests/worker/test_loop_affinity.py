@@ -1,4 +1,4 @@
-"""An async client in several event loops: one at a time, and one after another."""
+"""An async client works in several event loops, one after the other, but not at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = "20 s"
 
 
 async def counts(client: perdure.AsyncClient, many: int = 1) -> None:
-    """Use a client by many calls at once, and by waits."""
+    """Make this many calls at once, and then as many waits."""
     memory = client.entity("e1")
     reached = max(await asyncio.gather(*(memory.increment("n") for _ in range(many))))
     waits = (memory.until(f"$.n >= {reached}", timeout=T) for _ in range(many))
@@ -36,8 +36,8 @@ async def connected(dsn: str) -> AsyncIterator[perdure.AsyncClient]:
         yield client
 
 
-def test_another_loop_is_refused_beside_that_of_the_client(dsn: str) -> None:
-    """It read from the same connections, and a wait of either loop never ended."""
+def test_client_rejects_calls_from_another_running_loop(dsn: str) -> None:
+    """Two loops that read from the same connections would take each other's answers."""
 
     def elsewhere(client: perdure.AsyncClient) -> None:
         for use in (counts(client), client.handle("e1").result(timeout=0), client.close()):
@@ -56,8 +56,8 @@ def test_another_loop_is_refused_beside_that_of_the_client(dsn: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_client_outlives_the_loop_that_has_ended(dsn: str) -> None:
-    """What had waited for a connection stayed bound to the first loop: RuntimeError."""
+def test_client_works_in_a_new_loop_when_its_loop_has_ended(dsn: str) -> None:
+    """Nothing of the client may stay bound to the first loop."""
 
     async def first() -> perdure.AsyncClient:
         client = await perdure.connect_async(dsn)
@@ -77,7 +77,7 @@ def test_a_client_outlives_the_loop_that_has_ended(dsn: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_client_is_closed_in_a_loop_after_its_own(dsn: str) -> None:
+def test_client_can_be_closed_in_another_loop_than_its_own(dsn: str) -> None:
     async def first() -> perdure.AsyncClient:
         client = await perdure.connect_async(dsn)
         await client.jobs()
@@ -90,8 +90,8 @@ def test_a_client_is_closed_in_a_loop_after_its_own(dsn: str) -> None:
     gc.collect()
 
 
-def test_of_the_first_calls_of_two_threads_one_is_refused() -> None:
-    """Both had seen that nobody was there, and both went on."""
+def test_one_of_two_simultaneous_first_calls_is_rejected() -> None:
+    """Both threads see that the client has no loop yet, and only one of them may bind it."""
     both = threading.Barrier(2)
 
     class Watched(LoopAffinity):

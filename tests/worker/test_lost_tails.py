@@ -1,5 +1,5 @@
-"""A server takes over that never heard of the last turns: what a worker has in memory is more than
-the database knows of. Here the owner takes back what was lost; `tests/cluster` loses it. (T13)"""
+"""A failover can lose the last turns, so that a worker remembers more than the database. These
+tests delete what would be lost; `tests/cluster` loses it with real servers. (T13)"""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ update tasks as t
 
 @pytest.fixture
 def asking(app: perdure.App) -> perdure.App:
-    """Give an app in which a hook is asked for, on a queue of its own, before any fact is told."""
+    """Give an app in which a hook with a queue of its own is requested before any fact is
+    recorded."""
 
     @app.activity
     async def work_on() -> None:
@@ -51,8 +52,8 @@ def asking(app: perdure.App) -> perdure.App:
 
     @app.coordinator
     async def ask_beside_work(memory: perdure.AsyncEntity) -> int:
-        told, _ = await asyncio.gather(answer(memory), work_on())
-        return told
+        answered, _ = await asyncio.gather(answer(memory), work_on())
+        return answered
 
     @app.coordinator
     async def ask_in_hook(memory: perdure.AsyncEntity) -> int:
@@ -61,8 +62,8 @@ def asking(app: perdure.App) -> perdure.App:
     return app
 
 
-def is_there(connection: Connection, which: str) -> bool:
-    """Tell whether there is such a task."""
+def has_task(connection: Connection, which: str) -> bool:
+    """Tell whether a task meets the condition."""
     return connection.execute(f"select from tasks where {which}".encode()).rowcount > 0
 
 
@@ -71,7 +72,7 @@ def is_there(connection: Connection, which: str) -> bool:
     [("ask", PARKED), ("ask_beside_work", ASKED), ("ask_in_hook", ASKED)],
     ids=["parked in memory", "held by a coordinator", "held by a hook"],
 )
-def test_what_was_asked_for_and_lost_is_asked_for_again(
+def test_lost_request_is_sent_again(
     asking: perdure.App,
     work: Callable[..., perdure.Worker],
     client: perdure.Client,
@@ -79,26 +80,28 @@ def test_what_was_asked_for_and_lost_is_asked_for_again(
     workflow: str,
     moment: str,
 ) -> None:
-    """[P5] The journal is as long as the worker thinks: no fact was lost with the request."""
+    """[P5] No fact is lost with the request, so the length of the journal does not reveal the
+    loss."""
     work(queues=["default"], poll=0.1, lease=1)
     handle = client.start(workflow)
-    wait_for(lambda: is_there(connection, moment))
+    wait_for(lambda: has_task(connection, moment))
     assert connection.execute(LOSE_THE_REQUEST).rowcount == 1
-    wait_for(lambda: is_there(connection, ASKED))
+    wait_for(lambda: has_task(connection, ASKED))
     work(queues=["later"])
     assert handle.result(T) == 42
 
 
-def test_who_has_asked_for_more_than_the_database_knows_of_is_fenced(
+def test_turn_that_counts_a_lost_request_as_sent_is_fenced(
     client: perdure.Client, connection: Connection
 ) -> None:
-    """[P6]"""
+    """[P6] A worker that has sent more requests than the database knows must send them again
+    first."""
     client.start("ask", id="job")
     (claimed,) = connection.execute("select claim('{default}', 'w')").fetchone() or ()
     turn = {"job": "job", "task": "1/main", "token": claimed["token"], "position": 0}
 
-    def answer(**said: Any) -> str:
-        text = json.dumps([turn | said])
+    def answer(**fields: Any) -> str:
+        text = json.dumps([turn | fields])
         ((reply,),) = connection.execute("select advance(%s)", [text]).fetchall()
         return str(reply["turns"][0]["state"])
 

@@ -1,4 +1,4 @@
-"""Mail for what a worker holds is heard of at once, and not only when it looks. [P5] [P11]"""
+"""A task that a worker holds gets its mail at once through hints, without polling. [P5] [P11]"""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NEVER = 3600.0
 
 
 @pytest.fixture(autouse=True)
-def without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what is held wait in memory, and never look into its inbox by itself."""
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep wait_until_held tasks in memory, and let no task poll its inbox."""
     for name in ("FIRST_TICK", "LONGEST_TICK", "GRACE"):
         monkeypatch.setattr(waits, name, NEVER)
     for name in ("FIRST_POLL", "FIRST_POLL_ALONE", "LONGEST_POLL"):
@@ -32,8 +32,9 @@ def without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def waiting(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle], None]:
-    """Give a function that returns when a worker listens that holds a task of a job."""
+def wait_until_held(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle], None]:
+    """Give a function that returns when a worker holds a task of the job and listens for its
+    mail."""
 
     def wait(handle: perdure.Handle) -> None:
         held = (
@@ -49,7 +50,7 @@ def waiting(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle
 
 @pytest.fixture
 def listening(
-    app: perdure.App, client: perdure.Client, work: Any, waiting: Any
+    app: perdure.App, client: perdure.Client, work: Any, wait_until_held: Any
 ) -> perdure.Handle[Any]:
     """Give a job whose hook waits for a signal, in the memory of a worker."""
     begun = threading.Event()
@@ -66,16 +67,18 @@ def listening(
     work(poll=NEVER)
     handle = client.start(asks)
     assert begun.wait(T)
-    waiting(handle)
+    wait_until_held(handle)
     return handle
 
 
-def test_a_hook_hears_a_signal_where_it_waits(listening: perdure.Handle[Any]) -> None:
+def test_hint_brings_a_signal_to_a_waiting_hook(listening: perdure.Handle[Any]) -> None:
     listening.signal("go", 1)
     assert listening.result(T) == 1
 
 
-def test_hooks_of_hooks_answer_at_once(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_nested_hooks_answer_without_polling(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def goes_down(memory: perdure.AsyncEntity, levels: int) -> int:
         return 1 + await goes_down(memory, levels - 1) if levels else 0
@@ -88,8 +91,8 @@ def test_hooks_of_hooks_answer_at_once(app: perdure.App, client: perdure.Client,
     assert client.start(asks).result(T) == 5
 
 
-def test_a_coordinator_hears_a_signal_beside_an_activity(
-    app: perdure.App, client: perdure.Client, work: Any, waiting: Any
+def test_hint_brings_a_signal_to_a_coordinator_beside_an_activity(
+    app: perdure.App, client: perdure.Client, work: Any, wait_until_held: Any
 ) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
@@ -107,15 +110,15 @@ def test_a_coordinator_hears_a_signal_beside_an_activity(
     work(poll=NEVER)
     handle = client.start(does_both)
     assert begun.wait(T)
-    waiting(handle)
+    wait_until_held(handle)
     handle.signal("go", 1)
     assert client.entity(handle.id).until("$.heard == 1", timeout=T) is not None
     may_end.set()
     handle.result(T)
 
 
-def test_a_hook_that_works_hears_a_request_to_cancel(
-    app: perdure.App, client: perdure.Client, work: Any, waiting: Any
+def test_hint_brings_a_cancel_to_a_working_hook(
+    app: perdure.App, client: perdure.Client, work: Any, wait_until_held: Any
 ) -> None:
     begun, heard = threading.Event(), threading.Event()
 
@@ -131,16 +134,16 @@ def test_a_hook_that_works_hears_a_request_to_cancel(
     async def asks(memory: perdure.AsyncEntity) -> None:
         await works(memory)
 
-    work(poll=NEVER, lease=NEVER)  # its heartbeat would hear of it, too
+    work(poll=NEVER, lease=NEVER)  # a heartbeat would deliver the cancel, too
     handle = client.start(asks)
     assert begun.wait(T)
-    waiting(handle)
+    wait_until_held(handle)
     handle.cancel()
     assert heard.wait(T)
 
 
-def test_an_activity_elsewhere_hears_a_request_to_cancel(
-    app: perdure.App, client: perdure.Client, work: Any, waiting: Any
+def test_hint_brings_a_cancel_to_a_dispatched_activity(
+    app: perdure.App, client: perdure.Client, work: Any, wait_until_held: Any
 ) -> None:
     begun, heard = threading.Event(), threading.Event()
 
@@ -159,18 +162,18 @@ def test_an_activity_elsewhere_hears_a_request_to_cancel(
     work(queues=["default", "elsewhere"], poll=NEVER, lease=NEVER)
     handle = client.start(asks)
     assert begun.wait(T)
-    waiting(handle)
+    wait_until_held(handle)
     handle.cancel()
     assert heard.wait(T)
 
 
-def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
+def test_hint_during_a_call_makes_the_hook_look_again(
     listening: perdure.Handle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look has read the inbox, its answer is on its way, and then the signal comes."""
+    """The call has read the inbox and its answer is on its way when the signal arrives."""
     hinted = asyncio.Event()
     holds = False
-    call_of, hear_of = AsyncLink.call, HookTurn.take_hint
+    call_of, take_hint_of = AsyncLink.call, HookTurn.take_hint
 
     async def call(link: AsyncLink, call: Call) -> Any:
         nonlocal holds
@@ -181,13 +184,13 @@ def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
             await hinted.wait()
         return answer
 
-    def hear(turn: HookTurn) -> None:
-        hear_of(turn)
+    def take_hint(turn: HookTurn) -> None:
+        take_hint_of(turn)
         if turn.in_flight:
             hinted.set()
 
     monkeypatch.setattr(AsyncLink, "call", call)
-    monkeypatch.setattr(HookTurn, "take_hint", hear)
+    monkeypatch.setattr(HookTurn, "take_hint", take_hint)
 
     holds = True
     listening.signal("something else")

@@ -1,4 +1,4 @@
-"""What is given as a model and is none; what was stored and is not of the type that is read."""
+"""Values that are not of the type they should have: results, answers, payloads and arguments."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ T = 30
 
 
 class Bill(BaseModel):
-    """A result that its own class can refuse."""
+    """A model that can hold a value that its class rejects."""
 
     total: float = Field(default=0, ge=0)
 
 
 @dataclass
 class Approval:
-    """What people are to answer."""
+    """The type of the answers of people."""
 
     by: str
 
 
 def broken() -> Bill:
-    """Give what pydantic takes without a look: an assigned value."""
+    """Give an invalid model, because pydantic does not validate an assignment."""
     bill = Bill()
     bill.total = -1.5
     return bill
 
 
-def test_a_job_whose_result_is_no_valid_model_fails(
+def test_job_whose_result_is_an_invalid_model_fails(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C37) It was completed, and its result could never be read."""
+    """(C37) Otherwise the job would complete with a result that nobody can read."""
 
     @app.coordinator
     async def bill(memory: perdure.AsyncEntity) -> Bill:
@@ -51,10 +51,10 @@ def test_a_job_whose_result_is_no_valid_model_fails(
     assert raised.value.failure["code"] == "PD103"
 
 
-def test_an_attempt_that_gives_no_valid_model_is_tried_again(
+def test_attempt_whose_result_is_an_invalid_model_is_retried(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C37) Its result was recorded as a success, and the job failed where it read it."""
+    """(C37) Otherwise the result would be recorded, and fail the job where it is read."""
     made: list[int] = []
 
     @app.activity(retry=perdure.Retry(attempts=3, delay=0))
@@ -71,10 +71,10 @@ def test_an_attempt_that_gives_no_valid_model_is_tried_again(
     assert len(made) == 3
 
 
-def test_a_result_of_another_type_is_told_as_an_error_of_ours(
+def test_result_of_another_type_raises_value_mistyped(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """The type's own error came, which is none of this package."""
+    """The error of the type itself is the cause."""
 
     @app.coordinator
     async def older(memory: perdure.AsyncEntity) -> Any:
@@ -108,32 +108,32 @@ ASKED: dict[str, Any] = {"type": Approval, "timeout": T}
 
 
 async def ask() -> list[Any]:
-    """Ask people twice, and wait for a signal; tell what came."""
-    told: list[Any] = []
+    """Ask people twice, and wait for a signal; give the answers, and the errors as texts."""
+    answers: list[Any] = []
     for wait in (perdure.ask_people, perdure.ask_people, perdure.wait_for):
         try:
-            told.append((await wait("it", **ASKED)).by)
+            answers.append((await wait("it", **ASKED)).by)
         except perdure.ValueMistyped as error:
-            told.append(str(error))
-    return told
+            answers.append(str(error))
+    return answers
 
 
 def ask_plainly() -> list[Any]:
     """Do the same in plain code."""
-    told: list[Any] = []
+    answers: list[Any] = []
     for wait in (perdure.ask_people, perdure.ask_people, perdure.wait_for):
         try:
-            told.append(wait("it", **ASKED).by)
+            answers.append(wait("it", **ASKED).by)
         except perdure.ValueMistyped as error:
-            told.append(str(error))
-    return told
+            answers.append(str(error))
+    return answers
 
 
 @pytest.mark.parametrize("inside", ["coordinator", "plain coordinator", "hook", "plain hook"])
-def test_what_people_answer_amiss_says_whose_answer_it_is(
+def test_error_of_a_mistyped_answer_names_its_item_or_signal(
     app: perdure.App, client: perdure.Client, work: Any, inside: str
 ) -> None:
-    """(C37) The job failed of "a str was stored, not a dict". It may catch it and ask again."""
+    """(C37) The code can catch the error and ask again."""
 
     @app.hook
     async def hook(memory: perdure.AsyncEntity) -> list[Any]:
@@ -157,7 +157,7 @@ def test_what_people_answer_amiss_says_whose_answer_it_is(
     handle = client.start(plain_coordinator if inside == "plain coordinator" else coordinator)
     handle.signal("it", 5)
     for answer in ("yes", {"by": "jane"}):
-        [item] = until_asked(client)
+        [item] = wait_for_items(client)
         item.resolve(answer)
     first, second, third = handle.result(T)
     assert first.startswith("the resolution of item it is not of the type")
@@ -167,8 +167,8 @@ def test_what_people_answer_amiss_says_whose_answer_it_is(
     assert "It is 5: " in third
 
 
-def until_asked(client: perdure.Client) -> list[Any]:
-    """Wait until somebody is asked for something."""
+def wait_for_items(client: perdure.Client) -> list[Any]:
+    """Wait until people are asked something, and give the open items."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         if found := list(client.items()):
@@ -178,7 +178,7 @@ def until_asked(client: perdure.Client) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "activity"])
-def test_an_argument_that_is_none_is_named(
+def test_error_of_a_mistyped_argument_names_the_argument(
     app: perdure.App, client: perdure.Client, work: Any, kind: str
 ) -> None:
     """The job failed of "a int was stored, not a dict", as if all arguments were one."""
@@ -212,7 +212,7 @@ def test_an_argument_that_is_none_is_named(
         assert repr(given[-1]) in raised.value.failure["detail"]
 
 
-def test_an_argument_is_named_that_was_given_by_its_name(
+def test_error_of_a_mistyped_keyword_argument_names_it(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator

@@ -1,4 +1,4 @@
-"""Errors of the user's that are hard to tell of: the work fails, and nothing else does."""
+"""Errors that cannot be described as usual fail the work that raises them, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ T = 30
 
 
 class ExitsWhenShown(Exception):
-    """An error whose text cannot be had."""
+    """An error whose text cannot be read, because `str()` raises SystemExit."""
 
     def __str__(self) -> str:
         raise SystemExit("not this one")
 
 
 class IsNeither(Exception):
-    """An error that cannot be compared with anything, nor asked whether it is true."""
+    """An error that has no truth value."""
 
     def __bool__(self) -> bool:
         raise RuntimeError("neither")
 
 
 class IsFalse(Exception):
-    """An error that is empty, as a collection of errors may be."""
+    """An error that is false, as an empty collection of errors may be."""
 
     def __len__(self) -> int:
         return 0
 
 
 class HasNoCause(Exception):
-    """An error whose cause cannot be had."""
+    """An error whose cause cannot be read."""
 
     @property
     def __cause__(self) -> Any:
@@ -43,7 +43,7 @@ class HasNoCause(Exception):
 
 
 class Own(perdure.JobFailed):
-    """A failure that leaves out what its base class would have set."""
+    """A failure that does not set what its base class sets."""
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -77,7 +77,7 @@ ODD: dict[str, tuple[Callable[[], Exception], str]] = {
 
 
 def raising(app: perdure.App) -> dict[str, Any]:
-    """Give coordinators that raise such an error, by where it is raised."""
+    """Give coordinators that raise such an error, by the place where it is raised."""
 
     def fail(odd: str) -> None:
         error = ODD[odd][0]()
@@ -112,10 +112,10 @@ def raising(app: perdure.App) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_the_work_fails_of_an_error_that_can_hardly_be_told(
+def test_odd_error_fails_the_job_with_a_type_and_a_message(
     app: perdure.App, client: perdure.Client, work: Any, odd: str
 ) -> None:
-    """Its worker ended, and every other that took the task; or the job was stuck."""
+    """The error must neither end the worker nor leave the job stuck."""
     started = raising(app)
     work()
     message = ODD[odd][1]
@@ -129,14 +129,12 @@ def test_the_work_fails_of_an_error_that_can_hardly_be_told(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [(noted, "\nValueError: noted\nrow 17 of the file\n"), (IsFalse, "\nIsFalse: \n")],
 )
-def test_a_traceback_tells_notes_and_every_cause(
-    app: perdure.App, client: perdure.Client, work: Any, error: Callable[[], Exception], told: str
+def test_traceback_contains_notes_and_causes_that_are_false(
+    app: perdure.App, client: perdure.Client, work: Any, error: Callable[[], Exception], text: str
 ) -> None:
-    """Notes were left out, and causes that are false."""
-
     @app.coordinator
     async def fails(memory: perdure.AsyncEntity) -> None:
         raise ValueError("outer") from error()
@@ -144,4 +142,4 @@ def test_a_traceback_tells_notes_and_every_cause(
     work()
     with pytest.raises(perdure.JobFailed) as raised:
         client.start(fails).result(T)
-    assert told in str(raised.value.traceback)
+    assert text in str(raised.value.traceback)

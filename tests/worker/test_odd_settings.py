@@ -1,4 +1,4 @@
-"""A database or a role may have settings of its own: the package says and reads the same."""
+"""Unusual settings of a database or role do not change what the package writes and reads."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def odd(dsn: str, **settings: str) -> str:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_times_are_read_whatever_the_style_of_dates(dsn: str, style: str) -> None:
-    """psycopg reads none but ISO, and raised NotImplementedError in `status()`."""
+def test_times_are_read_whatever_the_datestyle(dsn: str, style: str) -> None:
+    """psycopg itself reads no style but ISO."""
     german = odd(dsn, datestyle=style, timezone="Asia/Kathmandu")
 
     async def main() -> datetime:
@@ -45,11 +45,11 @@ def test_times_are_read_whatever_the_style_of_dates(dsn: str, style: str) -> Non
     assert stored == (created_at,)
 
 
-def test_work_meets_no_conflicts_where_transactions_are_serializable_by_default(
+def test_work_has_no_conflicts_where_serializable_is_the_default(
     app: perdure.App, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each conflict was a pause, growing up to seconds, and a warning. A transaction of the user's
-    is as his database makes it."""
+    """A conflict would delay the work and log a warning. Only a transaction of the user's keeps the
+    default of the database."""
 
     @app.transaction
     async def levels(connection: psycopg.AsyncConnection[Any]) -> Any:
@@ -78,9 +78,9 @@ def test_work_meets_no_conflicts_where_transactions_are_serializable_by_default(
     assert "could not serialize" not in caplog.text
 
 
-def test_numbers_may_become_texts_by_themselves(app: perdure.App, dsn: str) -> None:
-    """Databases that were moved from before PostgreSQL 8.3 have such casts: `run || '/main'` was no
-    unique operator there, and nothing could be started."""
+def test_implicit_casts_of_numbers_to_text_do_no_harm(app: perdure.App, dsn: str) -> None:
+    """Databases from before PostgreSQL 8.3 may have such casts, which make `run || '/main'`
+    ambiguous."""
     with psycopg.connect(dsn) as admin:
         for kind in ("integer", "bigint", "numeric", "interval"):
             admin.execute(f"create cast ({kind} as text) with inout as implicit")

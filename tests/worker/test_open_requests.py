@@ -1,4 +1,4 @@
-"""Changed code is found out though what the old one had asked for has not answered yet. [P9]"""
+"""Changed code is detected even if the requests of the old code are not answered yet. [P9]"""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ Serve = Callable[[perdure.App], perdure.Worker]
 
 @pytest.fixture
 def serve(dsn: str) -> Serve:
-    """Give a function that makes a worker of some version of the code."""
+    """Give a function that makes a worker of a version of the code."""
     return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
 def app_with(ask: Any) -> perdure.App:
-    """Make a version of the code; what it asks for answers after a signal, or is resolved."""
+    """Make a version of the code. Its hooks and children answer after a signal, its items when
+    resolved."""
     app = perdure.App()
 
     @app.hook
@@ -55,7 +56,7 @@ def app_with(ask: Any) -> perdure.App:
 
 
 def gathered(*people: str) -> Any:
-    """Ask for all people at once, in an order that a set might have."""
+    """Request a hook for each of these people at once, in this order."""
 
     async def ask(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
         answers = await asyncio.gather(*(work["slow"](memory, who) for who in people))
@@ -103,7 +104,7 @@ def resolve(handle: Any, client: perdure.Client) -> None:
 
 
 def is_parked(connection: Any, handle: Any) -> bool:
-    """Tell whether the coordinator has asked, and waits for nothing but answers."""
+    """Tell whether the coordinator has made its requests and waits only for answers."""
     query = "select token is null and awaits is not null from tasks where (job_id, task) = (%s, %s)"
     return bool(connection.execute(query, [handle.id, "1/main"]).fetchone()[0])
 
@@ -118,7 +119,7 @@ def is_parked(connection: Any, handle: Any) -> bool:
     ],
     ids=["hooks", "child", "until", "item"],
 )
-def test_an_answer_goes_to_nobody_who_asks_for_something_else_now(
+def test_answer_is_not_given_to_code_that_requests_something_else(
     client: perdure.Client,
     serve: Serve,
     connection: Any,
@@ -127,6 +128,7 @@ def test_an_answer_goes_to_nobody_who_asks_for_something_else_now(
     answer: Any,
     result: Any,
 ) -> None:
+    """The changed code is stuck, and the old code still gets the answer."""
     with serve(app_with(old)):
         handle = client.start("flow")
         wait_until(lambda: is_parked(connection, handle))
@@ -140,7 +142,7 @@ def test_an_answer_goes_to_nobody_who_asks_for_something_else_now(
         assert handle.result(T) == result
 
 
-def test_changed_arguments_of_what_is_open_may_be_accepted(
+def test_changed_arguments_of_an_open_request_may_be_accepted(
     client: perdure.Client, serve: Serve, connection: Any
 ) -> None:
     with serve(app_with(item("a"))):
@@ -154,7 +156,7 @@ def test_changed_arguments_of_what_is_open_may_be_accepted(
 
 
 def beside(*calls: str) -> Any:
-    """Ask one after the other, and wait for a signal beside that."""
+    """Make these requests one after the other, and wait for a signal beside them."""
 
     async def ask(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
         async def all_calls() -> Any:
@@ -167,21 +169,21 @@ def beside(*calls: str) -> Any:
 
 
 def differs(client: perdure.Client, handle: Any, code: Any) -> str:
-    """Tell what a replay of other code tells before it is deployed."""
+    """Give the difference that a replay of this code finds, as before its deployment."""
     recording = recording_of(client, handle.id)
     difference = replay_journal(app_with(code), recording.row, recording.journal)
     return "" if difference is None else difference.detail or ""
 
 
-def left(connection: Any) -> tuple[list[str], int]:
-    """Give the tasks that there are, and how much the coordinator was told."""
-    told = "select count(*)::integer from journal where task = '1/main'"
+def tasks_and_facts(connection: Any) -> tuple[list[str], int]:
+    """Give the existing tasks, and the number of facts of the coordinator."""
+    facts = "select count(*)::integer from journal where task = '1/main'"
     tasks = "select array_agg(task order by task) from tasks"
-    return tuple(connection.execute(query).fetchone()[0] for query in (tasks, told))
+    return tuple(connection.execute(query).fetchone()[0] for query in (tasks, facts))
 
 
-def asked(connection: Any) -> int:
-    """Tell how much the coordinator's code has asked for."""
+def count_requests(connection: Any) -> int:
+    """Give the number of requests that the coordinator has made."""
     return int(connection.execute("select asked from tasks where task = '1/main'").fetchone()[0])
 
 
@@ -202,29 +204,29 @@ async def returns(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
     [beside("slower"), beside("near"), beside(), beside("near", "slow"), asks_more, fails, returns],
     ids=["renamed", "here", "removed", "later", "more", "fails", "returns"],
 )
-def test_other_code_has_no_effect_beside_what_is_under_way(
+def test_changed_code_has_no_effect_while_a_request_is_open(
     client: perdure.Client, serve: Serve, connection: Any, new: Any
 ) -> None:
-    """What it is told before it is found out is there for the code that comes after it."""
+    """The right code later gets the signal that arrived while the changed code ran."""
     with serve(app_with(beside("slow"))):
         handle = client.start("flow")
         wait_until(lambda: is_parked(connection, handle))
     assert differs(client, handle, beside("slow")) == ""
     assert ".1/slow#1" in differs(client, handle, new)
-    before = asked(connection)
+    before = count_requests(connection)
     handle.signal("look")
     with serve(app_with(new)):
         wait_until(lambda: handle.status().stuck)
     assert "It has asked for .1/slow#1" in (handle.status().waiting_for or "")
-    assert left(connection) == (["1/main", "1/main/.1/slow#1"], 0)
-    assert asked(connection) == before
+    assert tasks_and_facts(connection) == (["1/main", "1/main/.1/slow#1"], 0)
+    assert count_requests(connection) == before
     with serve(app_with(beside("slow"))):
         handle.signal("go")
         assert handle.result(T) == [["for a"], None]
 
 
 @pytest.mark.parametrize("new", [beside("near"), returns, fails], ids=["here", "returns", "fails"])
-def test_other_code_does_not_pass_over_an_answer(
+def test_changed_code_does_not_skip_an_answer(
     client: perdure.Client, serve: Serve, connection: Any, new: Any
 ) -> None:
     with serve(app_with(item("a"))):
@@ -235,13 +237,14 @@ def test_other_code_does_not_pass_over_an_answer(
     assert "item:sign#1" in differs(client, handle, new)
     with serve(app_with(new)):
         wait_until(lambda: handle.status().stuck)
-    assert left(connection) == (["1/main"], 0)
+    assert tasks_and_facts(connection) == (["1/main"], 0)
     with serve(app_with(item("a"))):
         assert handle.result(T) == ["a", "yes"]
 
 
 def sent_to(queue: str | None) -> perdure.App:
-    """Make a version of the code whose activity runs on a queue of its own, or beside the code."""
+    """Make a version of the code whose activity is dispatched to a queue, or runs in the worker of
+    its caller."""
     app = perdure.App()
 
     @app.activity(queue=queue)
@@ -255,10 +258,10 @@ def sent_to(queue: str | None) -> perdure.App:
     return app
 
 
-def test_an_activity_that_others_were_asked_for_does_not_begin_here(
+def test_dispatched_activity_is_not_run_again_by_its_caller(
     client: perdure.Client, dsn: str, connection: Any
 ) -> None:
-    """Its answer was passed over, and it was done a second time."""
+    """Code that does not dispatch it any more must not skip its answer and run it a second time."""
     answers = "select count(*) from inbox where key = 'work#1'"
     with perdure.Worker(sent_to("far"), ["default"], dsn=dsn, **UNHINTED):
         handle = client.start("flow")
@@ -274,21 +277,21 @@ def test_an_activity_that_others_were_asked_for_does_not_begin_here(
         assert "the code asks for activity work#1" in (difference.detail or "")
     with perdure.Worker(sent_to(None), dsn=dsn, **UNHINTED):
         wait_until(lambda: handle.status().stuck)
-    assert left(connection) == (["1/main"], 0)
+    assert tasks_and_facts(connection) == (["1/main"], 0)
     with perdure.Worker(sent_to("far"), dsn=dsn, **UNHINTED):
         assert handle.result(T) == "done there"
 
 
-def test_a_job_whose_result_is_refused_fails_though_it_has_withdrawn_something(
+def test_refused_result_fails_a_job_that_has_withdrawn_a_request(
     client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has withdrawn was said in the turn that was refused, and not in the one after it, by
-    which right code was taken for another."""
+    """The turn after the refused one must repeat the withdrawal. Otherwise the same code would
+    count as changed."""
 
     async def gives_up(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
-        asked = asyncio.ensure_future(work["slow"](memory, "a"))
+        request = asyncio.ensure_future(work["slow"](memory, "a"))
         await perdure.wait_for("look")
-        asked.cancel()
+        request.cancel()
         return "x"
 
     with serve(app_with(gives_up)):
@@ -300,10 +303,11 @@ def test_a_job_whose_result_is_refused_fails_though_it_has_withdrawn_something(
         handle.result(T)
 
 
-def test_other_code_has_no_effect_where_its_worker_stops(
+def test_changed_code_has_no_effect_when_its_worker_stops(
     client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gave the task back with what it had written, and was told."""
+    """A stopping worker gives the task back without recording what the changed code wrote or
+    received."""
 
     async def writes(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
         return await asyncio.gather(memory.set("other", "code"), work["near"]("a"))
@@ -322,18 +326,18 @@ def test_other_code_has_no_effect_where_its_worker_stops(
         monkeypatch.setattr(coordinators.CoordinatorTurn, "_settle", stops_first)
         wait_until(lambda: handle.status().stuck)
     assert handle.memory.get() == {}
-    assert left(connection)[1] == 0
+    assert tasks_and_facts(connection)[1] == 0
 
 
-def test_other_code_that_is_refused_for_something_else_passes_over_no_answer(
+def test_changed_code_that_is_refused_withdraws_no_request(
     client: perdure.Client, serve: Serve, connection: Any
 ) -> None:
-    """That it had withdrawn the request was recorded, and the right code waited for ever."""
+    """Otherwise the right code would wait for ever for the answer."""
 
     async def withdraws(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
-        asked = asyncio.ensure_future(perdure.ask_people("sign", "a"))
+        request = asyncio.ensure_future(perdure.ask_people("sign", "a"))
         await asyncio.sleep(0)
-        asked.cancel()
+        request.cancel()
         await memory.until("is refused")
 
     with serve(app_with(item("a"))):
@@ -343,15 +347,15 @@ def test_other_code_that_is_refused_for_something_else_passes_over_no_answer(
     with serve(app_with(withdraws)):
         wait_until(lambda: handle.status().stuck)
     assert "is refused" in (handle.status().waiting_for or "")
-    assert left(connection) == (["1/main"], 0)
+    assert tasks_and_facts(connection) == (["1/main"], 0)
     with serve(app_with(item("a"))):
         assert handle.result(T) == ["a", "yes"]
 
 
-def test_plain_code_that_cleans_up_withdraws_nothing_while_it_waits(
+def test_plain_code_that_unwinds_to_wait_withdraws_no_request(
     client: perdure.Client, serve: Serve, connection: Any
 ) -> None:
-    """It unwinds to wait, and its hook was withdrawn each time, before it had begun."""
+    """Plain code unwinds whenever it waits. Its `finally` block must not cancel its hook then."""
     app = perdure.App()
 
     @app.hook
@@ -371,7 +375,7 @@ def test_plain_code_that_cleans_up_withdraws_nothing_while_it_waits(
     with serve(app):
         handle = client.start("flow")
         wait_until(lambda: is_parked(connection, handle))
-    assert left(connection) == (["1/main", "1/main/slow#1"], 0)
+    assert tasks_and_facts(connection) == (["1/main", "1/main/slow#1"], 0)
     with serve(app):
         handle.signal("look")
         handle.signal("go")

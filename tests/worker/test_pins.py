@@ -1,4 +1,4 @@
-"""Pins: a job keeps to a version of the code, and workers of other versions do not see it."""
+"""Pins: a job keeps its version of the code, and workers of other versions leave it alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = "40 s"
 
 
 def app_of(version: str | None, *, pinned: bool = True, queue: str = "q") -> perdure.App:
-    """Give a version of an app: whatever of it runs says which version it is."""
+    """Give a version of an app; its code returns which version it is."""
     app = perdure.App(version=version)
 
     @app.activity(queue="acts")
@@ -64,10 +64,10 @@ def serve(dsn: str) -> Callable[..., perdure.Worker]:
     return lambda app, **options: perdure.Worker(app, dsn=dsn, **options)
 
 
-def test_a_hook_from_outside_keeps_to_its_version(
+def test_hook_requested_by_a_client_keeps_its_version(
     client: perdure.Client, serve: Callable[..., perdure.Worker]
 ) -> None:
-    """(E16) A worker of another version is there, and does not see it."""
+    """(E16) A worker of another version leaves it alone."""
     memory = client.create_entity("e", "note")
     apps = [app_of("1"), app_of("2")]
     client.handle("e").hook(apps[0].hooks["detached"], pinned_version="2")
@@ -77,7 +77,7 @@ def test_a_hook_from_outside_keeps_to_its_version(
 
 
 def until_waiting(connection: Any, job: str) -> None:
-    """Wait until a job is parked."""
+    """Wait until the job is parked."""
     query = "select 1 from waiting where job_id = %s and state = 'waiting'"
     end = time.monotonic() + 15
     while not connection.execute(query, [job]).fetchone():
@@ -86,7 +86,7 @@ def until_waiting(connection: Any, job: str) -> None:
 
 
 def answers_of(version: str | None, pinned: str | None) -> dict[str, Any]:
-    """Give what a job returns that ran in one version alone."""
+    """Give the result of a job that ran in one version only."""
     return {
         "flow": [version, pinned, "q"],
         "activity": [version, pinned],
@@ -98,10 +98,8 @@ def answers_of(version: str | None, pinned: str | None) -> dict[str, Any]:
     }
 
 
-def test_two_versions_live_side_by_side(
-    client: perdure.Client, serve: Any, connection: Any
-) -> None:
-    """A rolling deploy: what began in the old version ends in it, with all that it asks for."""
+def test_two_versions_run_side_by_side(client: perdure.Client, serve: Any, connection: Any) -> None:
+    """In a rolling deployment, a job of the old version ends in it, with all that it requests."""
     one, two = app_of("1"), app_of("2")
     with serve(one), serve(two):
         old = client.start(one.coordinators["flow"], id="old")
@@ -123,15 +121,16 @@ def test_a_pinned_job_waits_for_its_version(
     other = client.start("flow", queue="q")
     with serve(app_of("1")), serve(app_of(None)):
         until_waiting(connection, other.id)
-        told = handle.status().waiting_for
-        assert told == "a worker of version 2 on queue q (none has registered)"
+        waiting_for = handle.status().waiting_for
+        assert waiting_for == "a worker of version 2 on queue q (none has registered)"
     handle.signal("go")
     with serve(two):
         assert handle.result(T) == answers_of("2", "2")
 
 
-def test_the_runs_that_follow_keep_to_the_version(client: perdure.Client, serve: Any) -> None:
-    """By themselves, and by a retry, though a worker of the next version is there first."""
+def test_next_runs_keep_the_version(client: perdure.Client, serve: Any) -> None:
+    """Runs that continue as new, automatic retries and `retry()` keep it, even if a worker of the
+    next version is quicker."""
 
     def version(number: str) -> perdure.App:
         app = perdure.App(version=number)
@@ -158,10 +157,11 @@ def test_the_runs_that_follow_keep_to_the_version(client: perdure.Client, serve:
     assert handle.status().run == len(handle.memory.get("ran"))
 
 
-def test_a_job_may_be_pinned_by_name_and_by_its_worker(
+def test_version_may_be_named_at_the_start_and_by_the_worker(
     client: perdure.Client, serve: Any, connection: Any
 ) -> None:
-    """SQL and other processes say the version; the worker names that of an app that has none."""
+    """SQL and other processes name the version of a job; the worker names that of an app that has
+    none."""
     handle = client.start("flow", queue="q", pinned_version="v7")
     handle.signal("go")
     with serve(app_of(None), queues=["q", "acts", "hooks", "children"], version="v7"):
@@ -171,7 +171,7 @@ def test_a_job_may_be_pinned_by_name_and_by_its_worker(
         assert queues[:4] == ["q@v7", "q", "acts@v7", "acts"]
 
 
-def test_a_registered_pin_may_be_left_out(client: perdure.Client, serve: Any) -> None:
+def test_start_may_leave_out_the_pin_of_a_workflow(client: perdure.Client, serve: Any) -> None:
     app = app_of("1")
     handle = client.start(app.coordinators["flow"], pinned_version=None)
     [many] = client.start_many(app.coordinators["flow"], [{"id": "many"}])
@@ -184,7 +184,7 @@ def test_a_registered_pin_may_be_left_out(client: perdure.Client, serve: Any) ->
         assert many.result(T) == answers_of("1", "1")
 
 
-def test_work_of_another_app_has_versions_of_its_own(client: perdure.Client, serve: Any) -> None:
+def test_work_of_another_app_does_not_inherit_the_pin(client: perdure.Client, serve: Any) -> None:
     other = perdure.App(version="9")
 
     @other.hook(queue="others")
@@ -210,7 +210,7 @@ def test_work_of_another_app_has_versions_of_its_own(client: perdure.Client, ser
         assert client.start(asks).result(T) == ["1", None, None, "9"]
 
 
-def test_a_job_is_moved_to_a_version_that_was_mended(
+def test_repin_moves_a_job_to_another_version(
     client: perdure.Client, serve: Any, connection: Any
 ) -> None:
     with serve(app_of("1")):
@@ -223,7 +223,9 @@ def test_a_job_is_moved_to_a_version_that_was_mended(
         assert handle.result(T) == answers_of("2", "2")
 
 
-def test_a_job_is_let_free_by_an_async_client(client: perdure.Client, serve: Any, dsn: str) -> None:
+def test_async_client_removes_the_pin_of_a_job(
+    client: perdure.Client, serve: Any, dsn: str
+) -> None:
     async def free(job: str) -> int:
         async with await perdure.connect_async(dsn) as others:
             return await others.handle(job).repin(None)
@@ -235,7 +237,7 @@ def test_a_job_is_let_free_by_an_async_client(client: perdure.Client, serve: Any
         assert handle.result(T) == answers_of("2", None)
 
 
-def test_a_job_that_waits_in_the_memory_of_its_worker_hears_that_it_is_free(
+def test_job_in_the_memory_of_its_worker_notices_that_its_pin_is_removed(
     client: perdure.Client, serve: Any, connection: Any
 ) -> None:
     app = app_of("1")
@@ -247,7 +249,7 @@ def test_a_job_that_waits_in_the_memory_of_its_worker_hears_that_it_is_free(
         assert handle.result(T) == answers_of("1", None)
 
 
-def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
+def test_lab_runs_only_jobs_pinned_to_its_version(dsn: str) -> None:
     app = perdure.App(version="1")
 
     @app.hook
@@ -265,7 +267,7 @@ def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
         assert lab.run(flow) == "1"
 
 
-def test_a_version_is_named_once() -> None:
+def test_missing_conflicting_or_invalid_version_is_rejected() -> None:
     with pytest.raises(perdure.InvalidArgument, match="this app has none"):
         perdure.App().coordinator(pinned=True)(app_of)
     with pytest.raises(perdure.InvalidArgument, match="was given 2"):
@@ -279,10 +281,10 @@ POINTS = ["committer: after claim", "hook: before flush", "coordinator: after pa
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_only_its_version_takes_over_from_a_worker_that_was_killed(
+def test_only_a_worker_of_its_version_takes_over_a_pinned_job(
     client: perdure.Client, dsn: str, point: str
 ) -> None:
-    """[P6] [P8]: kill -9, while a worker of another version is there and idle."""
+    """[P6] [P8] Its worker is killed while an idle worker of another version is running."""
     handle = client.start("book", 2, pinned_version="1")
     with worker_process(dsn, VERSION="2"):
         with worker_process(dsn, VERSION="1", crash_at=f"{point}:2") as process:

@@ -1,7 +1,7 @@
-"""Plans: no statement of a verb reads a whole table, whatever the statistics were that it knew.
+"""Plans: no statement of a verb reads a whole table, whatever statistics the planner had.
 
-The server looks at tables now and then, and many are nearly empty then: it plans to read all of
-them, and a session keeps such a plan while a burst of jobs comes in.
+The server may analyze tables while they are nearly empty. It then plans to read all of them, and a
+session keeps such a plan while many jobs arrive.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FACTS = [
 
 
 def whole_tables(plan: dict[str, Any]) -> set[str]:
-    """Name the tables that grow, and of which a plan reads all."""
+    """Name the growing tables that a plan reads as a whole."""
     found = set()
     table = plan.get("Relation Name")
     by_place = {"Index Cond", "TID Cond", "Recheck Cond"} & plan.keys()
@@ -52,28 +52,32 @@ def whole_tables(plan: dict[str, Any]) -> set[str]:
     return found
 
 
-def asked(connection: Connection, statement: str, *values: Any) -> Any:
-    """Execute a statement, and give what it answers."""
+def value_of(connection: Connection, statement: str, *values: Any) -> Any:
+    """Execute a statement, and give the first value of its answer."""
     row = connection.execute(statement.encode(), values).fetchone()
     assert row is not None
     return row[0]
 
 
-def turns(claimed: Any, **said: Any) -> str:
-    """Say the same of all tasks that were claimed."""
+def turns(claimed: Any, **fields: Any) -> str:
+    """Write turns of all claimed tasks, with these fields; each takes the messages of its task."""
     return json.dumps(
         [
             {"job": task["job"], "task": task["task"], "token": claimed["token"]}
-            | {"position": task["position"], **said}
+            | {"position": task["position"], **fields}
             | ({"touches": [task["asker"]["job"]]} if task["asker"] else {})
-            | ({"facts": heard} if (heard := told(task)) and "facts" not in said else {})
+            | (
+                {"facts": taken}
+                if (taken := taken_messages(task)) and "facts" not in fields
+                else {}
+            )
             for task in claimed["tasks"]
         ]
     )
 
 
-def told(task: Any) -> list[dict[str, Any]]:
-    """Take the messages that came with a task."""
+def taken_messages(task: Any) -> list[dict[str, Any]]:
+    """Give the facts that take the messages of a task."""
     return [
         {"kind": "answer" if mail["key"] else "signal", "key": mail["key"] or "s#1"}
         | {"message": mail["id"]}
@@ -82,52 +86,52 @@ def told(task: Any) -> list[dict[str, Any]]:
 
 
 def claim(connection: Connection) -> Any:
-    return asked(connection, "select claim('{q}', 'me', max_tasks => 500, idle => true)")
+    return value_of(connection, "select claim('{q}', 'me', max_tasks => 500, idle => true)")
 
 
-def advance(connection: Connection, claimed: Any, **said: Any) -> None:
+def advance(connection: Connection, claimed: Any, **fields: Any) -> None:
     assert claimed["tasks"]
-    answer = asked(connection, "select advance(%s)", turns(claimed, **said))
+    answer = value_of(connection, "select advance(%s)", turns(claimed, **fields))
     states = {turn["state"] for turn in answer["turns"]}
     assert states <= {"keep", "parked", "done", "retry", "released", "cancelled"}, answer
 
 
-def live(connection: Connection) -> None:
-    """Let jobs do all that jobs do, and be forgotten."""
+def live_through_all(connection: Connection) -> None:
+    """Let jobs do everything that jobs can do, and forget them."""
     starts = [{"workflow": "w", "queue": "q", "id": job, "timeout": "1 d"} for job in JOBS]
-    asked(connection, "select count(*) from start_many(%s)", json.dumps(starts))
-    asked(connection, "select start('w', id => 'one', queue => 'q') is not null")
+    value_of(connection, "select count(*) from start_many(%s)", json.dumps(starts))
+    value_of(connection, "select start('w', id => 'one', queue => 'q') is not null")
     held = claim(connection)
     advance(connection, held, state="keep", facts=FACTS)
     for task in held["tasks"]:
         task["position"] = 2
     lease = [{key: task[key] for key in ("job", "task")} for task in held["tasks"]]
     lease = [one | {"token": held["token"]} for one in lease]
-    asked(connection, "select extend(%s)", json.dumps(lease))
+    value_of(connection, "select extend(%s)", json.dumps(lease))
     advance(connection, held, state="retry")
     advance(connection, claim(connection), state="park", awaits=["go"], requests=ASKS)
     held = claim(connection)  # hooks and children
     hook = next(task for task in held["tasks"] if task["kind"] == "hook")
     held["tasks"].remove(hook)
     ended = [hook["job"], hook["task"], held["token"]]
-    assert asked(connection, "select finish_task(%s, %s, %s, '1')", *ended) == "done"
+    assert value_of(connection, "select finish_task(%s, %s, %s, '1')", *ended) == "done"
     advance(connection, held, state="done", value=1)
     for job in JOBS:
-        asked(connection, "select signal(%s, 'go', '1') is not null", job)
-        asked(connection, "select entity_set(%s, '9', 'n') is not null", job)
+        value_of(connection, "select signal(%s, 'go', '1') is not null", job)
+        value_of(connection, "select entity_set(%s, '9', 'n') is not null", job)
     held = claim(connection)
     advance(connection, held, state="park", awaits=["stop"], cancels=["item", "gone"])
-    asked(connection, "select cancel(%s) is not null", JOBS[0])
-    asked(connection, "select terminate(%s) is not null", JOBS[1])
+    value_of(connection, "select cancel(%s) is not null", JOBS[0])
+    value_of(connection, "select terminate(%s) is not null", JOBS[1])
     for job in JOBS[2:]:
-        asked(connection, "select signal(%s, 'stop') is not null", job)
+        value_of(connection, "select signal(%s, 'stop') is not null", job)
     advance(connection, claim(connection), state="done", value=1)
-    asked(connection, "select hook('one', 'h', queue => 'q', key => 'asked')")
+    value_of(connection, "select hook('one', 'h', queue => 'q', key => 'asked')")
     answer = "select (hook_result('one', '$hook/asked')).status"
-    assert asked(connection, answer) == "running"
+    assert value_of(connection, answer) == "running"
     advance(connection, claim(connection), state="done", value=1)
-    assert asked(connection, answer) == "completed"
-    assert asked(connection, "select forget_finished(clock() + interval '1 h')") > 30
+    assert value_of(connection, answer) == "completed"
+    assert value_of(connection, "select forget_finished(clock() + interval '1 h')") > 30
 
 
 @pytest.mark.parametrize("seen", ["nothing", "empty tables", "a few jobs", "many jobs"])
@@ -135,7 +139,7 @@ def test_no_verb_reads_a_whole_table(connect: Callable[[], Connection], seen: st
     connection = connect()
     number = {"a few jobs": 5, "many jobs": 20_000}.get(seen, 0)
     others = json.dumps([{"workflow": "w", "queue": "other"}] * number)
-    asked(connection, "select count(*) from start_many(%s)", others)
+    value_of(connection, "select count(*) from start_many(%s)", others)
     if seen != "nothing":
         connection.execute("vacuum analyze")
     found: dict[str, set[str]] = {}
@@ -149,5 +153,5 @@ def test_no_verb_reads_a_whole_table(connect: Callable[[], Connection], seen: st
     for setting in EXPLAIN.split(";"):
         connection.execute(setting.encode())
     connection.add_notice_handler(notice)
-    live(connection)
+    live_through_all(connection)
     assert found == {}
