@@ -1,4 +1,5 @@
-"""The connections of a client: no call holds up another, few are kept, and they end with it."""
+"""The connections of a client: no call blocks another, few are kept, and they end with the
+client."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def entities(client: perdure.Client) -> perdure.Client:
 
 
 def sessions(dsn: str, waiting: bool = False) -> int:
-    """Count the sessions of clients, or those of them that wait for a lock."""
+    """Count the sessions of clients, or only those that wait for a lock."""
     with psycopg.connect(dsn, application_name="looks") as connection:
         row = connection.execute(
             "select count(*) from pg_stat_activity"
@@ -41,8 +42,8 @@ def sessions(dsn: str, waiting: bool = False) -> int:
     return count
 
 
-def ends_with(dsn: str, at_most: int) -> bool:
-    """Wait until there are no more sessions of clients than these."""
+def sessions_fall_to(dsn: str, at_most: int) -> bool:
+    """Wait until at most this many sessions of clients are open; tell whether that was in time."""
     pause = threading.Event()
     for _ in range(int(IN_TIME / 0.02)):
         if sessions(dsn) <= at_most:
@@ -51,8 +52,8 @@ def ends_with(dsn: str, at_most: int) -> bool:
     return False
 
 
-async def begun(dsn: str, waits: int) -> bool:
-    """Wait until so many wait."""
+async def waits_are_registered(dsn: str, waits: int) -> bool:
+    """Wait until this many waits are registered; tell whether that was in time."""
     async with await psycopg.AsyncConnection.connect(
         dsn, autocommit=True, application_name="looks"
     ) as connection:
@@ -66,34 +67,34 @@ async def begun(dsn: str, waits: int) -> bool:
 
 @contextmanager
 def locked(client: perdure.Client, dsn: str) -> Any:
-    """Hold the lock of a memory, in a transaction as a user's."""
-    with psycopg.connect(dsn, application_name="locks") as mine:
-        client.entity("order", connection=mine).set("paid", "state")
+    """Hold the lock of a memory, in a transaction of the user's."""
+    with psycopg.connect(dsn, application_name="locks") as connection:
+        client.entity("order", connection=connection).set("paid", "state")
         yield
 
 
-def until_waiting(dsn: str, count: int) -> None:
-    """Wait until so many calls of clients wait for a lock."""
+def wait_until_blocked(dsn: str, count: int) -> None:
+    """Wait until this many calls of clients wait for a lock."""
     pause = threading.Event()
     for _ in range(int(IN_TIME / 0.02)):
         if sessions(dsn, waiting=True) >= count:
             return
         pause.wait(0.02)
-    raise AssertionError("nobody waits")
+    raise AssertionError("too few calls wait for a lock")
 
 
 @pytest.mark.parametrize("count", [1, KEPT + 2])
-def test_a_call_that_waits_for_a_lock_holds_up_no_other(
+def test_call_that_waits_for_a_lock_blocks_no_other_call(
     entities: perdure.Client, dsn: str, count: int
 ) -> None:
-    """Not even those for which it waits, however many such calls there are: both waited for ever,
-    and the server saw no deadlock."""
+    """However many such calls there are. Otherwise they would block even the calls for which they
+    wait, and the server would see no deadlock."""
     with ThreadPoolExecutor(count + 1) as threads:
         with locked(entities, dsn):
             views = [
                 threads.submit(entities.entity("order").increment, "views") for _ in range(count)
             ]
-            until_waiting(dsn, count)
+            wait_until_blocked(dsn, count)
             read = threads.submit(entities.entity("customer").get)
             assert read.result(IN_TIME) == {"n": 0}
         assert sorted(view.result(IN_TIME) for view in views) == list(range(1, count + 1))
@@ -101,7 +102,7 @@ def test_a_call_that_waits_for_a_lock_holds_up_no_other(
 
 @pytest.mark.direct("it counts sessions")
 @pytest.mark.parametrize("count", [1, KEPT + 2])
-def test_a_task_that_waits_for_a_lock_holds_up_no_other(
+def test_async_call_that_waits_for_a_lock_blocks_no_other_call(
     entities: perdure.Client, dsn: str, count: int
 ) -> None:
     async def main() -> None:
@@ -109,18 +110,22 @@ def test_a_task_that_waits_for_a_lock_holds_up_no_other(
             with locked(entities, dsn):
                 order = client.entity("order")
                 views = [asyncio.create_task(order.increment("views")) for _ in range(count)]
-                await asyncio.to_thread(until_waiting, dsn, count)
+                await asyncio.to_thread(wait_until_blocked, dsn, count)
                 async with asyncio.timeout(IN_TIME):
                     assert await client.entity("customer").get() == {"n": 0}
             async with asyncio.timeout(IN_TIME):
                 assert sorted(await asyncio.gather(*views)) == list(range(1, count + 1))
-            assert ends_with(dsn, 1 + KEPT)  # one is of the client that made the memories
+            assert sessions_fall_to(
+                dsn, 1 + KEPT
+            )  # one belongs to the client that made the memories
 
     asyncio.run(main())
 
 
 @pytest.mark.direct("it counts sessions")
-def test_a_client_opens_connections_as_its_calls_meet(entities: perdure.Client, dsn: str) -> None:
+def test_client_opens_connections_for_concurrent_calls_and_keeps_few(
+    entities: perdure.Client, dsn: str
+) -> None:
     for _ in range(20):
         entities.entity("order").get()
     assert sessions(dsn) == 1
@@ -128,11 +133,10 @@ def test_a_client_opens_connections_as_its_calls_meet(entities: perdure.Client, 
         for _ in range(300):
             threads.submit(entities.entity("order").increment, "n")
     assert entities.entity("order").get("n") == 300
-    assert ends_with(dsn, KEPT)
+    assert sessions_fall_to(dsn, KEPT)
 
 
-def test_a_closed_client_refuses_to_be_used(dsn: str) -> None:
-    """It opened its connections again, and nobody closed these."""
+def test_closed_client_rejects_calls_and_opens_no_connection(dsn: str) -> None:
     with perdure.connect(dsn) as client:
         memory = client.create_entity("order", "thing", {"n": 0})
     uses: list[Callable[[], Any]] = [
@@ -145,45 +149,45 @@ def test_a_closed_client_refuses_to_be_used(dsn: str) -> None:
     for use in uses:
         with pytest.raises(perdure.InvalidArgument, match="this client is closed"):
             use()
-    assert ends_with(dsn, 0)
+    assert sessions_fall_to(dsn, 0)
     client.close()
 
 
-def test_a_closed_async_client_refuses_to_be_used(dsn: str) -> None:
+def test_closed_async_client_rejects_calls_and_opens_no_connection(dsn: str) -> None:
     async def main() -> None:
         async with await perdure.connect_async(dsn) as client:
             memory = await client.create_entity("order", "thing", {"n": 0})
         for use in (memory.get, lambda: memory.until("$.n > 0", timeout=1)):
             with pytest.raises(perdure.InvalidArgument, match="this client is closed"):
                 await use()
-        assert ends_with(dsn, 0)
+        assert sessions_fall_to(dsn, 0)
         await client.close()
 
     asyncio.run(main())
 
 
 @pytest.mark.direct("it counts sessions")
-def test_what_is_under_way_when_an_async_client_is_closed_leaves_no_session(dsn: str) -> None:
-    """A wait goes on, on a connection that was opened again, and that nobody closed."""
+def test_wait_that_outlives_its_async_client_leaves_no_session(dsn: str) -> None:
+    """The wait goes on, on a connection that is opened for it and closed after it."""
 
     async def main() -> None:
         async with perdure.connect_async(dsn) as client:
             memory = await client.create_entity("order", "thing", {"n": 0})
             waits = [asyncio.create_task(memory.until(f"$.n == {n}")) for n in (1, 2)]
-            assert await begun(dsn, len(waits))
+            assert await waits_are_registered(dsn, len(waits))
         async with perdure.connect_async(dsn) as other:
             await other.entity("order").set(1, "n")
         assert await waits[0] > 1
         waits[1].cancel()
         await asyncio.wait(waits)
-        assert await asyncio.to_thread(ends_with, dsn, 0)
+        assert await asyncio.to_thread(sessions_fall_to, dsn, 0)
 
     asyncio.run(main())
 
 
 @pytest.mark.direct("it counts sessions")
-def test_a_wait_that_ends_while_a_client_is_closed_leaves_no_session(dsn: str) -> None:
-    """It gave its connection back to what had just been emptied."""
+def test_wait_that_ends_as_its_client_is_closed_leaves_no_session(dsn: str) -> None:
+    """It gives its connection back just after the client has closed all others."""
     client = perdure.connect(dsn)
 
     class Emptied(list[Any]):
@@ -194,10 +198,10 @@ def test_a_wait_that_ends_while_a_client_is_closed_leaves_no_session(dsn: str) -
     client._listeners = Emptied()
     memory = client.create_entity("order", "thing", {"n": 0})
     assert memory.until("$.n == 0", timeout=5) == 1
-    assert ends_with(dsn, 0)
+    assert sessions_fall_to(dsn, 0)
 
 
-def test_an_async_client_is_awaited_or_entered_at_once(dsn: str) -> None:
+def test_connect_async_can_be_awaited_or_entered(dsn: str) -> None:
     async def main() -> None:
         async with perdure.connect_async(dsn) as client:
             assert await client.create_entity("order", "thing", {"n": 0})
@@ -210,20 +214,20 @@ def test_an_async_client_is_awaited_or_entered_at_once(dsn: str) -> None:
             await each.close()
         with pytest.raises(psycopg.OperationalError):
             async with perdure.connect_async("host=127.0.0.1 port=1"):
-                pytest.fail("there is nobody")
-        assert ends_with(dsn, 0)
+                pytest.fail("there is no server")
+        assert sessions_fall_to(dsn, 0)
 
     asyncio.run(main())
 
 
-def test_a_call_that_is_under_way_at_the_close_is_answered(
+def test_call_in_progress_is_answered_when_its_client_is_closed(
     entities: perdure.Client, dsn: str
 ) -> None:
     client = perdure.connect(dsn)
     with ThreadPoolExecutor(1) as threads:
         with locked(entities, dsn):
             view = threads.submit(client.entity("order").increment, "views")
-            until_waiting(dsn, 1)
+            wait_until_blocked(dsn, 1)
             client.close()
         assert view.result(IN_TIME) == 1
-    assert ends_with(dsn, 1)  # that of the other client
+    assert sessions_fall_to(dsn, 1)  # that of the other client

@@ -1,4 +1,5 @@
-"""Progress and heartbeats: how far code is outlives the worker that ran it. (E20)"""
+"""Progress and heartbeats: the progress of an attempt outlives the worker that reported it.
+(E20)"""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ SEEN = "select coalesce(bool_or(progress::text ~ '7'), false) from perdure.waiti
 
 
 @pytest.mark.parametrize("workflow", ["reads", "reads_far", "reads_in_hook", "reads_in_thread"])
-def test_a_killed_attempt_is_gone_on_with(
+def test_next_attempt_continues_from_the_progress_of_a_killed_one(
     client: perdure.Client, dsn: str, tmp_path: Path, workflow: str
 ) -> None:
-    """[P4] [P6] kill -9 of a worker: the next attempt knows what the last heartbeat has told."""
+    """[P4] [P6] After kill -9, the next attempt knows what the last heartbeat has reported."""
     path = tmp_path / "ledger"
     handle = client.start(workflow, 10)
     with worker_process(dsn, LEDGER=str(path), STOP_AT="7"):
@@ -35,7 +36,7 @@ def test_a_killed_attempt_is_gone_on_with(
     assert ledger(path) == {f"page {n}": 1 for n in range(1, 11)}
 
 
-def test_an_orderly_stop_tells_what_no_heartbeat_has(
+def test_orderly_stop_records_progress_that_no_heartbeat_has_sent(
     app: perdure.App, client: perdure.Client, dsn: str
 ) -> None:
     begun = threading.Event()
@@ -61,10 +62,10 @@ def test_an_orderly_stop_tells_what_no_heartbeat_has(
 
 
 @pytest.mark.parametrize("queue", [None, "far"])
-def test_the_next_attempt_goes_on_where_one_has_failed(
+def test_next_attempt_continues_from_the_progress_of_a_failed_one(
     app: perdure.App, client: perdure.Client, work: Any, queue: str | None
 ) -> None:
-    """No heartbeat has come between: the lease is long."""
+    """The lease is so long that the worker sends no heartbeat in between."""
 
     @app.activity(queue=queue, retry=perdure.Retry(attempts=3, delay=0.01))
     def steps() -> Any:
@@ -82,7 +83,7 @@ def test_the_next_attempt_goes_on_where_one_has_failed(
     assert client.start(asks).result(T) == [[3, 2], [3, 2]]
 
 
-def test_activities_beside_each_other_have_progress_of_their_own(
+def test_concurrent_activities_have_progress_of_their_own(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     go, end = threading.Event(), threading.Event()
@@ -105,9 +106,9 @@ def test_activities_beside_each_other_have_progress_of_their_own(
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
-        told = await asyncio.gather(both(memory), step(3))
+        results = await asyncio.gather(both(memory), step(3))
         await waits()
-        return told
+        return results
 
     work(lease=0.9)
     handle = client.start(asks)
@@ -117,7 +118,7 @@ def test_activities_beside_each_other_have_progress_of_their_own(
     query += " cross join lateral jsonb_each(t.progress) as v"
     wait_for(dsn, f"select ({query}) = '[\"in the hook\", 1, 2, 3]'")
     go.set()
-    wait_for(dsn, f"select ({query}) = '[]'")  # what has ended has none
+    wait_for(dsn, f"select ({query}) = '[]'")  # ended work has no progress
     end.set()
     assert handle.result(T) == [[1, 2], 3]
 
@@ -143,7 +144,7 @@ def test_a_heartbeat_costs_no_statement(
     assert [tasks for _, tasks, _ in sent if tasks] == []
 
 
-def test_what_a_worker_in_sql_has_told_of_a_hook_confuses_nobody(
+def test_progress_that_a_worker_in_sql_gives_a_hook_is_ignored(
     app: perdure.App, client: perdure.Client, connection: Any, work: Any
 ) -> None:
     @app.hook
@@ -162,14 +163,14 @@ def test_what_a_worker_in_sql_has_told_of_a_hook_confuses_nobody(
     assert client.entity("e").get() == {"known": None}
 
 
-# A cancel is heard.
+# Cancels and timeouts.
 
 
 @pytest.mark.parametrize("queue", [None, "far"])
-def test_plain_code_hears_that_nobody_waits(
+def test_heartbeat_raises_in_a_plain_activity_after_a_cancel(
     app: perdure.App, client: perdure.Client, work: Any, queue: str | None
 ) -> None:
-    """(E2) A thread cannot be cancelled; it asks."""
+    """(E2) A thread cannot be cancelled, so it learns of the cancel at its next heartbeat."""
     begun, ended = threading.Event(), threading.Event()
 
     @app.activity(queue=queue)
@@ -196,7 +197,7 @@ def test_plain_code_hears_that_nobody_waits(
     assert ended.wait(20)
 
 
-def test_an_attempt_that_took_too_long_ends_at_its_next_heartbeat(
+def test_attempt_that_timed_out_ends_at_its_next_heartbeat(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     ended = threading.Event()
@@ -222,7 +223,9 @@ def test_an_attempt_that_took_too_long_ends_at_its_next_heartbeat(
     assert ended.wait(20)
 
 
-def test_a_plain_hook_hears_a_cancel(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_heartbeat_raises_in_a_plain_hook_after_a_cancel(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     @app.hook
@@ -250,10 +253,10 @@ def test_a_plain_hook_hears_a_cancel(app: perdure.App, client: perdure.Client, w
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_hook_that_runs_again_hears_a_cancel_where_it_was(
+def test_replayed_hook_receives_a_cancel_where_it_waited(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, kind: str, steps: int
 ) -> None:
-    """Not at an earlier heartbeat(), before the `try` whose `finally` is to run."""
+    """An earlier heartbeat must not raise it, before the `try` whose `finally` has to run."""
     came_to: list[str] = []
 
     @app.hook(name="async")
@@ -267,7 +270,7 @@ def test_a_hook_that_runs_again_hears_a_cancel_where_it_was(
             came_to.append("finally")
             await memory.set(True, "clean")
             perdure.heartbeat("is clean")
-            await perdure.wait_for("end")  # it leaves memory once more
+            await perdure.wait_for("end")  # the hook leaves memory once more
             came_to.append("end")
 
     @app.hook(name="plain")
@@ -301,7 +304,7 @@ def test_a_hook_that_runs_again_hears_a_cancel_where_it_was(
     assert came_to[-2:] == ["finally", "end"]
 
 
-def test_a_hook_that_asks_for_nothing_hears_a_cancel_at_its_first_heartbeat(
+def test_hook_that_only_computes_receives_a_cancel_at_its_first_heartbeat(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     ended = threading.Event()
@@ -323,14 +326,14 @@ def test_a_hook_that_asks_for_nothing_hears_a_cancel_at_its_first_heartbeat(
     assert ended.is_set()
 
 
-# What is refused.
+# Refusals.
 
 
-def test_what_cannot_be_kept_is_refused_where_it_is_told(
+def test_heartbeat_rejects_progress_that_cannot_be_stored(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
-    async def tells(what: str) -> Any:
+    async def reports(what: str) -> Any:
         try:
             perdure.heartbeat({"large": "x" * 10_001, "nan": float("nan"), "set": {1}}[what])
         except perdure.PerdureError as error:
@@ -341,7 +344,7 @@ def test_what_cannot_be_kept_is_refused_where_it_is_told(
         try:
             perdure.heartbeat(1)
         except perdure.InvalidArgument as error:
-            return [str(error.hint), *[await tells(what) for what in ("large", "nan", "set")]]
+            return [str(error.hint), *[await reports(what) for what in ("large", "nan", "set")]]
 
     work()
     hint, *codes = client.start(asks).result(T)
@@ -349,15 +352,15 @@ def test_what_cannot_be_kept_is_refused_where_it_is_told(
     assert codes == ["PD301", "PD103", "PD103"]
 
 
-def test_outside_of_jobs_there_is_no_heartbeat() -> None:
+def test_heartbeat_outside_of_jobs_is_rejected() -> None:
     with pytest.raises(perdure.InvalidArgument):
         perdure.heartbeat()
 
 
-def test_a_worker_that_has_lost_its_lease_tells_nothing(
+def test_worker_that_has_lost_its_task_reports_no_progress(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """[P6]: another holder has the task; its progress stands."""
+    """[P6] The progress that the new holder of the task has reported stays."""
     begun, go = threading.Event(), threading.Event()
 
     @app.activity(queue="far")

@@ -1,4 +1,4 @@
-"""A worker that still makes or upgrades its app can be told to stop."""
+"""A worker that is still creating or upgrading its app can be stopped."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ MADE = "select to_regnamespace('fresh') is not null"
 
 @pytest.fixture
 def held(dsn: str) -> Iterator[psycopg.Connection]:
-    """Let somebody else install the app `fresh`, and never come to an end."""
+    """Hold the lock of the installation of the app `fresh`, as another session that never
+    finishes."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(LOCK)
         yield connection
 
 
-def told(connection: psycopg.Connection, question: str) -> bool:
-    """Ask something that is true or false."""
+def is_true(connection: psycopg.Connection, question: str) -> bool:
+    """Ask the database a question that is true or false."""
     row = connection.execute(question.encode()).fetchone()
     assert row is not None
     return bool(row[0])
 
 
-def test_it_stops_and_makes_nothing(
+def test_stop_during_the_installation_ends_the_worker_and_creates_no_app(
     app: perdure.App, dsn: str, held: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
-    """`stop()` waited for the installation, and then for ever: nobody told the loop to end."""
     worker = perdure.Worker(app, ["here"], dsn=dsn, schema="fresh")
     starting = threading.Thread(target=worker.start, daemon=True)
     starting.start()
-    wait_until(lambda: told(connection, WAITS))
+    wait_until(lambda: is_true(connection, WAITS))
     stopping = threading.Thread(target=worker.stop, daemon=True)
     stopping.start()
     stopping.join(IN_TIME)
@@ -64,49 +64,50 @@ def test_it_stops_and_makes_nothing(
     assert not stopping.is_alive()
     assert not starting.is_alive()
     held.close()
-    assert not told(connection, WAITS)
-    assert not told(connection, MADE)
+    assert not is_true(connection, WAITS)
+    assert not is_true(connection, MADE)
 
 
-def test_a_process_that_is_told_to_end_does_so_orderly(
+def test_sigterm_during_the_installation_ends_the_process_orderly(
     dsn: str, held: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
-    """SIGTERM killed it amid its transaction, or was not heard where it is process 1."""
+    """The process exits with 0 and leaves no session that waits for the lock."""
     with worker_process(dsn, "here", WORKER='{"schema": "fresh"}') as process:
-        wait_until(lambda: told(connection, WAITS))
+        wait_until(lambda: is_true(connection, WAITS))
         process.send_signal(signal.SIGTERM)
         assert process.wait(IN_TIME) == 0
-    assert not told(connection, WAITS)
+    assert not is_true(connection, WAITS)
 
 
-def test_a_task_that_is_cancelled_while_it_enters_goes_on(
+def test_timeout_while_a_worker_is_entered_interrupts_the_installation(
     app: perdure.App, dsn: str, held: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
-    """`async with worker:` under a timeout of its own was held by the installation."""
+    """`async with worker:` under a timeout of the user's must not wait for the end of the
+    installation."""
 
     async def test() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1), perdure.Worker(app, ["here"], dsn=dsn, schema="fresh"):
-                raise AssertionError("it has no app")
+                raise AssertionError("the worker has no app")
 
     testing = threading.Thread(target=asyncio.run, args=[test()], daemon=True)
     testing.start()
     testing.join(IN_TIME)
     assert not testing.is_alive()
-    assert not told(connection, WAITS)
+    assert not is_true(connection, WAITS)
 
 
-def test_a_task_that_was_cancelled_before_it_enters_goes_on(
+def test_cancel_before_a_worker_is_entered_interrupts_the_installation(
     app: perdure.App, dsn: str, held: psycopg.Connection
 ) -> None:
-    """Its start, in a thread, forgot what it had been told."""
+    """The start of the worker, in a thread, must not lose the request to stop."""
 
     async def enter() -> None:
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
         async with perdure.Worker(app, ["here"], dsn=dsn, schema="fresh"):
-            raise AssertionError("it has no app")
+            raise AssertionError("the worker has no app")
 
     def enters() -> None:
         with pytest.raises(asyncio.CancelledError):
@@ -118,22 +119,25 @@ def test_a_task_that_was_cancelled_before_it_enters_goes_on(
     assert not testing.is_alive()
 
 
-def test_who_is_cancelled_hears_of_that_and_not_of_the_start(app: perdure.App, dsn: str) -> None:
+def test_cancelled_task_gets_the_cancel_and_not_the_error_of_the_start(
+    app: perdure.App, dsn: str
+) -> None:
     async def enter() -> None:
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
         async with perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine"):
-            raise AssertionError("it has no app")
+            raise AssertionError("the worker has no app")
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(enter())
 
 
-def test_a_worker_can_be_used_again(
+def test_worker_can_be_entered_again_and_then_run(
     app: perdure.App, dsn: str, client: perdure.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ready when it says so, and in another way: `run()` came back at once."""
+    """Each time it is ready when `start()` returns, and `run()` does not return before it is
+    stopped."""
     worker = perdure.Worker(app, ["here"], dsn=dsn)
     for _ in range(2):
         with worker:
@@ -148,10 +152,10 @@ def test_a_worker_can_be_used_again(
     assert not running.is_alive()
 
 
-def test_a_worker_is_stopped_before_it_has_a_loop(
+def test_stop_before_the_worker_has_an_event_loop_ends_it(
     app: perdure.App, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told between its thread and its loop, it was told nothing."""
+    """The request arrives after its thread has started, and before its loop exists."""
     begun, goes_on = threading.Event(), threading.Event()
     run = perdure.Worker._run
 
@@ -173,26 +177,25 @@ def test_a_worker_is_stopped_before_it_has_a_loop(
     assert not stopping.is_alive()
 
 
-def test_an_app_that_cannot_be_made_ends_its_worker(app: perdure.App, dsn: str) -> None:
+def test_start_raises_when_the_app_cannot_be_created(app: perdure.App, dsn: str) -> None:
     with pytest.raises(InvalidSchema):
         perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine").start()
 
 
-def test_a_worker_of_one_instance_makes_no_other(
+def test_worker_that_expects_an_instance_creates_no_app(
     app: perdure.App, connection: psycopg.Connection, dsn: str
 ) -> None:
-    """It came while a dump was to be restored in place of the original, made an empty app there
-    and refused that; the restore then met its tables."""
+    """A dump may be about to be restored there, and would meet the tables of an empty app."""
     known = perdure.Worker(app, ["here"], dsn=dsn, schema="fresh", instance=str(uuid.uuid4()))
     with pytest.raises(AppNotFound, match="no app in schema 'fresh'"):
         known.start()
-    assert not told(connection, MADE)
+    assert not is_true(connection, MADE)
 
 
-def test_a_connection_that_breaks_meanwhile_is_made_once_more(
+def test_connection_that_breaks_during_the_installation_is_reopened(
     held: psycopg.Connection, connection: psycopg.Connection, dsn: str
 ) -> None:
-    """[P12]: psycopg's own error came, where any later call would have been repeated."""
+    """[P12] The client repeats the installation, as it repeats any later call."""
     made: list[str] = []
 
     def connect() -> None:
@@ -201,29 +204,31 @@ def test_a_connection_that_breaks_meanwhile_is_made_once_more(
 
     thread = threading.Thread(target=connect)
     thread.start()
-    wait_until(lambda: told(connection, WAITS))
-    assert told(connection, f"select bool_and(pg_terminate_backend(pid)) from ({WAITING}) as w")
-    wait_until(lambda: told(connection, WAITS))
+    wait_until(lambda: is_true(connection, WAITS))
+    assert is_true(connection, f"select bool_and(pg_terminate_backend(pid)) from ({WAITING}) as w")
+    wait_until(lambda: is_true(connection, WAITS))
     held.close()
     thread.join(IN_TIME)
     assert len(made) == 1
 
 
-def test_a_session_that_has_no_time_for_it_is_told_so(held: psycopg.Connection, dsn: str) -> None:
-    """PostgreSQL told where it was cancelled, a screen of SQL."""
+def test_error_explains_that_the_statement_timeout_is_too_short(
+    held: psycopg.Connection, dsn: str
+) -> None:
+    """The error names the timeout, and suggests a longer one."""
     hasty = make_conninfo(dsn, options="-c statement_timeout=200ms")
     with pytest.raises(perdure.InvalidArgument, match=r"timeout of 0\.2 s is too short") as refused:
         perdure.connect(hasty, schema="fresh")
     assert "statement_timeout=1min" in str(refused.value)
 
 
-def test_who_was_cancelled_is_not_told_of_a_limit(
+def test_cancelled_installation_is_not_reported_as_a_timeout(
     held: psycopg.Connection, connection: psycopg.Connection, dsn: str
 ) -> None:
     patient = make_conninfo(dsn, options="-c statement_timeout=1min")
     with ThreadPoolExecutor(1) as threads:
         connecting = threads.submit(perdure.connect, patient, schema="fresh")
-        wait_until(lambda: told(connection, WAITS))
-        assert told(connection, f"select bool_and(pg_cancel_backend(pid)) from ({WAITING}) as w")
+        wait_until(lambda: is_true(connection, WAITS))
+        assert is_true(connection, f"select bool_and(pg_cancel_backend(pid)) from ({WAITING}) as w")
         with pytest.raises(psycopg.errors.QueryCanceled):
             connecting.result(IN_TIME)

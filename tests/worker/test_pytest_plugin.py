@@ -1,4 +1,4 @@
-"""The plugin for pytest, as users meet it: runs of pytest that pass, and that fail readably."""
+"""The pytest plugin, as users meet it: in runs of pytest that pass, and that fail readably."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def research(memory: perdure.AsyncEntity, query: str) -> str:
     return found[0]
 
 @app.coordinator
-async def by_chance(memory: perdure.AsyncEntity) -> float:
+async def random_number(memory: perdure.AsyncEntity) -> float:
     number = random.random()
     await memory.set(number, "number")
     return number
@@ -41,7 +41,7 @@ def perdure_app():
 """
 
 
-def pytest_of(
+def run_pytest(
     folder: Path, server: AnyServer, test: str, *options: str, conftest: str = CONFTEST
 ) -> str:
     """Run a file of tests in a process of its own; give what it prints."""
@@ -64,49 +64,49 @@ def pytest_of(
     return ran.stdout + ran.stderr
 
 
-def test_a_test_with_a_lab_passes(tmp_path: Path, server: AnyServer) -> None:
-    told = pytest_of(tmp_path, server, """
+def test_tests_with_a_lab_pass(tmp_path: Path, server: AnyServer) -> None:
+    printed = run_pytest(tmp_path, server, """
 def test_research(perdure_lab):
     perdure_lab.mock(search, lambda query: [query.upper()])
     assert perdure_lab.run(research, "subsidies", id="j") == "SUBSIDIES"
     assert perdure_lab.memory("j").get("found") == ["SUBSIDIES"]
 
-def test_the_next_begins_anew(perdure_lab):
+def test_the_next_lab_is_empty(perdure_lab):
     assert perdure_lab.client.send(perdure_lab.client.calls.workflows()) == []
     assert search.is_async
 
 def test_others_have_no_lab():
     pass
 """)  # fmt: skip
-    assert "3 passed" in told
+    assert "3 passed" in printed
 
 
 @pytest.mark.parametrize(
-    ("test", "told"),
+    ("test", "expected"),
     [
-        ("perdure_lab.run(by_chance)", ["NonDeterminism: the code does not replay", "set#1"]),
+        ("perdure_lab.run(random_number)", ["NonDeterminism: the code does not replay", "set#1"]),
         ("perdure_lab.run(research, 'q')", ["JobFailed: ConnectionError: there is no network"]),
         ("perdure_lab.result(perdure_lab.start(research, 'q', queue='nowhere'))",
          ["ResultTimeout: job", "nothing is due", "queue nowhere"]),
         ("assert perdure_lab.now() is None", ["assert datetime.datetime("]),
     ],
 )  # fmt: skip
-def test_a_test_fails_readably(
-    tmp_path: Path, server: AnyServer, test: str, told: list[str]
+def test_failing_test_prints_the_reason(
+    tmp_path: Path, server: AnyServer, test: str, expected: list[str]
 ) -> None:
-    printed = pytest_of(tmp_path, server, f"def test_it(perdure_lab):\n    {test}\n")
+    printed = run_pytest(tmp_path, server, f"def test_it(perdure_lab):\n    {test}\n")
     assert "1 failed" in printed
-    assert "error" not in printed.splitlines()[-1]  # a failure of the test, not of its end
-    for part in told:
+    assert "error" not in printed.splitlines()[-1]  # the test failed, not its teardown
+    for part in expected:
         assert part in printed
 
 
-def test_the_app_has_to_be_named(tmp_path: Path, server: AnyServer) -> None:
-    told = pytest_of(tmp_path, server, "def test_it(perdure_lab): pass", conftest="")
-    assert "define a fixture perdure_app" in told
+def test_missing_fixture_of_the_app_is_explained(tmp_path: Path, server: AnyServer) -> None:
+    printed = run_pytest(tmp_path, server, "def test_it(perdure_lab): pass", conftest="")
+    assert "define a fixture perdure_app" in printed
 
 
-def test_the_fixtures_say_what_they_are(tmp_path: Path, server: AnyServer) -> None:
-    told = pytest_of(tmp_path, server, "def test_it(): pass", "--fixtures")
+def test_fixtures_of_the_plugin_are_listed(tmp_path: Path, server: AnyServer) -> None:
+    printed = run_pytest(tmp_path, server, "def test_it(): pass", "--fixtures")
     for name in ("perdure_app", "perdure_dsn", "perdure_lab"):
-        assert name in told
+        assert name in printed

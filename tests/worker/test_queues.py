@@ -1,4 +1,4 @@
-"""Queues with limits, and pauses, as Python sees them. (E13)"""
+"""Limits and pauses of queues, in Python. (E13)"""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def depth(client: perdure.Client, queue: str = "q") -> perdure.QueueDepth:
     return depth
 
 
-def test_limits_are_set_and_told(client: perdure.Client, echo: Any) -> None:
+def test_limits_of_a_queue_are_set_and_reported(client: perdure.Client, echo: Any) -> None:
     client.set_queue("q", max_running=2, max_per_key=1, rate_per_second=0.1)
     for number in range(3):
         client.start(echo, number, limit_key="k")
-    told = depth(client)
-    assert (told.ready, told.held_back, told.leased, told.paused) == (1, 2, 0, False)
-    assert (told.max_running, told.max_per_key) == (2, 1)
-    assert (told.rate_per_second, told.burst) == (Decimal("0.1"), 1)
+    found = depth(client)
+    assert (found.ready, found.held_back, found.leased, found.paused) == (1, 2, 0, False)
+    assert (found.max_running, found.max_per_key) == (2, 1)
+    assert (found.rate_per_second, found.burst) == (Decimal("0.1"), 1)
     client.set_queue("q")
-    told = depth(client)
-    assert (told.ready, told.held_back, told.max_running, told.burst) == (3, 0, None, None)
+    found = depth(client)
+    assert (found.ready, found.held_back, found.max_running, found.burst) == (3, 0, None, None)
     assert [d.queue for d in client.queue_depths()] == ["q"]
     with pytest.raises(perdure.InvalidArgument):
         client.set_queue("q", max_running=0)
 
 
-def test_work_says_itself_under_which_key_it_counts(
+def test_limit_key_comes_from_the_function_or_from_the_call(
     client: perdure.Client, app: perdure.App, work: Any, connection: Any
 ) -> None:
-    """A text, or a function of the arguments; a key that is given with a call comes first."""
+    """It is a text, or a function of the arguments. A key that is given with a call comes first."""
 
     @app.activity(queue="far", limit_key=lambda user, *, about: f"{user} {about}")
     async def dispatched(user: str, *, about: str) -> None:
@@ -94,10 +94,10 @@ def test_work_says_itself_under_which_key_it_counts(
     query = "select array_agg(limit_key order by limit_key) from tasks where queue = 'far'"
     want = sorted(["a b", *"cdegjlop", *["one for all"] * 6])
     end = time.monotonic() + 20
-    while (told := connection.execute(query).fetchone()[0]) is None or len(told) < len(want):
-        assert time.monotonic() < end, told
+    while (found := connection.execute(query).fetchone()[0]) is None or len(found) < len(want):
+        assert time.monotonic() < end, found
         time.sleep(0.01)
-    assert sorted(told) == want
+    assert sorted(found) == want
 
     wrong = app.hook(limit_key=lambda user: 5)(lambda memory, user: None)  # type: ignore[arg-type]
     with pytest.raises(perdure.InvalidArgument, match="not a text"):
@@ -106,10 +106,10 @@ def test_work_says_itself_under_which_key_it_counts(
         app.activity(limit_key="k")(lambda: None)
 
 
-def test_a_limit_for_each_key_holds_for_activities(
+def test_limit_per_key_holds_for_activities(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """(E13)"""
+    """(E13) No two activities of the same key run at the same time."""
     running: list[str] = []
     most = 0
 
@@ -156,7 +156,7 @@ def test_a_paused_job_waits_until_it_is_resumed(
     assert handle.pause() is True
     assert handle.pause() is False
     handle.signal("go", 1)
-    work()  # now: what a worker holds already would go on to its end
+    work()  # only now: a task that a worker already holds would not be paused
     with pytest.raises(perdure.ResultTimeout):
         handle.result(0.3)
     assert handle.status().waiting_for == "somebody to resume it: its job is paused"
@@ -164,15 +164,17 @@ def test_a_paused_job_waits_until_it_is_resumed(
     assert handle.result(T) == 1
 
 
-def test_the_verbs_are_awaited_in_async_code(dsn: str, app: perdure.App, echo: Any) -> None:
+def test_async_client_limits_pauses_and_resumes_queues(
+    dsn: str, app: perdure.App, echo: Any
+) -> None:
     async def steer() -> None:
         async with await perdure.connect_async(dsn) as client:
             await client.set_queue("q", max_running=1)
             assert await client.pause_queue("q") is True
             handle = await client.start(echo, 1)
             assert await handle.pause() is True
-            (told,) = await client.queue_depths("q")
-            assert (told.paused, told.paused_tasks, told.max_running) == (True, 1, 1)
+            (found,) = await client.queue_depths("q")
+            assert (found.paused, found.paused_tasks, found.max_running) == (True, 1, 1)
             assert await client.resume_queue("q") is True
             assert await handle.resume() == 1
             assert await handle.result(T) == 1
@@ -181,7 +183,7 @@ def test_the_verbs_are_awaited_in_async_code(dsn: str, app: perdure.App, echo: A
         asyncio.run(steer())
 
 
-def test_the_shell_steers_queues_and_jobs(
+def test_commands_limit_pause_and_resume_queues_and_jobs(
     dsn: str, client: perdure.Client, echo: Any, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
@@ -196,9 +198,9 @@ def test_the_shell_steers_queues_and_jobs(
     client.start(echo, id="j")
     assert run("queue", "set", "q", "--max-running", "2", "--rate", "0.5") == []
     assert run("queue", "pause", "q") == [True]
-    (told,) = run("queue", "list")
-    assert (told["queue"], told["paused"], told["held_back"]) == ("q", True, 1)
-    assert (told["max_running"], told["rate_per_second"]) == (2, "0.5")
+    (found,) = run("queue", "list")
+    assert (found["queue"], found["paused"], found["held_back"]) == ("q", True, 1)
+    assert (found["max_running"], found["rate_per_second"]) == (2, "0.5")
     assert run("queue", "resume", "q") == [True]
     assert run("pause", "j") == [True]
     assert run("resume", "j") == [1]
@@ -232,7 +234,7 @@ def test_limits_hold_for_workers_that_share_a_queue(
 def test_a_slot_that_becomes_free_is_taken_at_once(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """Long before the poll: who waits for a slot is told. (E13)"""
+    """(E13) A worker that waits for a slot is notified, long before its next poll."""
 
     @app.coordinator(queue="q")
     async def waits(memory: perdure.AsyncEntity) -> None:
@@ -244,14 +246,13 @@ def test_a_slot_that_becomes_free_is_taken_at_once(
     began = time.monotonic()
     for handle in [client.start(waits) for _ in range(40)]:
         handle.result(T)
-    # A search from the beginning, one a second, would find each of them, too.
+    # Without a notification, a full search once a second would find each of them, too.
     assert 39 / 20 - 0.1 < time.monotonic() - began < 39 / 4
 
 
-def test_workers_that_are_killed_take_no_slot_with_them(
-    client: perdure.Client, dsn: str, tmp_path: Path
-) -> None:
-    """[P6] [P8] (C42): kill -9 in the middle; what runs never exceeds the limits, all is done."""
+def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    """[P6] [P8] (C42) After kill -9, all work is done, and never does more run than the limits
+    allow."""
     path = tmp_path / "ledger"
     seed = random.randrange(1_000_000)
     print("seed", seed)
@@ -281,7 +282,7 @@ def test_workers_that_are_killed_take_no_slot_with_them(
 
 
 def running_at(path: Path) -> Iterator[set[tuple[str, int]]]:
-    """Tell after each line of the ledger which hooks run, by process and number."""
+    """Give the running hooks after each line of the ledger, by process and number."""
     running: set[tuple[str, int]] = set()
     for line in path.read_text().splitlines():
         what, process, number = line.split()

@@ -1,4 +1,4 @@
-"""When a hook may leave memory: what waits for something that is not recorded stays."""
+"""When a hook may leave memory: not while it waits for something that is not recorded."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ async def grouped() -> None:
     ],
     ids=lambda given: getattr(given, "__name__", ""),
 )
-def test_only_what_is_recorded_is_still(code: Callable[[], Awaitable[None]], want: bool) -> None:
-    """Whoever holds a lock, fills a queue or sets an event may be no part of the hook."""
+def test_only_durable_waits_are_quiescent(code: Callable[[], Awaitable[None]], want: bool) -> None:
+    """Somebody outside of the hook may hold the lock, fill the queue or set the event."""
 
     async def main() -> None:
         own = asyncio.current_task()
@@ -90,16 +90,17 @@ def test_only_what_is_recorded_is_still(code: Callable[[], Awaitable[None]], wan
     asyncio.run(main())
 
 
-def test_a_hook_that_waits_for_something_outside_stays(
+def test_hook_that_waits_for_an_event_stays_in_memory(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P8]: it left, beside a wait for a signal, and nobody brought it back when that came."""
+    """[P8] Nobody would bring it back when the event is set, although it also waits for a
+    signal."""
     answers: list[bool] = []
     has_asked = threading.Event()
     may_leave = Waits._may_leave
     woken: list[Callable[[], Any]] = []
 
-    def noted(waits: Waits) -> bool:
+    def recorded(waits: Waits) -> bool:
         answers.append(may_leave(waits))
         if len(answers) == 3:
             has_asked.set()
@@ -107,7 +108,7 @@ def test_a_hook_that_waits_for_something_outside_stays(
 
     monkeypatch.setattr(waits, "GRACE", 0.0)
     monkeypatch.setattr(waits, "LONGEST_TICK", 0.05)
-    monkeypatch.setattr(Waits, "_may_leave", noted)
+    monkeypatch.setattr(Waits, "_may_leave", recorded)
 
     @app.hook
     async def listens(memory: perdure.AsyncEntity) -> None:

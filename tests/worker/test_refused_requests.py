@@ -1,5 +1,5 @@
-"""Requests that cannot be made: what is wrong is raised at the line that asks, and what the
-database refuses all the same undoes nothing that has happened. [P1] [P2]"""
+"""Invalid requests raise at the line that makes them. If the database refuses one nevertheless,
+recorded work is not undone. [P1] [P2]"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STUCK = "select count(*) = 1 from perdure.tasks where stuck_reason is not null"
 Asks = Callable[[], Any]
 
 WRONG: dict[str, tuple[Asks, str]] = {
-    "a child of a long id": (
+    "a child with a long id": (
         lambda: perdure.child("other", id="x" * 201),
         "a child cannot have the name 'xxxx",
     ),
     "a child without an id": (lambda: perdure.child("other", id=""), "a child must have a name"),
-    "a child of perdure's": (
+    "a child with a reserved id": (
         lambda: perdure.child("other", id="$schedule/x"),
         "is reserved for perdure",
     ),
@@ -33,19 +33,19 @@ WRONG: dict[str, tuple[Asks, str]] = {
         "context=[1] is not a memory",
     ),
     "a child without time": (lambda: perdure.child("other", timeout=0), "timeout=0 leaves no time"),
-    "a child on a version": (
+    "a child on a queue with a version": (
         lambda: perdure.child("other", queue="a@b"),
         "the name of a queue must not contain @",
     ),
-    "a child on a number": (
+    "a child on a queue that is a number": (
         lambda: perdure.child("other", queue=5),  # type: ignore[arg-type]
         "queue=5 is not a text",
     ),
-    "a hook that is too late": (
+    "a hook with too large a priority": (
         lambda: perdure.exec_hook("other", priority=10),
         "a priority must be between 0 (first) and 9 (last), not 10",
     ),
-    "a hook of no priority": (
+    "a hook with a priority that is no number": (
         lambda: perdure.exec_hook("other", priority=True),
         "priority=True is not a whole number",
     ),
@@ -54,8 +54,11 @@ WRONG: dict[str, tuple[Asks, str]] = {
         "a queue must have a name",
     ),
     "a hook without a name": (lambda: perdure.exec_hook(""), "must have a name"),
-    "a detached hook": (lambda: perdure.start_hook("other", priority=12), ", not 12"),
-    "an item that is too late": (
+    "a detached hook with too large a priority": (
+        lambda: perdure.start_hook("other", priority=12),
+        ", not 12",
+    ),
+    "an item with a negative priority": (
         lambda: perdure.ask_people("approve", priority=-1),
         ", not -1",
     ),
@@ -75,8 +78,8 @@ WRONG: dict[str, tuple[Asks, str]] = {
 }
 
 
-async def told_async(ask: Asks) -> str:
-    """Give what is raised where something is asked for."""
+async def error_of_async(ask: Asks) -> str:
+    """Give the error that a request raises where it is made."""
     try:
         await ask()
     except perdure.PerdureError as error:
@@ -84,7 +87,7 @@ async def told_async(ask: Asks) -> str:
     return "nothing"
 
 
-def told(ask: Asks) -> str:
+def error_of(ask: Asks) -> str:
     try:
         ask()
     except perdure.PerdureError as error:
@@ -93,10 +96,10 @@ def told(ask: Asks) -> str:
 
 
 @pytest.mark.parametrize("place", ["coordinator", "plain", "hook"])
-def test_what_cannot_be_asked_for_is_raised_where_it_is_asked_for(
+def test_invalid_request_raises_where_it_is_made(
     app: perdure.App, client: perdure.Client, work: Any, place: str
 ) -> None:
-    """The code may catch it; it was refused with the whole turn, and the task was stuck."""
+    """The code can catch the error. The task is not stuck, and its activity runs once."""
     charged: list[str] = []
 
     @app.activity
@@ -107,34 +110,35 @@ def test_what_cannot_be_asked_for_is_raised_where_it_is_asked_for(
     @app.hook
     async def asks(memory: perdure.AsyncEntity) -> list[str]:
         await charge()
-        return [await told_async(ask) for ask, _ in WRONG.values()]
+        return [await error_of_async(ask) for ask, _ in WRONG.values()]
 
     @app.coordinator
     async def coordinator(memory: perdure.AsyncEntity) -> list[str]:
         await charge()
-        return [await told_async(ask) for ask, _ in WRONG.values()]
+        return [await error_of_async(ask) for ask, _ in WRONG.values()]
 
     @app.coordinator
     def plain(memory: perdure.Entity) -> list[str]:
         charge()
-        return [told(ask) for ask, _ in WRONG.values()]
+        return [error_of(ask) for ask, _ in WRONG.values()]
 
     @app.coordinator(name="hook")
     async def in_hook(memory: perdure.AsyncEntity) -> list[str]:
         return await asks(memory)
 
     work()
-    said = client.start(place).result(T)
+    errors = client.start(place).result(T)
     assert [
-        each for each, (_, part) in zip(said, WRONG.values(), strict=True) if part not in each
+        each for each, (_, part) in zip(errors, WRONG.values(), strict=True) if part not in each
     ] == []
     assert charged == ["a charge"]
 
 
-def test_what_has_happened_stays_where_a_request_is_refused(
+def test_refused_request_does_not_undo_recorded_activities(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str
 ) -> None:
-    """An activity was run again by each resume(), since its result was refused with the turn."""
+    """The results of the activities are recorded without the refused request, so that `resume()`
+    does not run them again."""
     charged: list[str] = []
     condition, timeout = "votes >= 3", 3600.0
 
@@ -155,16 +159,17 @@ def test_what_has_happened_stays_where_a_request_is_refused(
     wait_for(dsn, STUCK)
     assert job.resume() == 1
     wait_for(dsn, STUCK)
-    condition, timeout = "$.votes >= 3", 0.0  # mended, and it does not come true
+    condition, timeout = "$.votes >= 3", 0.0  # mended, but the condition is never met
     assert job.resume() == 1
     with pytest.raises(perdure.JobFailed, match="TimeoutError"):
         job.result(T)
     assert sorted(charged) == ["a book", "a chair", "a lamp"]
 
 
-def test_what_has_happened_stays_where_code_comes_to_a_halt(
+def test_code_that_halts_does_not_undo_recorded_activities(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str
 ) -> None:
+    """The coordinator waits for an event that nobody sets, and is stuck."""
     charged: list[str] = []
     waits = True
 
@@ -189,8 +194,8 @@ def test_what_has_happened_stays_where_code_comes_to_a_halt(
     assert charged == ["a charge"]
 
 
-@pytest.mark.parametrize("ends", [False, True], ids=["it goes on", "it has ended"])
-def test_what_has_happened_and_cannot_be_told_is_left_out_at_last(
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "has ended"])
+def test_fact_that_is_refused_twice_is_not_sent_again(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
@@ -198,7 +203,7 @@ def test_what_has_happened_and_cannot_be_told_is_left_out_at_last(
     monkeypatch: pytest.MonkeyPatch,
     ends: bool,
 ) -> None:
-    """A control: a fact that is refused, too, is not sent for ever. [P10]"""
+    """[P10] The job then fails if it has ended, and is stuck otherwise."""
     bodies: list[Any] = []
     write = coordinators.fact_body
 
@@ -229,14 +234,15 @@ def test_what_has_happened_and_cannot_be_told_is_left_out_at_last(
     assert len(bodies) == 2
 
 
-def test_a_task_that_was_to_be_given_back_is_parked_where_that_is_refused(
+def test_refused_turn_of_a_stopping_worker_makes_the_task_stuck(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     dsn: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job had failed: it was taken for a result that is refused."""
+    """The worker gives the task back with a command that the database refuses. That must not fail
+    the job."""
 
     @app.activity
     async def charge() -> str:

@@ -1,4 +1,4 @@
-"""What is no activity, hook or coordinator is refused where it is written, not when a job runs."""
+"""Functions that cannot work as activities, hooks or coordinators are rejected when registered."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ WRONG: dict[str, tuple[str, Callable[..., Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_could_never_work_is_refused_where_it_is_written(what: str) -> None:
-    kind, function, options, said = WRONG[what]
+def test_unusable_function_is_rejected_when_it_is_registered(what: str) -> None:
+    kind, function, options, message = WRONG[what]
     app = perdure.App()
     with pytest.raises((perdure.InvalidArgument, perdure.InvalidName)) as refused:
         getattr(app, kind)(**options)(function)
-    assert refused.value.message.startswith(said) or said in refused.value.message
+    assert refused.value.message.startswith(message) or message in refused.value.message
     assert refused.value.hint
     assert app.functions() == []
 
@@ -88,7 +88,7 @@ def test_the_hint_for_a_method_shows_what_to_write() -> None:
     assert refused.value.hint == "Register that of an object: app.activity(post.send)."
 
 
-def test_a_name_is_taken_once_in_its_kind() -> None:
+def test_name_is_unique_among_functions_of_one_kind() -> None:
     app = perdure.App()
     app.activity(nothing)
     app.coordinator(name="nothing")(lambda memory: None)
@@ -96,22 +96,25 @@ def test_a_name_is_taken_once_in_its_kind() -> None:
         app.activity(nothing)
 
 
-def test_methods_of_an_object_and_static_ones_are_functions(app: perdure.App, dsn: str) -> None:
+def test_bound_and_static_methods_can_be_registered(app: perdure.App, dsn: str) -> None:
     charge = app.activity(Bank().charge)
     pay = app.activity(inspect.getattr_static(Bank, "pay"))  # as @app.activity above @staticmethod
 
     @app.coordinator
-    async def both(self: perdure.AsyncEntity) -> list[int]:  # a name as any other, in a function
+    async def both(
+        self: perdure.AsyncEntity,
+    ) -> list[int]:  # in a function, `self` is a name as any other
         return [await charge(2), await pay(3)]
 
     with Lab(app, dsn=dsn) as lab:
         assert lab.run(both) == [4, 3]
 
 
-def test_a_cell_of_a_notebook_that_runs_again_defines_its_functions_again(
+def test_notebook_cell_that_runs_again_redefines_its_functions(
     client: perdure.Client, work: Any, app: perdure.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is at work goes on with the new ones; twice in one cell is a mistake still."""
+    """A running worker uses the new functions. Two functions of one name in one cell are still
+    rejected."""
     shell = SimpleNamespace(execution_count=1)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
 
@@ -134,7 +137,7 @@ def test_a_cell_of_a_notebook_that_runs_again_defines_its_functions_again(
         run_cell(3)
 
 
-def test_a_notebook_takes_no_name_from_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_does_not_redefine_functions_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     app = perdure.App()
     app.activity(nothing)
     shell = SimpleNamespace(execution_count=7)
@@ -146,7 +149,7 @@ def test_a_notebook_takes_no_name_from_a_module(monkeypatch: pytest.MonkeyPatch)
 
 
 def traced(function: Any) -> Any:
-    """Decorate as many do: a plain function around whatever it is given."""
+    """Decorate as many libraries do: with a plain function around any other."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -155,10 +158,10 @@ def traced(function: Any) -> Any:
     return wrapper
 
 
-def test_an_async_function_stays_one_behind_a_plain_decorator(
+def test_async_function_behind_a_plain_decorator_is_awaited(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """The coroutine was taken for its result, and nobody awaited it."""
+    """Its coroutine must not be taken for its result."""
 
     @app.activity
     @traced

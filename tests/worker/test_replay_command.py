@@ -1,4 +1,4 @@
-"""`perdure replay`: a gate before a deploy. It prints each difference, and then it fails. [P9]"""
+"""`perdure replay`, a gate before a deployment, prints each difference and then fails. [P9]"""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ Perdure = Callable[..., tuple[object, str]]
 def perdure_command(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Perdure:
-    """Give a function that runs the command on the code of a body; gives status and output."""
+    """Give a function that runs the command on an app with this code, and gives its status and
+    output."""
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
-    monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it would start again
-    monkeypatch.setenv("COLUMNS", "1000")  # else the length of a path breaks lines anywhere
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # otherwise the command restarts itself
+    monkeypatch.setenv("COLUMNS", "1000")  # otherwise long paths break lines
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -66,17 +67,17 @@ def perdure_command(
             arguments = ("code_of_now:app", *arguments)
         monkeypatch.setattr(sys, "argv", ["perdure", "replay", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             main()
-        printed, complained = capsys.readouterr()
-        return left.value.code, printed or complained or str(left.value.code)
+        printed, errors = capsys.readouterr()
+        return exited.value.code, printed or errors or str(exited.value.code)
 
     return run
 
 
 @pytest.fixture
 def jobs(client: perdure.Client, dsn: str, connection: Any) -> list[str]:
-    """Give three jobs that run, and one that has ended."""
+    """Give three running jobs, beside one that has ended."""
     names = ["ended", "one", "three", "two"]
     with perdure.Worker(app_with(first), dsn=dsn):
         for name in names:
@@ -87,11 +88,13 @@ def jobs(client: perdure.Client, dsn: str, connection: Any) -> list[str]:
     return names[1:]
 
 
-def test_code_that_fits_passes(perdure_command: Perdure, jobs: list[str]) -> None:
+def test_unchanged_code_passes(perdure_command: Perdure, jobs: list[str]) -> None:
     assert perdure_command(UNCHANGED, "--running") == (0, "3 journals replayed, 0 different\n")
 
 
-def test_each_difference_is_a_line_and_fails(perdure_command: Perdure, jobs: list[str]) -> None:
+def test_changed_code_fails_with_a_line_for_each_job(
+    perdure_command: Perdure, jobs: list[str]
+) -> None:
     status, printed = perdure_command(CHANGED, "--running")
     *lines, last = printed.splitlines()
     assert status == 1
@@ -100,17 +103,17 @@ def test_each_difference_is_a_line_and_fails(perdure_command: Perdure, jobs: lis
     assert last == "3 journals replayed, 3 different"
 
 
-def test_a_patch_lets_changed_code_pass(perdure_command: Perdure, jobs: list[str]) -> None:
-    """Jobs from before keep to the old way, and those that have not begun take the new one."""
+def test_patched_code_passes(perdure_command: Perdure, jobs: list[str]) -> None:
+    """Jobs from before the patch keep the old way, whether they run or have ended."""
     assert perdure_command(GUARDED, "--running", "--job", "ended")[0] == 2
     assert perdure_command(GUARDED, "--running")[0] == 0
     assert perdure_command(GUARDED, "--job", "ended")[0] == 0
 
 
-def test_a_patch_can_be_retired_when_no_job_is_from_before(
+def test_patch_can_be_removed_when_no_older_job_runs(
     perdure_command: Perdure, jobs: list[str], client: perdure.Client, dsn: str, connection: Any
 ) -> None:
-    """Without the question, code that always takes the new way fits those that were asked."""
+    """Code without the patch fits jobs that began with it, and none that began before it."""
 
     async def guarded(memory: Any, step: Any) -> Any:
         if perdure.patched("zero"):
@@ -129,14 +132,14 @@ def test_a_patch_can_be_retired_when_no_job_is_from_before(
     assert perdure_command(UNCHANGED, "--running")[0] == 1
 
 
-def test_single_jobs_can_be_named(perdure_command: Perdure, jobs: list[str]) -> None:
+def test_job_option_selects_single_jobs(perdure_command: Perdure, jobs: list[str]) -> None:
     status, printed = perdure_command(CHANGED, "--job", "two", "--job", "ended")
     assert status == 1
     assert [line.split(" ")[0] for line in printed.splitlines()] == ["two", "ended", "2"]
     assert "no workflow" in perdure_command(UNCHANGED, "--job", "nobody")[1].lower()
 
 
-def test_journals_can_be_taken_elsewhere(
+def test_exported_journals_are_replayed_without_the_database(
     perdure_command: Perdure, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert perdure_command(None, "--running", "--export", "all.jsonl") == (
@@ -148,7 +151,7 @@ def test_journals_can_be_taken_elsewhere(
     assert perdure_command(CHANGED, "--file", "all.jsonl")[0] == 1
 
 
-def test_what_others_run_is_left_out(
+def test_jobs_of_other_queues_versions_and_workflows_are_left_out(
     perdure_command: Perdure, jobs: list[str], client: perdure.Client
 ) -> None:
     client.handle("one").repin("2")
@@ -168,36 +171,37 @@ def test_what_others_run_is_left_out(
 @pytest.mark.parametrize(
     "arguments", [[], ["--running", "--file", "x"], ["--job", "a", "--running"]]
 )
-def test_one_place_to_read_from_is_named(perdure_command: Perdure, arguments: list[str]) -> None:
-    status, complained = perdure_command(UNCHANGED, *arguments)
+def test_exactly_one_source_of_journals_is_required(
+    perdure_command: Perdure, arguments: list[str]
+) -> None:
+    status, errors = perdure_command(UNCHANGED, *arguments)
     assert status == 2
-    assert "--running, --job and --file" in complained
+    assert "--running, --job and --file" in errors
 
 
 @pytest.mark.parametrize("limit", ["0", "-1"])
-def test_a_limit_that_leaves_nothing_is_refused(
+def test_limit_that_leaves_nothing_is_rejected(
     perdure_command: Perdure, jobs: list[str], limit: str
 ) -> None:
-    """A gate that has looked at nothing said that all is well."""
+    """A gate that has replayed nothing must not pass."""
     for arguments in ((UNCHANGED, "--running"), (None, "--running", "--export", "journals.jsonl")):
-        told, _ = perdure_command(*arguments, "--limit", limit)
-        assert f"error: a limit of {limit} leaves nothing to replay" in str(told)
-        assert "hint: " in str(told)
+        status, _ = perdure_command(*arguments, "--limit", limit)
+        assert f"error: a limit of {limit} leaves nothing to replay" in str(status)
+        assert "hint: " in str(status)
 
 
-def test_code_is_named_where_something_is_replayed(
-    perdure_command: Perdure, jobs: list[str]
-) -> None:
-    status, complained = perdure_command(None, "--running")
+def test_app_is_required_for_a_replay(perdure_command: Perdure, jobs: list[str]) -> None:
+    status, errors = perdure_command(None, "--running")
     assert status == 2
-    assert "my_module:app" in complained
+    assert "my_module:app" in errors
 
 
-def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn: str) -> None:
-    """The gate of a new release may run against the database of the one before it."""
-    status, complained = perdure_command(UNCHANGED, "--running", "--schema", "nothing_here")
+def test_replay_creates_no_app(perdure_command: Perdure, dsn: str) -> None:
+    """The gate of a new release may run against the database of an older one, and must not change
+    it."""
+    status, errors = perdure_command(UNCHANGED, "--running", "--schema", "nothing_here")
     assert status not in (0, None)
-    assert "nothing_here" in complained
+    assert "nothing_here" in errors
     with psycopg.connect(dsn) as connection:
         found = connection.execute("select to_regnamespace('nothing_here')").fetchone()
     assert found == (None,)
@@ -216,10 +220,9 @@ def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn:
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_a_file_that_holds_no_recordings_is_told_in_a_line(
+def test_file_without_recordings_is_rejected_without_a_traceback(
     perdure_command: Perdure, tmp_path: Path, content: bytes | None
 ) -> None:
-    """It was a traceback."""
     file = tmp_path / "journals.jsonl"
     if content is not None:
         file.write_bytes(content)
@@ -229,7 +232,7 @@ def test_a_file_that_holds_no_recordings_is_told_in_a_line(
     assert ("cannot be read" if content is None else "is not a recording") in complaint
 
 
-def test_a_target_that_cannot_be_written_is_told_in_a_line(
+def test_file_that_cannot_be_written_is_reported(
     perdure_command: Perdure, jobs: list[str], tmp_path: Path
 ) -> None:
     status, complaint = perdure_command(None, "--running", "--export", str(tmp_path / "no" / "f"))
@@ -250,7 +253,7 @@ def test_a_target_that_cannot_be_written_is_told_in_a_line(
         ("perdure..cli:app", "does not name an app"),
     ],
 )
-def test_code_that_is_not_there_is_told_in_a_line(
+def test_app_that_cannot_be_found_is_explained(
     perdure_command: Perdure, tmp_path: Path, place: str, complaint: str
 ) -> None:
     status, printed = perdure_command(None, "--running", place)
@@ -258,7 +261,7 @@ def test_code_that_is_not_there_is_told_in_a_line(
     assert complaint in " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
 
 
-def test_a_module_that_misses_another_shows_where(perdure_command: Perdure, tmp_path: Path) -> None:
+def test_import_error_of_the_app_shows_its_place(perdure_command: Perdure, tmp_path: Path) -> None:
     (tmp_path / "misses.py").write_text("import no_such_module_at_all")
     _, printed = perdure_command(None, "--running", "misses:app")
     assert printed.startswith("error: misses cannot be imported")

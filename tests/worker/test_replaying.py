@@ -1,4 +1,4 @@
-"""Replaying: recorded journals against the code at hand, without any effect. [P9]"""
+"""Replaying compares recorded journals with the code at hand, without any effect. [P9]"""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Code = Callable[[Any, Any], Any]
 
 
 def app_with(code: Code, done: list[str] | None = None, **options: Any) -> perdure.App:
-    """Give an app whose coordinator `flow` is some code, and whose activity notes that it ran."""
+    """Give an app whose coordinator `flow` runs this code, and whose activity notes its
+    arguments."""
     app = perdure.App(**options)
 
     @app.activity
@@ -89,7 +90,7 @@ def until_waiting(connection: Any, *jobs: str) -> None:
 
 @pytest.fixture
 def running(client: perdure.Client, dsn: str, connection: Any) -> perdure.Handle:
-    """Give a job that waits in the middle."""
+    """Give a job that waits in the middle of its code."""
     with perdure.Worker(app_with(first), dsn=dsn):
         handle = client.start("flow", id="job", queue="flows")
         until_waiting(connection, "job")
@@ -112,7 +113,7 @@ def difference(app: perdure.App, recording: replaying.Recording) -> str | None:
 
 
 @pytest.mark.parametrize("code", [first, longer, other_result, raising, patched])
-def test_code_that_has_not_been_there_yet_may_differ(
+def test_code_may_differ_behind_the_end_of_the_journal(
     client: perdure.Client, running: perdure.Handle, code: Code
 ) -> None:
     [recording] = replaying.recordings(client)
@@ -120,21 +121,21 @@ def test_code_that_has_not_been_there_yet_may_differ(
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (renamed, "the journal tells command set#1 (arguments"),
         (edited, "the journal tells activity step#1 (arguments"),
     ],
 )
-def test_other_code_is_told_in_words(
-    client: perdure.Client, running: perdure.Handle, code: Code, told: str
+def test_difference_is_described_in_words(
+    client: perdure.Client, running: perdure.Handle, code: Code, expected: str
 ) -> None:
     [recording] = replaying.recordings(client)
-    assert told in (difference(app_with(code), recording) or "")
+    assert expected in (difference(app_with(code), recording) or "")
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (first, None),
         (patched, None),
@@ -143,12 +144,12 @@ def test_other_code_is_told_in_words(
         (raising, "but the code raises ValueError('not like this')"),
     ],
 )
-def test_a_completed_job_must_come_to_its_result_again(
-    client: perdure.Client, ended: perdure.Handle, code: Code, told: str | None
+def test_completed_job_must_reach_its_result_again(
+    client: perdure.Client, ended: perdure.Handle, code: Code, expected: str | None
 ) -> None:
     assert list(replaying.recordings(client)) == []
     found = difference(app_with(code), replaying.recording_of(client, "job"))
-    assert found is None if told is None else told in (found or "")
+    assert found is None if expected is None else expected in (found or "")
 
 
 async def interrupted(memory: Any, step: Any) -> Any:
@@ -162,17 +163,18 @@ async def interrupting_itself(memory: Any, step: Any) -> Any:
 
 
 def test_ctrl_c_ends_a_replay(client: perdure.Client, running: perdure.Handle) -> None:
-    """What the code raises is its own: that alone must not pass for Ctrl-C, nor Ctrl-C for it."""
+    """A KeyboardInterrupt that the code itself raises is a difference, and is not taken for
+    Ctrl-C."""
     [recording] = replaying.recordings(client)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         difference(app_with(interrupted), recording)
     assert signal.getsignal(signal.SIGINT) is before
-    told = difference(app_with(interrupting_itself), recording)
-    assert "raised KeyboardInterrupt" in (told or "")
+    found = difference(app_with(interrupting_itself), recording)
+    assert "raised KeyboardInterrupt" in (found or "")
 
 
-def test_a_terminated_job_only_stands_still(
+def test_terminated_job_is_replayed_as_far_as_it_ran(
     client: perdure.Client, running: perdure.Handle
 ) -> None:
     running.terminate()
@@ -191,7 +193,7 @@ def test_replaying_has_no_effect(
     assert connection.execute(rows).fetchall() == before
 
 
-def test_recordings_pass_through_a_file(
+def test_recordings_are_written_to_a_file_and_read_back(
     client: perdure.Client, ended: perdure.Handle, tmp_path: Path
 ) -> None:
     path = tmp_path / "journals.jsonl"
@@ -204,9 +206,7 @@ def test_recordings_pass_through_a_file(
     assert "the code of job/1/main does not match its journal: at position 1" in str(caught.value)
 
 
-def test_a_coordinator_that_is_not_there_is_told(
-    client: perdure.Client, running: perdure.Handle
-) -> None:
+def test_missing_coordinator_is_reported(client: perdure.Client, running: perdure.Handle) -> None:
     [recording] = replaying.recordings(client)
     with pytest.raises(UnknownFunction, match="no coordinator named 'flow'"):
         replaying.replay_journal(perdure.App(), recording.row, recording.journal)
@@ -219,14 +219,14 @@ def test_a_coordinator_that_is_not_there_is_told(
 def test_jobs_of_other_apps_and_versions_are_left_out(
     client: perdure.Client, running: perdure.Handle
 ) -> None:
-    assert replaying.check_journals(perdure.App(), client) == 0  # it serves no queue `flows`
+    assert replaying.check_journals(perdure.App(), client) == 0  # this app serves no queue `flows`
     client.start("flow", id="pinned", queue="flows", pinned_version="2")
     assert replaying.check_journals(app_with(first), client) == 1
     assert replaying.check_journals(app_with(first, version="2"), client) == 2
     assert replaying.check_journals(app_with(first, version="3"), client) == 1
 
 
-def test_pages_come_one_after_the_other(
+def test_recordings_are_read_page_by_page(
     client: perdure.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "PAGE", 2)
@@ -238,9 +238,10 @@ def test_pages_come_one_after_the_other(
     assert len(list(replaying.recordings(client, limit=3))) == 3
 
 
-def test_a_journal_is_read_as_far_as_its_row_was(
+def test_journal_is_read_up_to_the_position_of_its_row(
     client: perdure.Client, dsn: str, running: perdure.Handle
 ) -> None:
+    """The job may go on between reading the row of its task and reading its journal."""
     row = client.send(client.calls.recording_of("job"))
     with perdure.Worker(app_with(first), dsn=dsn):
         running.signal("go", 7)
@@ -269,7 +270,7 @@ def test_plain_code_is_replayed_too(client: perdure.Client, dsn: str, connection
     assert "command set#1" in (difference(plain_app("b"), recording) or "")
 
 
-def test_a_job_that_does_not_exist_is_refused(client: perdure.Client) -> None:
+def test_recording_of_a_missing_job_is_rejected(client: perdure.Client) -> None:
     client.create_entity("memory", "notes")
     for job in ("nobody", "memory"):
         with pytest.raises(perdure.JobNotFound):

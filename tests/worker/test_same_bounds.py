@@ -1,5 +1,5 @@
-"""Limits live in the database; Python refuses early what would be refused there. Both agree on the
-last value that passes, and on the code for the first that does not."""
+"""The database enforces limits, and Python checks them early. Both accept the same last value, and
+refuse the next one with the same code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Bound:
-    """How Python looks at a value, how SQL does, and the values of a size."""
+    """A limit: how Python and SQL check a value, and how to make a value of a size."""
 
     last: int
     python: Callable[[Any], object]
@@ -34,7 +34,7 @@ class Bound:
 
 
 def lists(levels: int) -> Any:
-    """Nest a number in lists."""
+    """Nest a number in this many lists."""
     return reduce(lambda inner, _: [inner], range(levels), 1)
 
 
@@ -97,7 +97,7 @@ BOUNDS = {
 
 
 def refusal(check: Callable[[], object]) -> str | None:
-    """Tell the code with which a value is refused."""
+    """Give the code with which the check refuses a value, or None."""
     try:
         check()
     except PerdureError as error:
@@ -108,7 +108,7 @@ def refusal(check: Callable[[], object]) -> str | None:
 
 
 @pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
-def test_python_and_the_database_refuse_from_the_same_value_on(
+def test_python_and_the_database_refuse_the_same_values(
     connection: Connection, bound: Bound
 ) -> None:
     query = f"select {bound.sql}".encode()

@@ -1,4 +1,4 @@
-"""Sleeping jobs: they cost nothing, wake in time and never before. [P7] (E1)"""
+"""Sleeping jobs cost nothing, wake in time and never too early. [P7] (E1)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import perdure
 
 SLEEPERS = 100_000
-CLAIM_BUFFERS = 50  # of two queues, the look at the next due time included
+CLAIM_BUFFERS = 50  # for two queues, including the search for the next due time
 
 SLEEP = """
 insert into jobs (id, workflow, status, args)
@@ -26,23 +26,23 @@ select j.id, '1/main', 'coordinator', 'sleeper', 'default', clock() + interval '
 """
 
 
-def fall_asleep(connection: psycopg.Connection[Any], many: int) -> None:
-    """Make jobs that were parked by a worker, for an hour."""
+def insert_sleepers(connection: psycopg.Connection[Any], many: int) -> None:
+    """Insert jobs that a worker has parked for an hour."""
     for statement in SLEEP.split(";"):
         connection.execute(statement.replace("%(many)s", str(many)).encode())
     connection.execute("analyze tasks")
 
 
-def test_a_hundred_thousand_sleepers_cost_nothing(
+def test_claim_beside_a_hundred_thousand_sleepers_reads_few_pages(
     connect: Callable[[], psycopg.Connection[Any]],
 ) -> None:
-    """(E1): a claim beside them reads a few pages, all of them index ranges."""
+    """(E1) The sleepers cost a claim nothing."""
     connection = connect()
-    fall_asleep(connection, SLEEPERS)
+    insert_sleepers(connection, SLEEPERS)
     connection.execute("select start('w', id => 'awake')")
     claim = "select claim('{default,$sql}', 'me', max_tasks => 100)"
     connection.execute("begin")
-    connection.execute(claim.encode())  # plans are made
+    connection.execute(claim.encode())  # so that plans are cached
     connection.execute("rollback")
 
     plan = connection.execute(
@@ -55,13 +55,13 @@ def test_a_hundred_thousand_sleepers_cost_nothing(
 
 
 @pytest.mark.direct("without hints it asks at each poll")
-def test_an_idle_worker_beside_sleepers_asks_next_to_nothing(
+def test_idle_worker_beside_sleepers_sends_almost_no_calls(
     app: perdure.App, connection: psycopg.Connection[Any], work: Any, sent: list[str]
 ) -> None:
-    """(E1): no query per job; the only look is one for the whole queue, now and then."""
-    fall_asleep(connection, 10_000)
+    """(E1) It polls the whole queue now and then, and sends no query per job."""
+    insert_sleepers(connection, 10_000)
     work()
-    time.sleep(1.0)  # it claims a few times before it is idle
+    time.sleep(1.0)  # the worker claims a few times before it is idle
     before = len(sent)
     time.sleep(2.0)
     assert len(sent) - before <= 1
@@ -70,7 +70,7 @@ def test_an_idle_worker_beside_sleepers_asks_next_to_nothing(
 def test_sleepers_wake_together(
     app: perdure.App, client: perdure.Client, connection: psycopg.Connection[Any], work: Any
 ) -> None:
-    """[P7] (E1): thousands are due at once; each wakes once."""
+    """[P7] (E1) Thousands of jobs are due at once, and each wakes once."""
     woken: list[int] = []
 
     @app.coordinator
@@ -80,7 +80,7 @@ def test_sleepers_wake_together(
         woken.append(1)
         return (perdure.now() - began).total_seconds()
 
-    fall_asleep(connection, 3000)
+    insert_sleepers(connection, 3000)
     connection.execute(
         """
         update tasks
@@ -94,10 +94,11 @@ def test_sleepers_wake_together(
     assert len(woken) == len(handles)
 
 
-def test_nobody_wakes_before_the_time(
+def test_no_job_wakes_too_early(
     app: perdure.App, client: perdure.Client, connection: psycopg.Connection[Any], work: Any
 ) -> None:
-    """[P7] (E1): by the clock of the database; an idle worker is there within a moment."""
+    """[P7] (E1) This is by the clock of the database; an idle worker wakes a job within a
+    moment."""
 
     @app.activity
     def note() -> str:
@@ -129,10 +130,10 @@ def test_nobody_wakes_before_the_time(
     assert sorted(lateness)[len(lateness) // 2] < 0.5
 
 
-def test_what_is_due_after_all_calendars_ends_no_worker(
+def test_deadline_beyond_the_calendar_of_python_ends_no_worker(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Its deadline stood in the answer to each claim, as a time that has no date here."""
+    """The deadline of the job is later than the last date that Python can represent."""
 
     @app.coordinator
     async def today(memory: perdure.AsyncEntity) -> str:

@@ -1,4 +1,5 @@
-"""Hooks in SQL, run through workers: by name and by type, killed in the middle, beside others."""
+"""Hooks in SQL, run by workers: called by type and by name, killed midway, and beside other
+work."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ end $$;
 
 @dataclass
 class Echo:
-    """What the hook `echo` answers."""
+    """The answer of the hook `echo`."""
 
     job: str
     args: Any
@@ -63,14 +64,14 @@ kill_yourself = perdure.sql_hook("kill yourself")
 
 @pytest.fixture(autouse=True)
 def functions(connection: Connection, client: perdure.Client) -> None:
-    """Make the functions, and register them as hooks."""
+    """Create the functions, and register them as hooks."""
     connection.execute(FUNCTIONS)
     for hook in (add_up, echo, take_time, kill_yourself):
         client.register_sql_hook(hook, f"public.{hook.name.replace(' ', '_')}", attempts=2)
 
 
 def running(connection: Connection, count: int = 1) -> list[int]:
-    """Wait until the database runs this many hooks; give the processes that do."""
+    """Wait until the database runs this many hooks, and give their processes."""
     query = """
         select pid from pg_stat_activity
          where query like '%run_task%' and wait_event = 'PgSleep'
@@ -86,7 +87,7 @@ def running(connection: Connection, count: int = 1) -> list[int]:
 # From Python.
 
 
-def test_a_coordinator_asks_by_type_and_by_name(
+def test_coordinator_calls_sql_hooks_by_type_and_by_name(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
     @app.coordinator
@@ -107,7 +108,7 @@ def test_a_coordinator_asks_by_type_and_by_name(
     assert handle.memory.until("$.n == 110", timeout=T)
 
 
-def test_a_plain_coordinator_and_a_hook_ask_too(
+def test_plain_coordinator_and_hook_call_sql_hooks(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
     @app.hook
@@ -139,7 +140,7 @@ def test_a_failure_raises_where_it_is_awaited(
     assert "no number" in message
 
 
-def test_from_outside_a_handle_asks(client: perdure.Client, work: Work) -> None:
+def test_client_requests_sql_hooks_through_a_handle(client: perdure.Client, work: Work) -> None:
     memory = client.create_entity("e", "note")
     client.handle("e").hook(add_up, 4, key="once")
     client.handle("e").hook(add_up, 4, key="once")
@@ -180,11 +181,11 @@ async def listed(dsn: str) -> list[str]:
         return [hook.name for hook in await client.sql_hooks()]
 
 
-def test_async_clients_do_the_same(dsn: str) -> None:
+def test_async_client_registers_lists_and_drops_hooks(dsn: str) -> None:
     assert asyncio.run(listed(dsn)) == ["add up", "again", "kill yourself", "take time"]
 
 
-# What happens to a worker.
+# Workers that are slow, killed or stopped.
 
 
 def test_a_long_hook_outlives_its_lease(client: perdure.Client, work: Work) -> None:
@@ -196,10 +197,10 @@ def test_a_long_hook_outlives_its_lease(client: perdure.Client, work: Work) -> N
     assert memory.get() == {"begun": 1, "ended": 1}
 
 
-def test_a_killed_worker_leaves_no_half_of_it(
+def test_sql_hook_of_a_killed_worker_takes_effect_once(
     client: perdure.Client, connection: Connection, dsn: str
 ) -> None:
-    """[P6] Its backend may well run on: what it does counts once, and the other is told so."""
+    """[P6] Its backend may run on. Whatever that does counts once."""
     memory = client.create_entity("e", "note")
     client.handle("e").hook(take_time, 1.5)
     with worker_process(dsn, lease=0.6) as process:
@@ -213,7 +214,7 @@ def test_a_killed_worker_leaves_no_half_of_it(
     assert memory.get() == {"begun": 1, "ended": 1, "n": 1}
 
 
-def test_a_killed_backend_undoes_it_and_it_runs_once_more(
+def test_sql_hook_whose_backend_is_killed_runs_again(
     client: perdure.Client, connection: Connection, work: Work
 ) -> None:
     memory = client.create_entity("e", "note")
@@ -225,10 +226,11 @@ def test_a_killed_backend_undoes_it_and_it_runs_once_more(
     assert memory.get() == {"begun": 1, "ended": 1}
 
 
-def test_a_hook_that_kills_its_backend_is_stuck_in_the_end(
+def test_sql_hook_that_kills_its_backend_becomes_stuck(
     client: perdure.Client, connection: Connection, work: Work
 ) -> None:
-    """[P10] Each delivery is counted, since the claim is committed before it; others go on."""
+    """[P10] Each delivery counts, because the claim commits before the hook runs. Other hooks go
+    on."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '2')")
     memory = client.create_entity("e", "note")
     other = client.create_entity("other", "note")
@@ -242,14 +244,14 @@ def test_a_hook_that_kills_its_backend_is_stuck_in_the_end(
     assert memory.get() == {}
 
 
-def test_a_slow_hook_does_not_keep_others_waiting(
+def test_slow_sql_hooks_do_not_delay_hooks_of_other_jobs(
     client: perdure.Client, connection: Connection, work: Work
 ) -> None:
     for name in ("slow", "quick"):
         client.create_entity(name, "note")
     later = datetime.now(UTC) + timedelta(seconds=1)
     client.handle("slow").hook(take_time, 20)
-    for _ in range(5):  # of one job: they take one connection, also when they come later
+    for _ in range(5):  # hooks of one job share one connection, even if they are due later
         client.handle("slow").hook(take_time, 20, due_at=later)
     work(grace=0)
     running(connection)
@@ -262,10 +264,11 @@ def test_a_slow_hook_does_not_keep_others_waiting(
         connection.execute("select pg_terminate_backend(%s)", [pid])
 
 
-def test_a_worker_that_stops_gives_back_the_others(
+def test_worker_that_stops_during_an_sql_hook_gives_back_other_tasks(
     app: perdure.App, client: perdure.Client, connection: Connection, work: Work
 ) -> None:
-    """The task that the database runs is locked: to give it back would be to wait for it."""
+    """The database has locked the task of the hook, so that giving it back would mean to wait for
+    it."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity) -> None:
@@ -284,10 +287,10 @@ def test_a_worker_that_stops_gives_back_the_others(
     assert connection.execute(held).fetchone() == (0,)
 
 
-def test_a_task_that_comes_while_all_connections_are_ending_has_one(
+def test_task_that_arrives_while_all_connections_end_gets_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A connection that has nothing more to do has ended before anybody is told of it."""
+    """A connection without further work has ended before anything else learns of it."""
 
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
@@ -317,10 +320,10 @@ def test_a_task_that_comes_while_all_connections_are_ending_has_one(
 
 
 @pytest.mark.parametrize("name", ["take time", "wait for a lock"])
-def test_a_hook_that_takes_too_long_is_interrupted_and_tried_again(
+def test_sql_hook_that_times_out_is_interrupted_and_retried(
     app: perdure.App, client: perdure.Client, connection: Connection, work: Work, name: str
 ) -> None:
-    """[P10] (E4) Whatever it waits for; its job is free again at once."""
+    """[P10] (E4) It is interrupted whatever it waits for, and its effects are undone."""
     connection.execute("create table public.locked ()")
     connection.execute("""
         create function public.wait_for_a_lock(job text, args jsonb) returns void language plpgsql
@@ -343,10 +346,10 @@ def test_a_hook_that_takes_too_long_is_interrupted_and_tried_again(
     assert 0.6 < time.monotonic() - began < 10
 
 
-def test_a_hook_is_not_tried_beyond_its_time(
+def test_sql_hook_is_not_retried_beyond_its_limit_of_all_attempts(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """[P10] (E4)"""
+    """[P10] (E4) The hook fails with a TimeoutError, although it has many attempts left."""
     client.register_sql_hook(
         add_up, "public.add_up", attempts=100, retry_in="20 ms", within="200 ms"
     )
@@ -368,7 +371,7 @@ def test_a_hook_is_not_tried_beyond_its_time(
 # Without a worker.
 
 
-def test_a_procedure_runs_what_is_due(client: perdure.Client, connection: Connection) -> None:
+def test_procedure_runs_due_sql_hooks(client: perdure.Client, connection: Connection) -> None:
     memory = client.create_entity("e", "note")
     for _ in range(5):
         client.handle("e").hook(add_up, 1)
@@ -383,10 +386,10 @@ def test_a_procedure_runs_what_is_due(client: perdure.Client, connection: Connec
         connection.execute("call run_sql_hooks()")
 
 
-def test_the_procedure_counts_what_kills_it(
+def test_procedure_counts_deliveries_that_kill_its_session(
     client: perdure.Client, connection: Connection, dsn: str
 ) -> None:
-    """[P10] Its claim is committed before it runs."""
+    """[P10] It commits its claim before it runs the hook."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '2')")
     client.create_entity("e", "note")
     client.handle("e").hook(kill_yourself, key="k")

@@ -1,4 +1,5 @@
-"""Streams, end to end: activities, hooks and coordinators publish, clients follow. (E20)"""
+"""Streams, end to end: activities, hooks and coordinators publish items, and clients follow.
+(E20)"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ T = "40 s"
 
 
 def words(handle: perdure.Handle, name: str = "words", **options: Any) -> list[Any]:
-    """Give the items of a stream, to its end."""
+    """Give the items of a stream, until its end."""
     return [item.item for item in handle.stream(name, **{"timeout": T, **options})]
 
 
@@ -49,7 +50,7 @@ def writes(request: pytest.FixtureRequest, app: perdure.App) -> Any:
     return {"async": writes, "plain": plain_writes}[request.param]
 
 
-def test_what_an_activity_publishes_is_followed_to_the_end_of_the_job(
+def test_client_follows_a_stream_to_the_end_of_the_job(
     app: perdure.App, client: perdure.Client, work: Any, writes: Any
 ) -> None:
     @app.coordinator
@@ -64,7 +65,7 @@ def test_what_an_activity_publishes_is_followed_to_the_end_of_the_job(
     assert handle.memory.get() == {}
 
 
-def test_it_is_there_before_the_result(
+def test_items_are_in_the_memory_before_the_result_of_the_activity(
     app: perdure.App, client: perdure.Client, work: Any, writes: Any
 ) -> None:
     @app.coordinator
@@ -76,8 +77,10 @@ def test_it_is_there_before_the_result(
     assert client.start(talks).result(T) == list(range(10))
 
 
-def test_it_is_followed_live(app: perdure.App, client: perdure.Client, work: Any) -> None:
-    """Each item comes while the activity still runs: the next waits for it to be seen."""
+def test_items_arrive_while_the_activity_still_runs(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """The activity publishes the next item only when the client has seen the last one."""
     seen = [threading.Event() for _ in range(5)]
 
     @app.activity
@@ -94,19 +97,19 @@ def test_it_is_followed_live(app: perdure.App, client: perdure.Client, work: Any
 
     work()
     handle = client.start(talks)
-    told = []
+    received = []
     for item in handle.stream("words", timeout=T):
-        told.append(item.item)
+        received.append(item.item)
         seen[item.item].set()
-    assert told == [0, 1, 2, 3, 4]  # and the job still runs: the stream was ended
+    assert received == [0, 1, 2, 3, 4]  # the stream has ended, and the job still runs
     handle.signal("go")
     handle.result(T)
 
 
-def test_one_goes_on_where_one_was(
+def test_follower_continues_after_a_given_item(
     app: perdure.App, client: perdure.Client, work: Any, writes: Any
 ) -> None:
-    """After a disconnect: by the last item, by its place, by a version."""
+    """As after a disconnect. The item is given by itself, by its place, or by its version."""
 
     @app.coordinator
     async def talks(memory: perdure.AsyncEntity) -> None:
@@ -115,19 +118,19 @@ def test_one_goes_on_where_one_was(
     work()
     handle = client.start(talks)
     handle.result(T)
-    told: list[Any] = []
+    received: list[Any] = []
     after: perdure.StreamItem | int = 0
     while part := list(islice(handle.stream("words", after=after, timeout=T), 7)):
-        told += [item.item for item in part]
+        received += [item.item for item in part]
         after = part[-1]
-    assert told == list(range(100))
+    assert received == list(range(100))
     item = next(handle.stream("words"))
     assert words(handle, after=(item.version, item.place)) == list(range(1, 100))
     whole = [each.item for each in handle.stream("words") if each.version > item.version]
     assert words(handle, after=item.version) == whole
 
 
-def test_async_clients_follow_too(
+def test_async_clients_follow_streams(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, writes: Any
 ) -> None:
     @app.coordinator
@@ -152,7 +155,7 @@ def test_async_clients_follow_too(
 def test_hooks_and_coordinators_publish_once(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """[P2] [P9] There an item is a command: it is not said again on replay."""
+    """[P2] [P9] In these, an item is a command, and is not published again on replay."""
 
     @app.hook
     async def speaks(memory: perdure.AsyncEntity) -> None:
@@ -176,18 +179,18 @@ def test_hooks_and_coordinators_publish_once(
 
     work(cache=0)
     handle = client.start(talks)
-    told = handle.stream("words", timeout=T)
-    first = [next(told).item for _ in range(4)]
+    received = handle.stream("words", timeout=T)
+    first = [next(received).item for _ in range(4)]
     handle.signal("go")
     assert first == ["first", "second", "from a thread", "from a hook"]
-    assert [item.item for item in told] == ["last"]
+    assert [item.item for item in received] == ["last"]
     handle.result(T)
     sources = {item.source: item.attempt for item in handle.stream("words", timeout=T)}
     assert set(sources.values()) == {None}
     assert "1/main" in sources
 
 
-def test_another_attempt_can_be_told_from_the_first(
+def test_items_name_the_attempt_that_published_them(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity(retry=perdure.Retry(attempts=3, delay=0.01))
@@ -212,10 +215,10 @@ def test_another_attempt_can_be_told_from_the_first(
 
 
 @pytest.mark.parametrize("queue", [None, "far"])
-def test_a_killed_worker_leaves_what_was_published(
+def test_items_of_a_killed_worker_stay(
     client: perdure.Client, dsn: str, tmp_path: Path, queue: str | None
 ) -> None:
-    """[P2] [P6] kill -9 in the middle: each attempt in its order, nothing doubled."""
+    """[P2] [P6] After kill -9, each attempt has its items in order, and none is doubled."""
     handle = client.start("speaks_far" if queue else "speaks", 200)
     with worker_process(dsn, STOP_AT="100"):
         first = list(islice(handle.stream("words", timeout=T), 80))
@@ -232,10 +235,10 @@ def test_a_killed_worker_leaves_what_was_published(
 
 
 @pytest.mark.direct("it ends sessions of one kind")
-def test_lost_replies_double_nothing(
+def test_lost_replies_double_no_item(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, writes: Any
 ) -> None:
-    """[P12]: connections are cut again and again while it is published."""
+    """[P12] Connections are cut again and again while items are published."""
     stop = threading.Event()
 
     @app.coordinator
@@ -243,7 +246,7 @@ def test_lost_replies_double_nothing(
         return await asyncio.gather(*(writes(1000 * n, 300) for n in range(4)))
 
     def storm() -> None:
-        for _ in range(25):  # a slow machine must come to its end, too
+        for _ in range(25):  # not without end, so that a slow machine gets done, too
             stop.wait(0.05)
             run(
                 dsn,
@@ -260,10 +263,12 @@ def test_lost_replies_double_nothing(
     finally:
         stop.set()
         storming.join()
-    told = words(handle)
-    assert Counter(told) == Counter(1000 * n + m for n in range(4) for m in range(300))
+    received = words(handle)
+    assert Counter(received) == Counter(1000 * n + m for n in range(4) for m in range(300))
     for n in range(4):
-        assert [word for word in told if word // 1000 == n] == [1000 * n + m for m in range(300)]
+        assert [word for word in received if word // 1000 == n] == [
+            1000 * n + m for m in range(300)
+        ]
 
 
 def test_few_calls_carry_many_items(
@@ -292,11 +297,11 @@ def test_few_calls_carry_many_items(
     assert len(sent) < 100
 
 
-def test_who_publishes_more_than_the_database_takes_waits(
+def test_publish_waits_while_the_database_takes_no_items(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, connection: Any
 ) -> None:
-    """While a transaction has the job locked, little gathers; then all of it is there."""
-    said: list[int] = []
+    """While a transaction has locked the job, few items gather; then all of them are stored."""
+    published: list[int] = []
     blocked = threading.Event()
 
     @app.activity
@@ -304,7 +309,7 @@ def test_who_publishes_more_than_the_database_takes_waits(
         assert blocked.wait(20)
         for number in range(40):
             perdure.publish("words", [number, "x" * 50_000])
-            said.append(number)
+            published.append(number)
 
     @app.coordinator
     async def talks(memory: perdure.AsyncEntity) -> None:
@@ -316,15 +321,15 @@ def test_who_publishes_more_than_the_database_takes_waits(
     connection.execute("select from jobs for no key update")
     blocked.set()
     waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')"
-    while not run(dsn, waiting)[0][0] or len(said) < 10:
+    while not run(dsn, waiting)[0][0] or len(published) < 10:
         time.sleep(0.005)
-    assert len(said) < 20
+    assert len(published) < 20
     connection.execute("commit")
     handle.result(T)
     assert [number for number, _ in words(handle)] == list(range(40))
 
 
-def test_who_does_not_wait_until_the_database_has_room_has_published_all_the_same(
+def test_item_is_published_even_if_its_publish_call_times_out(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     late: list[int] = []
@@ -349,10 +354,10 @@ def test_who_does_not_wait_until_the_database_has_room_has_published_all_the_sam
     assert [number for number, _ in words(handle)] == list(range(4))
 
 
-# Who is not wanted any more, and what is refused.
+# Cancels, timeouts and refusals.
 
 
-def test_a_thread_that_publishes_hears_a_cancel(
+def test_publish_raises_in_a_thread_after_a_cancel(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     begun, ended = threading.Event(), threading.Event()
@@ -380,7 +385,7 @@ def test_a_thread_that_publishes_hears_a_cancel(
     assert ended.wait(20)
 
 
-def test_what_cannot_be_published_is_refused_where_it_is_said(
+def test_publish_raises_for_an_invalid_item_or_name(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -402,10 +407,10 @@ def test_what_cannot_be_published_is_refused_where_it_is_said(
     assert words(handle, "s") == [1]
 
 
-def test_what_the_database_refuses_fails_the_activity(
+def test_item_that_the_database_refuses_fails_the_activity(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A name that is too long for an index; the code has gone on by then."""
+    """The name is too long for an index. By the time it is refused, the code has gone on."""
 
     @app.activity
     async def talk() -> str:
@@ -424,7 +429,7 @@ def test_what_the_database_refuses_fails_the_activity(
 
 
 @pytest.mark.parametrize("error", [ValueError("no sealer"), perdure.TaskNotHeld("it is lost")])
-def test_what_cannot_be_published_is_told(
+def test_error_while_publishing_fails_the_attempt_or_is_logged(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
@@ -433,7 +438,8 @@ def test_what_cannot_be_published_is_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It fails the attempt, unless nobody takes what comes of that either: then the log says so."""
+    """If the task is lost, nobody takes the failure of the attempt, so the log reports the
+    error."""
 
     async def publish(*given: Any) -> None:
         raise error
@@ -454,7 +460,7 @@ def test_what_cannot_be_published_is_told(
 
 
 @pytest.mark.steady("it reads why an answer is late")
-def test_a_database_that_does_not_answer_for_long_is_told_of(
+def test_database_that_does_not_answer_for_long_is_logged(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
@@ -488,10 +494,11 @@ def test_a_database_that_does_not_answer_for_long_is_told_of(
     assert words(handle) == [1]
 
 
-def test_a_thread_that_publishes_without_end_does_not_hold_up_the_end_of_its_time(
+def test_thread_that_publishes_without_end_times_out(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the database takes what there is, more has come; the thread hears of it there."""
+    """While the database takes some items, the thread publishes more. It gets the cancel in
+    `publish()`."""
     publish, ended, is_over = StreamLinks.publish, threading.Event(), threading.Event()
 
     async def publish_slowly(*given: Any) -> None:
@@ -523,7 +530,8 @@ def test_a_thread_that_publishes_without_end_does_not_hold_up_the_end_of_its_tim
         is_over.set()
 
 
-def test_nothing_comes_in_time(client: perdure.Client) -> None:
+def test_following_an_empty_stream_times_out(client: perdure.Client) -> None:
+    """A missing job, and a publish outside of a task, are errors."""
     handle = client.start("nobody")
     assert words(handle, timeout=0.05) == []
     with pytest.raises(perdure.JobNotFound):
@@ -534,7 +542,7 @@ def test_nothing_comes_in_time(client: perdure.Client) -> None:
 
 @pytest.fixture(params=["plain", "async"])
 def followed(request: pytest.FixtureRequest, client: perdure.Client, dsn: str) -> Any:
-    """Give a function that follows a stream, with a client of each kind."""
+    """Give a function that follows a stream, with each kind of client."""
 
     async def follow(job: str, limit: float) -> list[Any]:
         async with perdure.connect_async(dsn) as there:
@@ -547,16 +555,17 @@ def followed(request: pytest.FixtureRequest, client: perdure.Client, dsn: str) -
     return plain if request.param == "plain" else lambda *given: asyncio.run(follow(*given))
 
 
-def test_what_came_in_time_is_seen_however_late_the_look_before_it_is_answered(
+def test_item_in_time_is_received_even_if_the_poll_before_it_is_late(
     client: perdure.Client, followed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that began in time says nothing of what came while its answer was on its way."""
-    job, limit, looks = client.start("nobody").id, 1.0, count()
+    """The answer of a poll that began in time lacks the items that arrived while it was on its
+    way."""
+    job, limit, polls = client.start("nobody").id, 1.0, count()
     call_of = AsyncLink.call
 
     def pause(call: Call) -> float:
-        """Let something come behind the first look, whose answer takes longer than there is."""
-        if call.function != "stream_items" or next(looks):
+        """Let an item arrive after the first poll, whose answer takes longer than the limit."""
+        if call.function != "stream_items" or next(polls):
             return 0
         client.entity(job).log("words", 1)
         return 1.5 * limit

@@ -1,4 +1,4 @@
-"""Threads for plain code: as many as may run at a time, each counted once."""
+"""Threads for plain code: as many run as may run at a time, and each is counted once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import threading
 from perdure.basics.threads import Threads
 
 
-def test_all_that_may_run_at_a_time_do() -> None:
-    """A new thread that counted as idle before it had its work kept the next piece waiting."""
+def test_as_many_threads_run_as_are_allowed() -> None:
+    """A new thread must not count as idle before it has its work, or the next work would have to
+    wait."""
     for _ in range(100):
         barrier = threading.Barrier(5, timeout=5)
         threads = Threads(5, "test")
@@ -19,15 +20,15 @@ def test_all_that_may_run_at_a_time_do() -> None:
         threads.shutdown()
 
 
-def test_no_more_run_than_may_and_what_has_not_begun_is_cancelled() -> None:
+def test_no_more_threads_run_than_allowed_and_waiting_work_is_cancelled() -> None:
     begun, go = threading.Semaphore(0), threading.Event()
 
-    def waits() -> bool:
+    def wait() -> bool:
         begun.release()
         return go.wait(10)
 
     threads = Threads(2, "test")
-    futures = [threads.submit(waits) for _ in range(5)]
+    futures = [threads.submit(wait) for _ in range(5)]
     assert begun.acquire(timeout=5)
     assert begun.acquire(timeout=5)
     assert not begun.acquire(timeout=0.05)

@@ -1,4 +1,4 @@
-"""Traces: the spans that workers make, and what trace they belong to."""
+"""Traces: the spans that workers create, and the traces to which they belong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def exporter() -> InMemorySpanExporter:
-    """Give what keeps the spans."""
+    """Give an exporter that keeps the spans in memory."""
     return InMemorySpanExporter()
 
 
@@ -41,13 +41,13 @@ def tracer(exporter: InMemorySpanExporter) -> trace.Tracer:
 
 @pytest.fixture
 def app(tracer: trace.Tracer) -> perdure.App:
-    """Give an app that makes spans."""
+    """Give an app that creates spans."""
     return perdure.App(tracer=tracer)
 
 
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Callable[[], dict[str, list[ReadableSpan]]]:
-    """Give the spans that have ended, by name."""
+    """Give a function that gives the ended spans, by name."""
 
     def by_name() -> dict[str, list[ReadableSpan]]:
         found: dict[str, list[ReadableSpan]] = {}
@@ -59,27 +59,27 @@ def spans(exporter: InMemorySpanExporter) -> Callable[[], dict[str, list[Readabl
 
 
 def parent_of(span: ReadableSpan) -> str:
-    """Tell under what a span stands, as W3C writes it."""
+    """Give the parent of a span, as W3C writes it."""
     assert span.context is not None
     assert span.parent is not None
     assert span.parent.trace_id == span.context.trace_id
     return f"00-{format_trace_id(span.parent.trace_id)}-{format_span_id(span.parent.span_id)}-01"
 
 
-def told(span: ReadableSpan, name: str) -> Any:
-    """Give an attribute of ours."""
+def attribute(span: ReadableSpan, name: str) -> Any:
+    """Give an attribute of perdure's."""
     assert span.attributes is not None
     return span.attributes.get(f"perdure.{name}")
 
 
-def test_what_a_job_runs_stands_under_what_started_it(
+def test_spans_of_a_job_are_under_the_span_that_started_it(
     app: perdure.App,
     client: perdure.Client,
     tracer: trace.Tracer,
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """Activities of the coordinator, hooks, activities of hooks, and whatever their code runs."""
+    """Those of hooks and activities, and those that the user's code creates in them."""
 
     @app.activity
     async def ask(question: str) -> str:
@@ -122,9 +122,9 @@ def test_what_a_job_runs_stands_under_what_started_it(
     for name in ("workflow research", "hook view", "hook see"):
         (span,) = found[name]
         assert parent_of(span) == root
-        assert told(span, "job") == "r"
-        assert told(span, "entity") == "talk"
-        assert told(span, "state") == "done"
+        assert attribute(span, "job") == "r"
+        assert attribute(span, "entity") == "talk"
+        assert attribute(span, "state") == "done"
         assert span.status.status_code is StatusCode.UNSET
     assert parent_of(found["activity ask"][0]) == within("hook view")
     assert parent_of(found["model"][0]) == within("activity ask")
@@ -132,13 +132,13 @@ def test_what_a_job_runs_stands_under_what_started_it(
     assert len(found["disk"]) == 2
 
 
-def test_a_workflow_takes_from_its_start_to_its_end(
+def test_workflow_has_one_span_from_its_start_to_its_end(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """One span, though the coordinator has left memory and come again."""
+    """Even if its coordinator leaves memory in between."""
 
     @app.coordinator
     async def sleeps(memory: perdure.AsyncEntity) -> None:
@@ -153,13 +153,13 @@ def test_a_workflow_takes_from_its_start_to_its_end(
     assert span.end_time - span.start_time >= 0.29e9
 
 
-def test_each_attempt_has_its_span_and_its_failure(
+def test_each_attempt_has_a_span_with_its_failure(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """[P4] A retry is an error, too, but one that is tried again."""
+    """[P4] An attempt that is retried has the status of an error, too, and the state `retry`."""
     left = {"activity": [1], "hook": [1]}
 
     @app.activity(retry=perdure.Retry(attempts=2, delay=0.001))
@@ -183,8 +183,8 @@ def test_each_attempt_has_its_span_and_its_failure(
         client.start(tries).result(T)
     for name in ("activity flaky", "hook shaky"):
         first, second = spans()[name]
-        assert [told(first, "state"), told(second, "state")] == ["retry", "done"]
-        assert [told(first, "attempt"), told(second, "attempt")] == [0, 1]
+        assert [attribute(first, "state"), attribute(second, "state")] == ["retry", "done"]
+        assert [attribute(first, "attempt"), attribute(second, "attempt")] == [0, 1]
         assert first.status.status_code is StatusCode.ERROR
         assert first.status.description == "ValueError: not yet"
         (event,) = first.events
@@ -193,7 +193,7 @@ def test_each_attempt_has_its_span_and_its_failure(
         assert "raise ValueError" in str(event.attributes["exception.stacktrace"])
         assert second.status.status_code is StatusCode.UNSET
     (run,) = spans()["workflow tries"]
-    assert told(run, "state") == "failed"
+    assert attribute(run, "state") == "failed"
     assert run.status.description == "RuntimeError: in vain"
 
 
@@ -209,14 +209,14 @@ end $$;
 """
 
 
-def test_a_hook_in_sql_has_a_span_for_each_attempt(
+def test_sql_hook_has_a_span_for_each_attempt(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     connection: Connection,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """[P4] What perdure itself lets the database run, as the deadline of a job, has none."""
+    """[P4] Tasks of perdure's own, such as the deadline of a job, have no span."""
     connection.execute(FUNCTIONS)
     client.register_sql_hook("add up", "public.add_up")
     client.register_sql_hook("in vain", "public.in_vain", attempts=2, retry_in="1 ms")
@@ -234,22 +234,26 @@ def test_a_hook_in_sql_has_a_span_for_each_attempt(
     (added,) = spans()["hook add up"]
     first, second = spans()["hook in vain"]
     assert [parent_of(span) for span in (first, second, added)] == [OWN] * 3
-    assert [told(span, "state") for span in (first, second, added)] == ["retry", "failed", "done"]
-    assert [told(span, "attempt") for span in (first, second)] == [0, 1]
+    assert [attribute(span, "state") for span in (first, second, added)] == [
+        "retry",
+        "failed",
+        "done",
+    ]
+    assert [attribute(span, "attempt") for span in (first, second)] == [0, 1]
     assert first.status.status_code is second.status.status_code is StatusCode.ERROR
     assert added.status.status_code is StatusCode.UNSET
     assert not [name for name in spans() if "$" in name]
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_hook_that_leaves_memory_has_a_span_for_each_stay(
+def test_hook_that_leaves_memory_has_a_span_for_each_turn(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
     is_async: bool,
 ) -> None:
-    """None of them is left open."""
+    """All spans but the last one have the state `park`."""
     if is_async:
 
         @app.hook(name="waits")
@@ -271,14 +275,14 @@ def test_a_hook_that_leaves_memory_has_a_span_for_each_stay(
     handle.signal("go", 1)
     assert handle.result(T) == 1
     wait_until(lambda: len(spans()["hook waits"]) > 1)
-    states = [told(span, "state") for span in spans()["hook waits"]]
+    states = [attribute(span, "state") for span in spans()["hook waits"]]
     assert states[-1] == "done"
     assert set(states[:-1]) == {"park"}
 
 
 @pytest.mark.parametrize("by", ["coordinator", "hook"])
 @pytest.mark.parametrize("headers", [None, {"traceparent": OWN, "tenant": 7}])
-def test_a_family_is_one_trace(
+def test_parent_and_child_belong_to_one_trace(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
@@ -286,7 +290,7 @@ def test_a_family_is_one_trace(
     headers: Any,
     by: str,
 ) -> None:
-    """Also where the first of it was told of none; it then has one of its own."""
+    """If the parent is started without a trace, it begins one of its own."""
 
     @app.coordinator
     async def kid(memory: perdure.AsyncEntity) -> Any:
@@ -310,8 +314,10 @@ def test_a_family_is_one_trace(
     assert headers is None or parents == {OWN}
 
 
-def test_baggage_goes_along(app: perdure.App, client: perdure.Client, work: Any) -> None:
-    """From who starts a job to the code of its activities, also those of hooks and children."""
+def test_baggage_reaches_activities_hooks_and_children(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """The headers carry it from the start of the job."""
 
     @app.activity
     async def carried() -> Any:
@@ -339,14 +345,14 @@ def test_baggage_goes_along(app: perdure.App, client: perdure.Client, work: Any)
 
 
 @pytest.mark.parametrize("headers", [7, {"traceparent": 7}, {"traceparent": "mine"}, {}])
-def test_headers_that_tell_of_no_trace_do_no_harm(
+def test_headers_without_a_valid_trace_are_passed_on_unchanged(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
     headers: Any,
 ) -> None:
-    """They are the user's."""
+    """They are the user's. The job begins a trace of its own."""
 
     @app.coordinator
     async def plain(memory: perdure.AsyncEntity) -> Any:
@@ -364,7 +370,7 @@ def test_two_jobs_have_two_traces(
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """And nothing of what starts the worker is in them."""
+    """The spans of their activities belong to these."""
 
     @app.activity
     async def step() -> None:
@@ -384,27 +390,27 @@ def test_two_jobs_have_two_traces(
 
 
 class Broken(SpanProcessor):
-    """Fails where it is told to, as an exporter of the user's may."""
+    """A span processor that fails on request, as an exporter of the user's may fail."""
 
     def __init__(self, where: str):
         self._where = where
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Fail, or not."""
+        """Fail if asked to."""
         if self._where == "start":
             raise RuntimeError("no room")
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Fail, or not."""
+        """Fail if asked to."""
         if self._where == "end":
             raise RuntimeError("no room")
 
 
 @pytest.mark.parametrize("where", ["start", "end"])
-def test_a_tracer_that_fails_holds_nothing_up(
+def test_failing_tracer_does_not_fail_the_job(
     client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    """[P1] Its spans are lost, and the log tells."""
+    """[P1] Its spans are lost, and the log says so."""
     provider = TracerProvider()
     provider.add_span_processor(Broken(where))
     app = perdure.App(tracer=provider.get_tracer("broken"))
@@ -427,12 +433,10 @@ def test_a_tracer_that_fails_holds_nothing_up(
     assert "a span is lost" in caplog.text
 
 
-def test_headers_of_no_span_are_empty() -> None:
-    """Whoever runs outside of any starts a trace of the job's own."""
+def test_headers_outside_of_a_span_are_empty() -> None:
     assert contextvars.Context().run(tracing.headers) == {}
 
 
-def test_what_is_no_tracer_is_refused() -> None:
-    """By name."""
+def test_invalid_tracer_is_rejected() -> None:
     with pytest.raises(perdure.InvalidArgument, match="'me' is not a tracer"):
         perdure.App(tracer="me")  # type: ignore[arg-type]

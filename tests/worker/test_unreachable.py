@@ -1,4 +1,4 @@
-"""A worker whose database does not answer yet says so, and can be stopped."""
+"""A worker whose database does not answer yet logs that, and can be stopped."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ NOWHERE = "postgresql://postgres@127.0.0.1:1/nowhere"
 IN_TIME = 20.0
 
 
-def test_a_worker_that_cannot_register_yet_says_so_and_stops(
+def test_worker_that_cannot_register_yet_logs_it_and_can_be_stopped(
     app: perdure.App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It said nothing, and heard neither `stop()` nor SIGTERM until the database was there."""
-    has_said = threading.Event()
+    """`stop()` does not wait until the database answers."""
+    has_warned = threading.Event()
     warn = logging.getLogger("perdure.worker").warning
 
     def warning(text: str, *args: object) -> None:
         warn(text, *args)
-        has_said.set()
+        has_warned.set()
 
     monkeypatch.setattr(logging.getLogger("perdure.worker"), "warning", warning)
     worker = perdure.Worker(app, dsn=NOWHERE, provision=False)
     starting = threading.Thread(target=worker.start, daemon=True)
     starting.start()
-    assert has_said.wait(IN_TIME)
+    assert has_warned.wait(IN_TIME)
     stopping = threading.Thread(target=worker.stop, daemon=True)
     stopping.start()
     stopping.join(IN_TIME)
@@ -40,8 +40,10 @@ def test_a_worker_that_cannot_register_yet_says_so_and_stops(
     assert "the database does not answer" in caplog.text
 
 
-def test_a_conflict_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
-    """It was told that the database does not answer, which sent people to the network."""
+def test_conflict_is_not_logged_as_an_unreachable_database(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise people would look for a fault of the network."""
     log_trouble(psycopg.errors.SerializationFailure("could not serialize access"))
     assert "a call met another one, trying again: could not serialize access" in caplog.text
     log_trouble(psycopg.errors.AdminShutdown("terminating connection"))

@@ -1,4 +1,4 @@
-"""Waiting for a memory, end to end: in coordinators and hooks, in async code and in plain code."""
+"""`memory.until`, end to end: in coordinators and hooks, in async code and in plain code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import perdure
 T = "40 s"
 
 
-# The same wait in four places: each workflow gives [what it was told, how long that took].
+# The same wait in four places. Each workflow gives [version or "late", seconds of the wait].
 
 
 def in_coordinator(app: perdure.App) -> Any:
@@ -26,10 +26,10 @@ def in_coordinator(app: perdure.App) -> Any:
         await memory.set(True, "begun")
         began = perdure.now()
         try:
-            told: Any = await memory.until(condition, limit)
+            outcome: Any = await memory.until(condition, limit)
         except TimeoutError:
-            told = "late"
-        return [told, (perdure.now() - began).total_seconds()]
+            outcome = "late"
+        return [outcome, (perdure.now() - began).total_seconds()]
 
     return waiter
 
@@ -40,10 +40,10 @@ def in_plain_coordinator(app: perdure.App) -> Any:
         memory.set(True, "begun")
         began = perdure.now()
         try:
-            told: Any = memory.until(condition, limit)
+            outcome: Any = memory.until(condition, limit)
         except TimeoutError:
-            told = "late"
-        return [told, (perdure.now() - began).total_seconds()]
+            outcome = "late"
+        return [outcome, (perdure.now() - began).total_seconds()]
 
     return waiter
 
@@ -73,13 +73,13 @@ def in_plain_hook(app: perdure.App) -> Any:
 
 
 def asking(app: perdure.App, waits: Any) -> Any:
-    """Make a workflow that has a hook wait."""
+    """Make a workflow whose hook waits."""
 
     @app.coordinator
     async def waiter(memory: perdure.AsyncEntity, condition: str, limit: float | None) -> Any:
         began = perdure.now()
-        told = await waits(memory, condition, limit)
-        return [told, (perdure.now() - began).total_seconds()]
+        outcome = await waits(memory, condition, limit)
+        return [outcome, (perdure.now() - began).total_seconds()]
 
     return waiter
 
@@ -93,7 +93,7 @@ def waiter(request: pytest.FixtureRequest, app: perdure.App) -> Any:
     return request.param(app)
 
 
-# Who may write.
+# Writers of the memory.
 
 
 def by_client(handle: perdure.Handle, dsn: str, patch: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ WRITERS = [by_client, by_sql, by_update, by_hook]
 
 @pytest.fixture(params=WRITERS, ids=lambda writer: writer.__name__)
 def write(request: pytest.FixtureRequest, app: perdure.App) -> Any:
-    """Give each way to write a memory."""
+    """Give each way to write to a memory."""
 
     @app.hook
     async def merges(memory: perdure.AsyncEntity, patch: Any) -> None:
@@ -132,7 +132,7 @@ def write(request: pytest.FixtureRequest, app: perdure.App) -> Any:
 
 
 def run(dsn: str, query: str, *params: Any) -> list[Any]:
-    # Under a name of its own, which a session behind a pooler would have of somebody before it.
+    # With a name of its own: behind a pooler, the session may have the name of an earlier client.
     with psycopg.connect(dsn, autocommit=True, application_name="test") as connection:
         cursor = connection.execute(query.encode(), params)
         return cursor.fetchall() if cursor.description else []
@@ -145,7 +145,7 @@ TWO_HOURS_LATER = """
 
 
 def wait_for(dsn: str, query: str) -> None:
-    """Wait until a query says true."""
+    """Wait until the query gives true."""
     until = time.monotonic() + 15
     while not run(dsn, query)[0][0]:
         assert time.monotonic() < until, query
@@ -159,32 +159,38 @@ PARKED = (
 )
 
 
-# True before, while it runs, and when it is parked.
+# The condition is met before the wait, while the job runs, or when it is parked.
 
 
-def test_what_holds_is_told_at_once(client: perdure.Client, work: Any, waiter: Any) -> None:
+def test_condition_that_is_already_met_returns_at_once(
+    client: perdure.Client, work: Any, waiter: Any
+) -> None:
     work()
-    told, _ = client.start(waiter, "$.begun == true && $.n == 1", None, context={"n": 1}).result(T)
-    assert told == 2
+    outcome, _ = client.start(waiter, "$.begun == true && $.n == 1", None, context={"n": 1}).result(
+        T
+    )
+    assert outcome == 2
 
 
-def test_whoever_makes_it_true_wakes_who_waits(
+def test_any_writer_that_meets_the_condition_wakes_the_wait(
     client: perdure.Client, dsn: str, work: Any, waiter: Any, write: Any
 ) -> None:
-    """[P5] [P8]: the version that did is told, whatever comes after it."""
+    """[P5] [P8] The wait returns the version that met the condition, whatever is written after
+    it."""
     work()
     handle = client.start(waiter, "$.n == 1", None)
     wait_for(dsn, ASKED)
     write(handle, dsn, {"n": 1})
-    if write is not by_hook:  # which may come at any time
+    if write is not by_hook:  # a hook may run at any time
         write(handle, dsn, {"n": 2})
     assert handle.result(T)[0] == 2
 
 
-def test_a_parked_one_is_woken_by_any_writer(
+def test_any_writer_that_meets_the_condition_wakes_a_parked_wait(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, waiter: Any, write: Any
 ) -> None:
-    """[P5]: also when no worker is there to see it, and it is false again by then."""
+    """[P5] Even if no worker runs at that time, and the condition is false again when one
+    begins."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(waiter, "$.n == 1", "1 day")
         wait_for(dsn, ASKED)
@@ -200,7 +206,7 @@ def test_a_parked_one_is_woken_by_any_writer(
 
 
 @pytest.mark.parametrize("slots", [1, 10])
-def test_many_wait_for_each_other(
+def test_many_hooks_wait_for_each_other(
     app: perdure.App, client: perdure.Client, work: Any, slots: int
 ) -> None:
     """A hook that waits leaves memory, so that one slot is enough."""
@@ -230,34 +236,34 @@ def test_many_wait_for_each_other(
 # Deadlines.
 
 
-def test_time_is_up_when_the_database_says_so(
+def test_wait_times_out_by_the_clock_of_the_database(
     client: perdure.Client, dsn: str, work: Any, waiter: Any
 ) -> None:
-    """[P7]: not before."""
+    """[P7] It does not time out too early, and leaves no condition behind."""
     work()
     began = time.monotonic()
-    told, took = client.start(waiter, "$.n == 1", 0.4).result(T)
-    assert told == "late"
+    outcome, took = client.start(waiter, "$.n == 1", 0.4).result(T)
+    assert outcome == "late"
     assert took >= 0.4
     assert time.monotonic() - began >= 0.4
     assert run(dsn, "select count(*) from perdure.conditions") == [(0,)]
 
 
 @pytest.mark.parametrize("place", [in_coordinator, in_plain_coordinator])
-def test_workflow_time_is_the_deadline_itself(
+def test_workflow_time_after_a_timeout_is_the_deadline(
     app: perdure.App, client: perdure.Client, work: Any, place: Any
 ) -> None:
-    """[P7] [P9]: however late it was noticed."""
+    """[P7] [P9] However late the worker noticed the deadline."""
     waiter = place(app)
     work()
     assert client.start(waiter, "$.n == 1", 0.4).result(T) == ["late", 0.4]
 
 
 @pytest.mark.parametrize("deadline", ["before it", "after it"])
-def test_what_came_first_counts_not_what_was_seen_first(
+def test_first_of_condition_and_deadline_decides(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, waiter: Any, deadline: str
 ) -> None:
-    """[P7] [P9]: the worker is away while the condition is met and the deadline passes."""
+    """[P7] [P9] No worker runs while the condition is met and the deadline passes."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(waiter, "$.n == 1", 3600)
         wait_for(dsn, ASKED)
@@ -272,10 +278,10 @@ def test_what_came_first_counts_not_what_was_seen_first(
     assert run(dsn, "select count(*) from perdure.conditions") == [(0,)]
 
 
-# Beside other things.
+# Beside other waits, cancels and retries.
 
 
-def test_asyncio_mixes_with_it(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_until_works_with_asyncio(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.hook
     async def counts(memory: perdure.AsyncEntity) -> None:
         for _ in range(3):
@@ -285,7 +291,7 @@ def test_asyncio_mixes_with_it(app: perdure.App, client: perdure.Client, work: A
     async def mixes(memory: perdure.AsyncEntity) -> Any:
         counting = counts(memory)
         three = [memory.until(f"$.n == {n}") for n in (1, 2, 3)]
-        told = await asyncio.gather(counting, *three)
+        results = await asyncio.gather(counting, *three)
         never = asyncio.ensure_future(memory.until("$.n == 9"))
         sent = asyncio.ensure_future(perdure.wait_for("go"))
         done, _ = await asyncio.wait((never, sent), return_when=asyncio.FIRST_COMPLETED)
@@ -294,9 +300,9 @@ def test_asyncio_mixes_with_it(app: perdure.App, client: perdure.Client, work: A
             async with asyncio.timeout(0.1):
                 await memory.until("$.n == 9")
         except TimeoutError:
-            told.append("late")
-        told.append(await asyncio.wait_for(memory.until("$.n == 3"), 60))
-        return [*told, done == {sent}, never.cancelled()]
+            results.append("late")
+        results.append(await asyncio.wait_for(memory.until("$.n == 3"), 60))
+        return [*results, done == {sent}, never.cancelled()]
 
     work()
     handle = client.start(mixes)
@@ -304,7 +310,7 @@ def test_asyncio_mixes_with_it(app: perdure.App, client: perdure.Client, work: A
     assert handle.result(T) == [None, 1, 2, 3, "late", 3, True, True]
 
 
-def test_who_is_cancelled_while_waiting_waits_no_more(
+def test_cancelled_wait_leaves_no_condition(
     client: perdure.Client, dsn: str, work: Any, waiter: Any
 ) -> None:
     work()
@@ -313,14 +319,16 @@ def test_who_is_cancelled_while_waiting_waits_no_more(
     assert handle.cancel()
     with pytest.raises(perdure.JobCancelled):
         handle.result(T)
-    wait_for(dsn, "select not exists (select from perdure.conditions)")  # a hook hears of it later
+    wait_for(
+        dsn, "select not exists (select from perdure.conditions)"
+    )  # a hook gets the cancel later
     handle.memory.set(1, "n")
 
 
-def test_a_hook_that_is_tried_again_goes_on_waiting(
+def test_retried_hook_continues_to_wait(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """What it was told before it failed it is told again; what it waits for it is told later."""
+    """It gets the answer from before its failure again, and then waits for the next one."""
 
     @app.hook(retry=perdure.Retry(attempts=3, delay=0.02))
     async def stumbles(memory: perdure.AsyncEntity) -> Any:
@@ -343,10 +351,10 @@ def test_a_hook_that_is_tried_again_goes_on_waiting(
     assert handle.result(T) == [1, 3, 1]
 
 
-# What is no condition.
+# Invalid conditions.
 
 
-def test_a_hook_fails_with_what_is_no_condition(
+def test_invalid_condition_fails_a_hook(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -367,10 +375,10 @@ def test_a_hook_fails_with_what_is_no_condition(
     ]
 
 
-def test_a_coordinator_is_stuck_with_it_until_its_code_is_mended(
+def test_invalid_condition_makes_a_coordinator_stuck_until_it_is_mended(
     dsn: str, client: perdure.Client
 ) -> None:
-    """[P9]: nothing was asked for, so the mended code may ask for something else."""
+    """[P9] Nothing has been requested, so the mended code may request something else."""
 
     def app_with(condition: str) -> perdure.App:
         app = perdure.App()
@@ -391,7 +399,8 @@ def test_a_coordinator_is_stuck_with_it_until_its_code_is_mended(
 
 
 def both_at_once(app: perdure.App, release: threading.Event) -> None:
-    """Register waits beside an activity that keeps them in memory: of a coordinator, of a hook."""
+    """Register a coordinator and a hook that wait beside an activity, which keeps them in
+    memory."""
 
     @app.activity
     def busy() -> None:
@@ -415,7 +424,7 @@ def both_at_once(app: perdure.App, release: threading.Event) -> None:
 
 
 def eventually(connection: psycopg.Connection[Any], query: str, wanted: Any) -> None:
-    """Ask until the answer is what is wanted."""
+    """Repeat the query until it gives what is wanted."""
     end = time.monotonic() + 15
     while (found := connection.execute(query.encode()).fetchone()) != (wanted,):
         assert time.monotonic() < end, f"{query} gives {found}, not {wanted}"
@@ -423,26 +432,27 @@ def eventually(connection: psycopg.Connection[Any], query: str, wanted: Any) -> 
 
 
 @pytest.mark.parametrize("workflow", ["coordinator", "asks a hook"])
-def test_a_condition_met_between_two_looks_wins_over_the_deadline_after_them(
+def test_condition_met_between_two_polls_wins_over_a_later_deadline(
     app: perdure.App, client: perdure.Client, connection: Any, work: Any, workflow: str
 ) -> None:
-    """(E10): who waits in memory looks less and less often, and once more when time is up."""
+    """(E10) A wait in memory polls less and less often, and once more at its deadline."""
     release = threading.Event()
     both_at_once(app, release)
     work()
     handle = client.start(workflow)
     eventually(connection, "select count(*) from conditions", 1)
-    time.sleep(1.63)  # the last look but that at the deadline was after 1.26 s, or after 1.42
+    time.sleep(1.63)  # the last poll before that at the deadline was after 1.26 s, or after 1.42
     version = handle.memory.set(1, "n")
     time.sleep(0.9)
     release.set()
     assert handle.result(T) == version
 
 
-def test_a_hook_takes_back_the_condition_that_it_no_longer_waits_for(
+def test_hook_withdraws_a_condition_that_it_no_longer_waits_for(
     app: perdure.App, client: perdure.Client, connection: Any, work: Any
 ) -> None:
-    """(E10): nobody is told what he has given up, and no writer looks in vain."""
+    """(E10) The hook gets no answer that it has given up, and no writer checks the condition in
+    vain."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity) -> None:

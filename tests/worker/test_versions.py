@@ -1,4 +1,4 @@
-"""Changed code: detected before it has any effect, told readably, and resumed after a fix. [P9]"""
+"""Changed code is detected before it has any effect, described, and resumed after a fix. [P9]"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = "40 s"
 
 @pytest.fixture
 def serve(dsn: str) -> Callable[..., perdure.Worker]:
-    """Give a function that makes a worker of some version of the code."""
+    """Give a function that makes a worker of a version of the code."""
     return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
@@ -64,7 +64,9 @@ async def patched(memory: Any, step: Any) -> Any:
     return [one, await step("two")]
 
 
-def test_changed_code_is_stuck_and_resumes_after_a_fix(client: perdure.Client, serve: Any) -> None:
+def test_job_with_changed_code_is_stuck_and_resumes_after_a_fix(
+    client: perdure.Client, serve: Any
+) -> None:
     with serve(app_with(first)):
         handle = client.start("flow")
         time.sleep(0.3)
@@ -80,10 +82,11 @@ def test_changed_code_is_stuck_and_resumes_after_a_fix(client: perdure.Client, s
         assert handle.result(T) == ["one", "two"]
 
 
-def test_what_old_code_got_stuck_goes_on_when_it_has_gone(
+def test_job_stuck_by_an_old_worker_continues_when_that_has_left(
     client: perdure.Client, serve: Any
 ) -> None:
-    """A rolling deploy: the new workers are there already when an old one meets their journal."""
+    """In a rolling deployment, new workers may already run when an old one meets a journal of
+    theirs."""
     with serve(app_with(first)):
         handle = client.start("flow")
         time.sleep(0.3)
@@ -121,26 +124,26 @@ def test_patched_code_runs_old_and_new_jobs(
         for handle in (old, new):
             handle.signal("go")
             assert handle.result(T) == ["one", "two"]
-    told = connection.execute(
+    patches = connection.execute(
         "select job_id, name from journal where kind = 'patch' order by seq"
     ).fetchall()
-    assert sorted(told) == sorted(
+    assert sorted(patches) == sorted(
         [(old.id, "end better"), (new.id, "begin better"), (new.id, "end better")]
     )
 
 
-def released(connection: Any) -> int:
-    """Count the tasks that lie aside because nobody had the code for them."""
+def put_aside(connection: Any) -> int:
+    """Count the tasks that were put aside because their worker lacks the code."""
     query = """
         select count(*) from tasks
          where token is null and failure ->> 'code' = 'PD406'"""
     return int(connection.execute(query).fetchone()[0])
 
 
-def test_a_worker_is_not_busy_with_a_cancel_that_its_code_cannot_hear(
+def test_worker_without_the_code_is_not_busy_with_a_cancel(
     client: perdure.Client, serve: Any, sent: list[str]
 ) -> None:
-    """[P10] Whoever comes and has the code hears of it."""
+    """[P10] The cancel takes effect when a worker with the code begins."""
     handle = client.start("flow")
     handle.cancel()
     with serve(perdure.App()):
@@ -150,13 +153,14 @@ def test_a_worker_is_not_busy_with_a_cancel_that_its_code_cannot_hear(
             handle.result(T)
 
 
-def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_has_it(
+def test_new_worker_takes_tasks_at_once_that_others_lack_the_code_for(
     client: perdure.Client, serve: Any, connection: Any, caplog: Any
 ) -> None:
-    """It is put aside for longer and longer, up to a minute; who has the code wakes it."""
+    """A task is put aside for longer and longer, up to a minute; a worker with its code wakes
+    it."""
     with serve(perdure.App()):
         handles = [client.start("flow") for _ in range(8)]
-        while released(connection) < len(handles):
+        while put_aside(connection) < len(handles):
             time.sleep(0.01)
         aside = "update tasks set due_at = clock() + interval '59 s'"  # as after a minute
         connection.execute(f"{aside} where token is null")
@@ -168,14 +172,14 @@ def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_ha
                 handle.signal("go")
                 assert handle.result(T) == ["one", "two"]
         assert time.monotonic() - began < 15
-    told = connection.execute("select max(deliveries) from tasks").fetchone()
-    assert told == (None,)
+    deliveries = connection.execute("select max(deliveries) from tasks").fetchone()
+    assert deliveries == (None,)
 
 
-def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
+def test_worker_without_the_code_does_not_keep_taking_the_same_tasks(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
-    """Whoever lacks it gives tasks back for a second at most, and is not busy with that."""
+    """It gives a task back for a second at most, and is not busy with that."""
     caplog.set_level("DEBUG", "perdure.worker")
     with serve(app_with(first)), serve(perdure.App()):
         began = time.monotonic()
@@ -190,10 +194,10 @@ def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
 
 
 @pytest.mark.steady("it counts what goes back")
-def test_who_lacks_the_code_lets_the_other_go_first(
+def test_worker_without_the_code_lets_the_other_worker_go_first(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
-    """Either has something that the other has not: most tasks go back once, and briefly."""
+    """Each worker has code that the other lacks. Most tasks are given back once, and briefly."""
     caplog.set_level("DEBUG", "perdure.worker")
     apps = perdure.App(), perdure.App()
 
@@ -212,7 +216,7 @@ def test_who_lacks_the_code_lets_the_other_go_first(
     assert caplog.text.count("given back for 0.25 s") * 3 >= caplog.text.count("given back for") * 2
 
 
-def test_runs_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:
+def test_results_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:
     async def sums(memory: Any, step: Any) -> Any:
         total = 0
         for number in range(8):

@@ -1,4 +1,4 @@
-"""Functions that are not plain `def`: wrappers of any arguments, and objects that can be called."""
+"""Functions that are not plain `def`: wrappers that take any arguments, and callable objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = "40 s"
 
 
 def logged(function: Callable[..., Any]) -> Any:
-    """Wrap as it is often done, without functools.wraps."""
+    """Wrap a function without functools.wraps, as is often done."""
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         return await function(*args, **kwargs)
@@ -24,8 +24,10 @@ def logged(function: Callable[..., Any]) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "hook"])
-def test_positional_arguments_are_not_lost_behind_a_wrapper(app: perdure.App, kind: str) -> None:
-    """Beside keyword arguments, where nothing tells their names: they went with the memory's."""
+def test_wrapper_rejects_positional_arguments_beside_keyword_arguments(
+    app: perdure.App, kind: str
+) -> None:
+    """Nothing reveals the names of the positional arguments, so they would get lost."""
 
     async def review(memory: perdure.AsyncEntity, order: str = "none", urgent: bool = False) -> Any:
         return [order, urgent]
@@ -38,7 +40,7 @@ def test_positional_arguments_are_not_lost_behind_a_wrapper(app: perdure.App, ki
 
 
 class Shouts:
-    """What is called as a coroutine function is, and is none itself."""
+    """An object that is called as a coroutine function is, and is none itself."""
 
     async def __call__(self, memory: perdure.AsyncEntity, text: str) -> str:
         await memory.set(text, "said")
@@ -46,15 +48,14 @@ class Shouts:
 
 
 def test_objects_with_an_async_call_are_async(app: perdure.App) -> None:
-    """As coordinators, as hooks, and as doubles of hooks: they were given the plain memory, and
-    what they gave was a coroutine that nobody awaited."""
+    """As coordinators, as hooks, and as mocks of hooks."""
     answers = app.hook(name="answers")(Shouts())
     shouts = app.coordinator(name="shouts")(Shouts())
 
     @app.coordinator(name="asks")
     async def asks(memory: perdure.AsyncEntity, text: str) -> str:
-        told: str = await answers(memory, text)
-        return told
+        answer: str = await answers(memory, text)
+        return answer
 
     with Lab(app) as lab:
         assert lab.run(shouts, "one") == "ONE"
@@ -66,7 +67,7 @@ def test_objects_with_an_async_call_are_async(app: perdure.App) -> None:
 
 
 class Model:
-    """As one of a library, whose attributes have names that are usual."""
+    """An object as of a library, whose attributes have common names."""
 
     def __init__(self) -> None:
         self.name = "bert"
@@ -77,16 +78,16 @@ class Model:
         return len(text)
 
 
-def test_attributes_of_an_object_stay_its_own(app: perdure.App) -> None:
-    """They stood in the place of ours, by which it was found no more."""
+def test_attributes_of_an_object_do_not_replace_those_of_an_activity(app: perdure.App) -> None:
+    """The name, queue and shape of an object are its own."""
     embed = app.activity(name="embed")(Model())
     assert (embed.name, embed.queue) == ("embed", None)
     assert embed.shape.bind(("abc",), {}) == ["abc"]
     assert app.functions() == ["activity embed"]
 
 
-def test_what_is_registered_already_is_refused(app: perdure.App) -> None:
-    """Options beside it were ignored, and its own taken."""
+def test_registered_function_is_not_registered_again(app: perdure.App) -> None:
+    """Otherwise its own options would silently win over those given with it."""
 
     @app.activity(queue="llm")
     def embed(text: str) -> int:
