@@ -203,8 +203,7 @@ def test_sleep_of_a_month_takes_a_moment(lab: Lab) -> None:
 def test_finish_notices_a_job_that_ended_while_a_reply_was_lost(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12] (T9) When the lab repeats the call, the database answers that nothing will become
-    due."""
+    """[P12] (T9) When the lab repeats the call, the database says that nothing will be due."""
     handle = lab.start(on_the_clock)
     send = lab.client.send
 

@@ -17,8 +17,8 @@ T = "40 s"
 
 @pytest.fixture
 def stubborn(app: perdure.App, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Give an async and a plain coordinator of a hook that catches everything; hooks leave memory
-    at their first wait."""
+    """Give an async and a plain coordinator whose hook catches everything. Hooks leave memory at
+    their first wait."""
     monkeypatch.setattr(waits, "GRACE", 0.0)
 
     @app.hook

@@ -31,8 +31,7 @@ def test_replayed_coordinator_writes_each_line_once(
     lines: Callable[[], list[str]],
     is_async: bool,
 ) -> None:
-    """[P3] Whether it continues in memory, or is replayed by a worker that has not seen it
-    before."""
+    """[P3] Whether it continues in memory, or is replayed by a worker that has not run it."""
 
     @app.activity
     async def step(number: int) -> int:

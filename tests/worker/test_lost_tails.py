@@ -31,8 +31,7 @@ update tasks as t
 
 @pytest.fixture
 def asking(app: perdure.App) -> perdure.App:
-    """Give an app in which a hook with a queue of its own is requested before any fact is
-    recorded."""
+    """Give an app in which a hook of another queue is requested before any fact is recorded."""
 
     @app.activity
     async def work_on() -> None:
@@ -80,8 +79,7 @@ def test_lost_request_is_sent_again(
     workflow: str,
     moment: str,
 ) -> None:
-    """[P5] No fact is lost with the request, so the length of the journal does not reveal the
-    loss."""
+    """[P5] No fact is lost with the request, so the length of the journal hides the loss."""
     work(queues=["default"], poll=0.1, lease=1)
     handle = client.start(workflow)
     wait_for(lambda: has_task(connection, moment))
@@ -94,8 +92,7 @@ def test_lost_request_is_sent_again(
 def test_turn_that_counts_a_lost_request_as_sent_is_fenced(
     client: perdure.Client, connection: Connection
 ) -> None:
-    """[P6] A worker that has sent more requests than the database knows must send them again
-    first."""
+    """[P6] The worker must send the lost request again before it can park the task."""
     client.start("ask", id="job")
     (claimed,) = connection.execute("select claim('{default}', 'w')").fetchone() or ()
     turn = {"job": "job", "task": "1/main", "token": claimed["token"], "position": 0}

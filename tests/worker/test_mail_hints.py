@@ -24,7 +24,7 @@ NEVER = 3600.0
 
 @pytest.fixture(autouse=True)
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep wait_until_held tasks in memory, and let no task poll its inbox."""
+    """Keep waiting tasks in memory, and let no task poll its inbox."""
     for name in ("FIRST_TICK", "LONGEST_TICK", "GRACE"):
         monkeypatch.setattr(waits, name, NEVER)
     for name in ("FIRST_POLL", "FIRST_POLL_ALONE", "LONGEST_POLL"):
@@ -33,8 +33,7 @@ def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wait_until_held(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle], None]:
-    """Give a function that returns when a worker holds a task of the job and listens for its
-    mail."""
+    """Give a function that waits until a worker holds a task of the job and listens for mail."""
 
     def wait(handle: perdure.Handle) -> None:
         held = (
@@ -170,7 +169,7 @@ def test_hint_brings_a_cancel_to_a_dispatched_activity(
 def test_hint_during_a_call_makes_the_hook_look_again(
     listening: perdure.Handle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call has read the inbox and its answer is on its way when the signal arrives."""
+    """The call has read the inbox, and its answer is on its way, when the signal is sent."""
     hinted = asyncio.Event()
     holds = False
     call_of, take_hint_of = AsyncLink.call, HookTurn.take_hint

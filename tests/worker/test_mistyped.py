@@ -181,7 +181,7 @@ def wait_for_items(client: perdure.Client) -> list[Any]:
 def test_error_of_a_mistyped_argument_names_the_argument(
     app: perdure.App, client: perdure.Client, work: Any, kind: str
 ) -> None:
-    """The job failed of "a int was stored, not a dict", as if all arguments were one."""
+    """The detail of the error contains the value."""
 
     @app.activity(name="activity")
     async def activity(bill: Bill, *by: Approval) -> None: ...

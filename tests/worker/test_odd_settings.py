@@ -79,8 +79,7 @@ def test_work_has_no_conflicts_where_serializable_is_the_default(
 
 
 def test_implicit_casts_of_numbers_to_text_do_no_harm(app: perdure.App, dsn: str) -> None:
-    """Databases from before PostgreSQL 8.3 may have such casts, which make `run || '/main'`
-    ambiguous."""
+    """Databases from before PostgreSQL 8.3 may have them. They make `run || '/main'` ambiguous."""
     with psycopg.connect(dsn) as admin:
         for kind in ("integer", "bigint", "numeric", "interval"):
             admin.execute(f"create cast ({kind} as text) with inout as implicit")

@@ -25,8 +25,7 @@ def serve(dsn: str) -> Serve:
 
 
 def app_with(ask: Any) -> perdure.App:
-    """Make a version of the code. Its hooks and children answer after a signal, its items when
-    resolved."""
+    """Make a version of the code. Its hooks and children answer after a signal."""
     app = perdure.App()
 
     @app.hook
@@ -243,8 +242,7 @@ def test_changed_code_does_not_skip_an_answer(
 
 
 def sent_to(queue: str | None) -> perdure.App:
-    """Make a version of the code whose activity is dispatched to a queue, or runs in the worker of
-    its caller."""
+    """Make a version of the code whose activity is dispatched, or runs in its caller's worker."""
     app = perdure.App()
 
     @app.activity(queue=queue)
@@ -261,7 +259,7 @@ def sent_to(queue: str | None) -> perdure.App:
 def test_dispatched_activity_is_not_run_again_by_its_caller(
     client: perdure.Client, dsn: str, connection: Any
 ) -> None:
-    """Code that does not dispatch it any more must not skip its answer and run it a second time."""
+    """Code that no longer dispatches it must not skip its answer and run it a second time."""
     answers = "select count(*) from inbox where key = 'work#1'"
     with perdure.Worker(sent_to("far"), ["default"], dsn=dsn, **UNHINTED):
         handle = client.start("flow")
@@ -306,8 +304,7 @@ def test_refused_result_fails_a_job_that_has_withdrawn_a_request(
 def test_changed_code_has_no_effect_when_its_worker_stops(
     client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopping worker gives the task back without recording what the changed code wrote or
-    received."""
+    """The worker gives the task back without recording what the changed code has done."""
 
     async def writes(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
         return await asyncio.gather(memory.set("other", "code"), work["near"]("a"))

@@ -160,8 +160,7 @@ def test_next_runs_keep_the_version(client: perdure.Client, serve: Any) -> None:
 def test_version_may_be_named_at_the_start_and_by_the_worker(
     client: perdure.Client, serve: Any, connection: Any
 ) -> None:
-    """SQL and other processes name the version of a job; the worker names that of an app that has
-    none."""
+    """The worker names the version of an app that has none of its own."""
     handle = client.start("flow", queue="q", pinned_version="v7")
     handle.signal("go")
     with serve(app_of(None), queues=["q", "acts", "hooks", "children"], version="v7"):

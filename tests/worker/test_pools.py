@@ -1,5 +1,4 @@
-"""The connections of a client: no call blocks another, few are kept, and they end with the
-client."""
+"""The connections of a client: no call blocks another, few are kept, and all end with it."""
 
 from __future__ import annotations
 

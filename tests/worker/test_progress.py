@@ -1,5 +1,4 @@
-"""Progress and heartbeats: the progress of an attempt outlives the worker that reported it.
-(E20)"""
+"""Progress and heartbeats: the progress of an attempt outlives the worker that ran it. (E20)"""
 
 from __future__ import annotations
 

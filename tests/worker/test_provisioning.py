@@ -36,8 +36,7 @@ MADE = "select to_regnamespace('fresh') is not null"
 
 @pytest.fixture
 def held(dsn: str) -> Iterator[psycopg.Connection]:
-    """Hold the lock of the installation of the app `fresh`, as another session that never
-    finishes."""
+    """Hold the lock of the installation of the app `fresh`, as another session would."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(LOCK)
         yield connection
@@ -82,8 +81,7 @@ def test_sigterm_during_the_installation_ends_the_process_orderly(
 def test_timeout_while_a_worker_is_entered_interrupts_the_installation(
     app: perdure.App, dsn: str, held: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
-    """`async with worker:` under a timeout of the user's must not wait for the end of the
-    installation."""
+    """A timeout of the user's around `async with worker:` does not wait for the installation."""
 
     async def test() -> None:
         with pytest.raises(TimeoutError):
@@ -136,8 +134,7 @@ def test_cancelled_task_gets_the_cancel_and_not_the_error_of_the_start(
 def test_worker_can_be_entered_again_and_then_run(
     app: perdure.App, dsn: str, client: perdure.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time it is ready when `start()` returns, and `run()` does not return before it is
-    stopped."""
+    """Inside `with`, its event loop runs; `run()` returns only when it is stopped."""
     worker = perdure.Worker(app, ["here"], dsn=dsn)
     for _ in range(2):
         with worker:

@@ -251,8 +251,7 @@ def test_a_slot_that_becomes_free_is_taken_at_once(
 
 
 def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
-    """[P6] [P8] (C42) After kill -9, all work is done, and never does more run than the limits
-    allow."""
+    """[P6] [P8] (C42) After kill -9, all work is done, and no limit is ever exceeded."""
     path = tmp_path / "ledger"
     seed = random.randrange(1_000_000)
     print("seed", seed)

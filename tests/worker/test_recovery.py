@@ -1,5 +1,4 @@
-"""Recovery: workers are killed, servers crash, connections break; every job ends correctly. [C3]
-[C4]"""
+"""Recovery: workers are killed, servers crash, connections break; every job ends well. [C3] [C4]"""
 
 from __future__ import annotations
 
@@ -72,8 +71,7 @@ class Bank:
             self._client.handle(job).result(timeout)
 
     def check(self) -> None:
-        """Check that each transfer was made once: each balance is right, and their sum is
-        unchanged."""
+        """Check that each transfer was made once: balances are right, and their sum is the same."""
         wanted = dict.fromkeys(range(1, self.ACCOUNTS + 1), 1000)
         for source, target, moved in self._transfers.values():
             wanted[source] -= moved
@@ -89,8 +87,7 @@ class Bank:
 def test_worker_killed_at_any_point_loses_and_repeats_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
-    """Another worker finishes every job with the right result, memory and balances, and runs no
-    step twice."""
+    """Another worker finishes every job with the right result and memory, and repeats no step."""
     path = tmp_path / "ledger"
     handle = client.start("book", PAGES)
     slow = client.start("one_slow")  # keeps a task busy for so long that its lease must be renewed
@@ -244,8 +241,7 @@ def test_workers_killed_at_random_lose_and_repeat_no_write(
 def test_money_is_neither_lost_nor_made_while_workers_are_killed(
     client: perdure.Client, dsn: str
 ) -> None:
-    """(E8) Every transfer is made once. PERDURE_TEST_AMOUNT scales the number of kills and
-    transfers."""
+    """(E8) Every transfer is made once. PERDURE_TEST_AMOUNT scales kills and transfers."""
     bank = Bank(client, dsn)
     chance = random.Random(seed())
     for _ in range(amount(5)):

@@ -241,8 +241,7 @@ def test_refused_turn_of_a_stopping_worker_makes_the_task_stuck(
     dsn: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The worker gives the task back with a command that the database refuses. That must not fail
-    the job."""
+    """The worker gives the task back, with a command that is refused. The job must not fail."""
 
     @app.activity
     async def charge() -> str:

@@ -113,8 +113,7 @@ def test_bound_and_static_methods_can_be_registered(app: perdure.App, dsn: str) 
 def test_notebook_cell_that_runs_again_redefines_its_functions(
     client: perdure.Client, work: Any, app: perdure.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A running worker uses the new functions. Two functions of one name in one cell are still
-    rejected."""
+    """A running worker uses the new functions. One name twice in one cell is still rejected."""
     shell = SimpleNamespace(execution_count=1)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
 

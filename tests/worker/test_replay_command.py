@@ -49,8 +49,7 @@ Perdure = Callable[..., tuple[object, str]]
 def perdure_command(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Perdure:
-    """Give a function that runs the command on an app with this code, and gives its status and
-    output."""
+    """Give a function that runs the command on an app with this code."""
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # otherwise the command restarts itself
     monkeypatch.setenv("COLUMNS", "1000")  # otherwise long paths break lines
@@ -197,8 +196,7 @@ def test_app_is_required_for_a_replay(perdure_command: Perdure, jobs: list[str])
 
 
 def test_replay_creates_no_app(perdure_command: Perdure, dsn: str) -> None:
-    """The gate of a new release may run against the database of an older one, and must not change
-    it."""
+    """A new release may be replayed against the database of an older one."""
     status, errors = perdure_command(UNCHANGED, "--running", "--schema", "nothing_here")
     assert status not in (0, None)
     assert "nothing_here" in errors

@@ -19,8 +19,7 @@ Code = Callable[[Any, Any], Any]
 
 
 def app_with(code: Code, done: list[str] | None = None, **options: Any) -> perdure.App:
-    """Give an app whose coordinator `flow` runs this code, and whose activity notes its
-    arguments."""
+    """Give an app whose coordinator `flow` runs this code, and whose activity notes its calls."""
     app = perdure.App(**options)
 
     @app.activity
@@ -163,8 +162,7 @@ async def interrupting_itself(memory: Any, step: Any) -> Any:
 
 
 def test_ctrl_c_ends_a_replay(client: perdure.Client, running: perdure.Handle) -> None:
-    """A KeyboardInterrupt that the code itself raises is a difference, and is not taken for
-    Ctrl-C."""
+    """A KeyboardInterrupt that the code itself raises is a difference, and no Ctrl-C."""
     [recording] = replaying.recordings(client)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

@@ -26,8 +26,7 @@ Work = Callable[..., perdure.Worker]
 def test_run_continues_as_the_next_run(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E17) The memory stays, each run has a journal of its own, and the last run gives the
-    result."""
+    """(E17) The memory stays, each run has its own journal, and the last run gives the result."""
     seen = []
 
     @app.activity
@@ -66,8 +65,7 @@ def test_run_continues_as_the_next_run(
 def test_code_after_continue_as_new_has_no_effect(
     app: perdure.App, client: perdure.Client, work: Work, kind: str
 ) -> None:
-    """[P9] Commands issued before the call are applied; those that the code issues as it unwinds
-    are not."""
+    """[P9] Earlier commands are applied; those that the code issues as it unwinds are not."""
     after = []
 
     async def loops(memory: perdure.AsyncEntity, run: int) -> Any:
@@ -224,8 +222,7 @@ def test_wrong_call_of_continue_as_new_raises_where_it_is_made(
 def test_failed_coordinator_is_retried_as_a_new_run(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) Only the memory survives from one attempt to the next. Errors listed in `never` fail at
-    once."""
+    """(E4) Only the memory survives an attempt. Errors listed in `never` fail at once."""
 
     @app.coordinator(retry=perdure.Retry(attempts=4, delay="10 ms", never=(KeyError,)))
     async def flaky(memory: perdure.AsyncEntity, until: int, kind: str) -> Any:
@@ -247,8 +244,7 @@ def test_failed_coordinator_is_retried_as_a_new_run(
 def test_unstorable_result_and_error_after_a_cancel_are_not_retried(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) Another attempt could not store the result either, and a cancelled job must not begin
-    again."""
+    """(E4) Another attempt could not store the result either, and a cancelled job must end."""
 
     @app.coordinator(retries=3)
     async def unstorable(memory: perdure.AsyncEntity) -> Any:
@@ -298,8 +294,7 @@ def test_pause_before_the_next_attempt_is_shown_and_can_be_cancelled(
 def test_job_runs_again_on_request(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
-    """(E5) `retry` runs a failed job again, and a start with `if_exists="new_run"` any job that has
-    ended."""
+    """(E5) By `retry` if it has failed, and by a start with `if_exists="new_run"` at any end."""
 
     @app.coordinator(queue="special")
     async def adds(memory: perdure.AsyncEntity, what: str) -> Any:
@@ -333,8 +328,7 @@ def test_job_runs_again_on_request(
 def test_job_that_exceeds_its_timeout_fails(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """(E4) [P6] Its hooks end too, its parent gets the error, and its next runs get no more
-    time."""
+    """(E4) [P6] Its hooks end, its parent gets the error, and its next runs get no more time."""
 
     @app.hook
     async def long(memory: perdure.AsyncEntity) -> None:
@@ -374,8 +368,7 @@ def test_job_that_exceeds_its_timeout_fails(
 def test_fork_continues_from_a_place_in_the_journal(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
-    """(E9) [P4] [P9] A fork replays the journal of its origin up to that place, and does the rest
-    itself."""
+    """(E9) [P4] [P9] It replays the journal of its origin up to there, and does the rest itself."""
     made: list[str] = []
 
     @app.activity

@@ -254,8 +254,7 @@ def test_tick_that_waited_for_a_lock_is_followed_by_the_next(
     app: perdure.App,
     work: Callable[..., perdure.Worker],
 ) -> None:
-    """(E14) The worker looks for work when the tick has ended, not when its lease would have
-    ended."""
+    """(E14) The worker looks for work when the tick has ended, not at the end of its lease."""
     held = "select count(*) from tasks where name = '$schedule' and token is not null"
     started = "select count(*) from jobs where workflow = 'elsewhere'"
     client.create_schedule("elsewhere", every="1 s", queue="nobody")
@@ -285,8 +284,7 @@ def wait_for(is_so: Callable[[], Any]) -> None:
 def test_each_second_starts_one_job_while_workers_are_killed(
     client: perdure.Client, connection: Connection, dsn: str
 ) -> None:
-    """[P1] [P7] [P12] (E14) Whatever a killed worker had done with a tick, another worker completes
-    it."""
+    """[P1] [P7] [P12] (E14) Another worker completes what a killed worker has begun."""
     seed = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
     print(f"PERDURE_RACE_SEED={seed}")
     chance = random.Random(seed)

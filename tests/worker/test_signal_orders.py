@@ -199,8 +199,7 @@ def test_first_of_signal_deadline_and_cancel_decides(
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (E1) (E2) In coordinators, whether a worker watches the events or begins after
-    them."""
+    """[P5] [P7] (E1) (E2) In coordinators, with a worker that watches or one that begins later."""
     workflows = ["coordinator", "by_asyncio", "plain_coordinator"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
@@ -274,7 +273,7 @@ def test_first_of_signal_and_deadline_decides_in_a_hook(
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (C40) Whether a worker watches the events or begins after them."""
+    """[P5] [P7] (C40) With a worker that watches the events, or one that begins after them."""
     workflows = ["hook", "plain_hook"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
@@ -305,7 +304,7 @@ def test_first_of_signal_deadline_and_cancel_decides_in_a_hook(
     order: tuple[str, ...],
 ) -> None:
     """[P5] [P7] (E1) (C40) However late a worker sees the cancel, and whatever else the hook
-    awaits."""
+    does."""
     add_cancelled(app)
     workflows = ["cancelled", "cancelled_plainly", "cancelled_beside"]
     jobs = JobsOfHooks(client, connection, workflows)
@@ -373,8 +372,7 @@ def test_signal_in_time_is_received_behind_a_long_backlog(
     workflow: str,
     before: dict[str, Any],
 ) -> None:
-    """[P5] [P7] Signals arrive in parts. The deadline must not overtake a signal in the next
-    part."""
+    """[P5] [P7] Signals arrive in parts. The deadline must not overtake the next part."""
     add_crowded(app)
     jobs = Jobs(client, connection, [workflow])
     worker = work(poll="50 ms")

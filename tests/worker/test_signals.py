@@ -56,8 +56,7 @@ SENT = {"by": "jane", "amount": 3}
 def test_payload_arrives_as_the_awaited_type(
     app: perdure.App, client: perdure.Client, work: Any, type_: Any, payload: Any, expected: Any
 ) -> None:
-    """[P4] (C37) Coordinators and hooks get the payload as the type that `wait_for` names, also on
-    replay."""
+    """[P4] (C37) In coordinators and hooks, the first time and on replay."""
     received: list[Any] = []
 
     @app.coordinator
@@ -128,8 +127,7 @@ def test_payload_of_another_type_raises_where_it_is_awaited(
 def test_signal_found_and_cancel_found_select_jobs_by_memory(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(E15) `signal_found` and `cancel_found` reach the running jobs whose memories meet the
-    conditions."""
+    """(E15) Both reach the running jobs whose memories meet the conditions, page by page."""
 
     @app.coordinator(entity="agent")
     async def agent(memory: perdure.AsyncEntity) -> Any:
@@ -154,8 +152,8 @@ def test_repeated_call_without_key_reports_its_signals_as_sent(
     client: perdure.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[P12] A client repeats a call whose reply is lost. Without a key of the caller's, the
-    repetition reports success, as with one signal; with such a key, it reports that the key was
-    already accepted."""
+    repetition reports the signals as sent, as with one signal. With one, it reports that they were
+    sent before."""
     call = client._pool.call
 
     def call_twice(request: Any) -> Any:

@@ -36,7 +36,7 @@ def insert_sleepers(connection: psycopg.Connection[Any], many: int) -> None:
 def test_claim_beside_a_hundred_thousand_sleepers_reads_few_pages(
     connect: Callable[[], psycopg.Connection[Any]],
 ) -> None:
-    """(E1) The sleepers cost a claim nothing."""
+    """(E1) Sleeping jobs do not slow down the work beside them."""
     connection = connect()
     insert_sleepers(connection, SLEEPERS)
     connection.execute("select start('w', id => 'awake')")
@@ -97,8 +97,7 @@ def test_sleepers_wake_together(
 def test_no_job_wakes_too_early(
     app: perdure.App, client: perdure.Client, connection: psycopg.Connection[Any], work: Any
 ) -> None:
-    """[P7] (E1) This is by the clock of the database; an idle worker wakes a job within a
-    moment."""
+    """[P7] (E1) By the clock of the database. An idle worker wakes a job within a moment."""
 
     @app.activity
     def note() -> str:

@@ -1,5 +1,4 @@
-"""Hooks in SQL, run by workers: called by type and by name, killed midway, and beside other
-work."""
+"""Hooks in SQL, run by workers: called by type and by name, killed midway, run concurrently."""
 
 from __future__ import annotations
 
@@ -229,8 +228,7 @@ def test_sql_hook_whose_backend_is_killed_runs_again(
 def test_sql_hook_that_kills_its_backend_becomes_stuck(
     client: perdure.Client, connection: Connection, work: Work
 ) -> None:
-    """[P10] Each delivery counts, because the claim commits before the hook runs. Other hooks go
-    on."""
+    """[P10] Each delivery counts, since the claim commits before the hook runs. Others go on."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '2')")
     memory = client.create_entity("e", "note")
     other = client.create_entity("other", "note")
@@ -267,8 +265,7 @@ def test_slow_sql_hooks_do_not_delay_hooks_of_other_jobs(
 def test_worker_that_stops_during_an_sql_hook_gives_back_other_tasks(
     app: perdure.App, client: perdure.Client, connection: Connection, work: Work
 ) -> None:
-    """The database has locked the task of the hook, so that giving it back would mean to wait for
-    it."""
+    """The task of the hook itself is locked: the worker would have to wait to give it back."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity) -> None:

@@ -1,5 +1,4 @@
-"""Streams, end to end: activities, hooks and coordinators publish items, and clients follow.
-(E20)"""
+"""Streams, end to end: activities, hooks and coordinators publish, and clients follow. (E20)"""
 
 from __future__ import annotations
 
@@ -438,8 +437,7 @@ def test_error_while_publishing_fails_the_attempt_or_is_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """If the task is lost, nobody takes the failure of the attempt, so the log reports the
-    error."""
+    """If the task is lost, nobody takes the failure of the attempt, so the error is logged."""
 
     async def publish(*given: Any) -> None:
         raise error
@@ -497,8 +495,7 @@ def test_database_that_does_not_answer_for_long_is_logged(
 def test_thread_that_publishes_without_end_times_out(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the database takes some items, the thread publishes more. It gets the cancel in
-    `publish()`."""
+    """The thread publishes while earlier items are sent, and gets the cancel in `publish()`."""
     publish, ended, is_over = StreamLinks.publish, threading.Event(), threading.Event()
 
     async def publish_slowly(*given: Any) -> None:
@@ -558,8 +555,7 @@ def followed(request: pytest.FixtureRequest, client: perdure.Client, dsn: str) -
 def test_item_in_time_is_received_even_if_the_poll_before_it_is_late(
     client: perdure.Client, followed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer of a poll that began in time lacks the items that arrived while it was on its
-    way."""
+    """The answer of a poll that began in time lacks items that arrived while it was on its way."""
     job, limit, polls = client.start("nobody").id, 1.0, count()
     call_of = AsyncLink.call
 

@@ -8,8 +8,7 @@ from perdure.basics.threads import Threads
 
 
 def test_as_many_threads_run_as_are_allowed() -> None:
-    """A new thread must not count as idle before it has its work, or the next work would have to
-    wait."""
+    """A new thread must not count as idle before it has its work; the next work would wait."""
     for _ in range(100):
         barrier = threading.Barrier(5, timeout=5)
         threads = Threads(5, "test")

@@ -47,7 +47,7 @@ def app(tracer: trace.Tracer) -> perdure.App:
 
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Callable[[], dict[str, list[ReadableSpan]]]:
-    """Give a function that gives the ended spans, by name."""
+    """Give a function that lists the ended spans by name."""
 
     def by_name() -> dict[str, list[ReadableSpan]]:
         found: dict[str, list[ReadableSpan]] = {}
@@ -67,7 +67,7 @@ def parent_of(span: ReadableSpan) -> str:
 
 
 def attribute(span: ReadableSpan, name: str) -> Any:
-    """Give an attribute of perdure's."""
+    """Give one of perdure's attributes."""
     assert span.attributes is not None
     return span.attributes.get(f"perdure.{name}")
 

@@ -60,8 +60,7 @@ class Bank:
 
 
 class Booking:
-    """The transaction `book`: it inserts a booking, then takes the next of its steps; `runs`
-    counts."""
+    """The transaction `book`: it inserts a booking, then takes its next step; `runs` counts."""
 
     def __init__(self, app: perdure.App, kind: str, **options: Any):
         self.steps: deque[Step] = deque()
@@ -198,8 +197,7 @@ def test_result_has_the_annotated_type(
 def test_dispatched_transaction_is_retried_and_ends_its_task(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
 ) -> None:
-    """A transaction with a queue of its own commits its rows once, and its failures reach the
-    caller."""
+    """With a queue of its own, it commits its rows once, and its failures reach the caller."""
     book = Booking(app, kind, queue="bank", retry=perdure.Retry(attempts=2, delay=0.01))
     book.steps += [fail(ValueError("once"))]
     work(queues=["default"])
@@ -487,8 +485,7 @@ def test_a_conflict_runs_the_function_again(
 def test_errors_that_cause_each_other_fail_the_job(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """The search for a conflict among the causes of an error must end, or it would block the
-    worker."""
+    """The search for a conflict among the causes must end, or it would block the worker."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
     book.steps += [fail(one)] * 2  # in both attempts
@@ -555,8 +552,7 @@ def test_error_while_recording_runs_the_function_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     monkeypatch: pytest.MonkeyPatch, code: str,
 ) -> None:  # fmt: skip
-    """(T6) The function is not to blame for a failed statement of the worker, so no attempt has
-    failed."""
+    """(T6) No attempt has failed: the function is not to blame for a statement of the worker."""
     record = calls.Calls.record
 
     def failing(self: calls.Calls, *given: Any) -> calls.Call:
@@ -664,8 +660,7 @@ def test_second_run_of_an_applied_turn_commits_nothing(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """[P12] Here the worker does not ask whether the commit was applied, and runs the function
-    again."""
+    """[P12] Here the worker runs the function again without asking whether it was applied."""
 
     async def never_asks(_: Any) -> None:
         return None
@@ -681,8 +676,7 @@ def test_transaction_cut_off_before_its_commit_runs_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """When the network is cut, the server ends the transaction after a moment, which frees its
-    locks."""
+    """When the network is cut, the server ends the transaction after a moment."""
     monkeypatch.setattr(calls, "COMMIT_WITHIN", "1 s")
     at_commit("the network is cut")
     work()
@@ -697,8 +691,7 @@ def test_transaction_cut_off_before_its_commit_runs_again(
 def test_transaction_that_has_lost_its_task_commits_nothing(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, end: str
 ) -> None:
-    """[P6] If the job is terminated or another worker holds the task, the rows are rolled back with
-    the fact."""
+    """[P6] If the job is terminated or the task is stolen, rows and fact are rolled back."""
     job = "job"
 
     def lose(_: Any) -> None:
@@ -765,8 +758,7 @@ def test_cancelled_transaction_stops_waiting_for_a_lock(
 def test_a_timeout_rolls_back(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, where: str
 ) -> None:
-    """The timeout counts for each attempt, from when the function begins. An attempt that is late
-    commits nothing."""
+    """Each attempt has the timeout, from when its function begins; a late one commits nothing."""
     book = Booking(app, kind, timeout=0.3, retry=perdure.Retry(attempts=2, delay=0.5))
     sleep: Step = lambda connection: executed(connection, "select pg_sleep(60)")  # noqa: E731
     book.steps += [sleep if where == "in a statement" else book.pause(0.6)]

@@ -175,8 +175,7 @@ def test_condition_that_is_already_met_returns_at_once(
 def test_any_writer_that_meets_the_condition_wakes_the_wait(
     client: perdure.Client, dsn: str, work: Any, waiter: Any, write: Any
 ) -> None:
-    """[P5] [P8] The wait returns the version that met the condition, whatever is written after
-    it."""
+    """[P5] [P8] The wait returns the version that met the condition, not a later one."""
     work()
     handle = client.start(waiter, "$.n == 1", None)
     wait_for(dsn, ASKED)
@@ -189,8 +188,7 @@ def test_any_writer_that_meets_the_condition_wakes_the_wait(
 def test_any_writer_that_meets_the_condition_wakes_a_parked_wait(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, waiter: Any, write: Any
 ) -> None:
-    """[P5] Even if no worker runs at that time, and the condition is false again when one
-    begins."""
+    """[P5] Even if no worker runs at that time, and the condition is false again afterwards."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(waiter, "$.n == 1", "1 day")
         wait_for(dsn, ASKED)
@@ -399,8 +397,7 @@ def test_invalid_condition_makes_a_coordinator_stuck_until_it_is_mended(
 
 
 def both_at_once(app: perdure.App, release: threading.Event) -> None:
-    """Register a coordinator and a hook that wait beside an activity, which keeps them in
-    memory."""
+    """Register a coordinator and a hook that wait in memory, beside an activity."""
 
     @app.activity
     def busy() -> None:
@@ -451,8 +448,7 @@ def test_condition_met_between_two_polls_wins_over_a_later_deadline(
 def test_hook_withdraws_a_condition_that_it_no_longer_waits_for(
     app: perdure.App, client: perdure.Client, connection: Any, work: Any
 ) -> None:
-    """(E10) The hook gets no answer that it has given up, and no writer checks the condition in
-    vain."""
+    """(E10) The hook gets no late answer, and no writer checks the condition in vain."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity) -> None:

@@ -85,8 +85,7 @@ def test_job_with_changed_code_is_stuck_and_resumes_after_a_fix(
 def test_job_stuck_by_an_old_worker_continues_when_that_has_left(
     client: perdure.Client, serve: Any
 ) -> None:
-    """In a rolling deployment, new workers may already run when an old one meets a journal of
-    theirs."""
+    """In a rolling deployment, an old worker may meet the journal of a job that has new code."""
     with serve(app_with(first)):
         handle = client.start("flow")
         time.sleep(0.3)
@@ -156,8 +155,7 @@ def test_worker_without_the_code_is_not_busy_with_a_cancel(
 def test_new_worker_takes_tasks_at_once_that_others_lack_the_code_for(
     client: perdure.Client, serve: Any, connection: Any, caplog: Any
 ) -> None:
-    """A task is put aside for longer and longer, up to a minute; a worker with its code wakes
-    it."""
+    """Tasks are put aside for up to a minute; a worker with the code wakes them."""
     with serve(perdure.App()):
         handles = [client.start("flow") for _ in range(8)]
         while put_aside(connection) < len(handles):
