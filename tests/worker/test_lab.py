@@ -438,7 +438,7 @@ def test_mock_rejects_a_replacement_that_is_not_callable(lab: Lab, function: Any
 
 
 def test_workflow_time_is_the_same_at_replay(lab: Lab) -> None:
-    """[P9] Also before the first fact, when it is the time of the first claim."""
+    """[P9] Before the first fact, it is the time of the first claim."""
     first = lab.run(on_the_clock)
     assert datetime.fromisoformat(first) > lab.now() - timedelta(minutes=1)
     lab.check()
@@ -446,7 +446,7 @@ def test_workflow_time_is_the_same_at_replay(lab: Lab) -> None:
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_check_finds_randomness(lab: Lab, ends: bool) -> None:
-    """[P9] In a job that has ended, and in one that waits."""
+    """[P9] The job may have ended, or may still wait."""
     handle = lab.start(random_argument, ends)
     lab.settle()
     assert handle.status().status == ("completed" if ends else "running")
@@ -456,8 +456,8 @@ def test_check_finds_randomness(lab: Lab, ends: bool) -> None:
 
 @pytest.mark.parametrize("workflow", [in_runs, in_two_attempts])
 def test_check_finds_randomness_in_every_run(lab: Lab, workflow: Any) -> None:
-    """[P9] In a run that continued as new, in a failed attempt, and in the run after it. Jobs that
-    are sound pass, with a new run and a fork, too."""
+    """[P9] It finds it in a run that continued as new, in a failed attempt, and in the run after
+    that. It accepts sound runs, new runs and forks."""
     args = (1, 0) if workflow is in_runs else (0,)
     lab.run(workflow, *args, id="sound")
     lab.run(workflow, *args, id="sound", if_exists="new_run")

@@ -90,7 +90,7 @@ def calling_coordinators(app: perdure.App, fails: Fails) -> list[str]:
 def test_any_exception_fails_the_job_and_not_the_worker(
     app: perdure.App, client: perdure.Client, work: Any, exception: type[BaseException]
 ) -> None:
-    """In coordinators, hooks and activities; at once, later, in an asyncio task or in a thread."""
+    """Coordinators, hooks and activities raise it, some of them in an asyncio task or a thread."""
 
     def fails() -> None:
         raise exception

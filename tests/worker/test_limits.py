@@ -313,7 +313,7 @@ def test_asyncio_timeout_cancels_a_hook(
 def test_errors_listed_in_never_are_recognized_by_name(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """In a hook, a dispatched activity, and a hook that passes on the failure of an activity."""
+    """A hook may raise them, or a dispatched activity, or a hook that awaits such an activity."""
     calls: Counter[str] = Counter()
     never = perdure.Retry(attempts=5, delay=0.01, never=("BadOrder",))
 

@@ -31,7 +31,7 @@ def test_replayed_coordinator_writes_each_line_once(
     lines: Callable[[], list[str]],
     is_async: bool,
 ) -> None:
-    """[P3] Whether it continues in memory, or is replayed by a worker that has not run it."""
+    """[P3] It continues in memory, and is then replayed by a worker that has not run it before."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -115,7 +115,7 @@ def test_replayed_hook_writes_each_line_once(
 def test_line_names_its_job_task_and_attempt(
     app: perdure.App, client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also in a thread, and beside fields that the code itself adds."""
+    """It does so in a thread, too, and keeps the fields that the code itself adds."""
     caplog.set_level(logging.INFO, "code")
 
     @app.activity

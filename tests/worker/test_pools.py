@@ -86,8 +86,8 @@ def wait_until_blocked(dsn: str, count: int) -> None:
 def test_call_that_waits_for_a_lock_blocks_no_other_call(
     entities: perdure.Client, dsn: str, count: int
 ) -> None:
-    """However many such calls there are. Otherwise they would block even the calls for which they
-    wait, and the server would see no deadlock."""
+    """Any number of such calls must leave a connection for others. Otherwise they would block even
+    the calls for which they wait, and the server would see no deadlock."""
     with ThreadPoolExecutor(count + 1) as threads:
         with locked(entities, dsn):
             views = [

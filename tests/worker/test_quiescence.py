@@ -93,7 +93,7 @@ def test_only_durable_waits_are_quiescent(code: Callable[[], Awaitable[None]], w
 def test_hook_that_waits_for_an_event_stays_in_memory(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P8] Nobody could bring it back when the event is set. It also waits for a signal."""
+    """[P8] It also waits for a signal, but nobody could bring it back when the event is set."""
     answers: list[bool] = []
     has_asked = threading.Event()
     may_leave = Waits._may_leave

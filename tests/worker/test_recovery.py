@@ -1,4 +1,4 @@
-"""Recovery: workers are killed, servers crash, connections break; every job ends well. [C3] [C4]"""
+"""Recovery: when workers, servers or connections fail, every job still ends correctly. [C3] [C4]"""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ def test_pause_before_the_next_attempt_is_shown_and_can_be_cancelled(
 def test_job_runs_again_on_request(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str
 ) -> None:
-    """(E5) By `retry` if it has failed, and by a start with `if_exists="new_run"` at any end."""
+    """(E5) `retry` runs a failed job again, and `if_exists="new_run"` any job that has ended."""
 
     @app.coordinator(queue="special")
     async def adds(memory: perdure.AsyncEntity, what: str) -> Any:

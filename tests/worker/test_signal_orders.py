@@ -199,7 +199,7 @@ def test_first_of_signal_deadline_and_cancel_decides(
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (E1) (E2) In coordinators, with a worker that watches or one that begins later."""
+    """[P5] [P7] (E1) (E2) A worker watches the events in coordinators, or begins after them."""
     workflows = ["coordinator", "by_asyncio", "plain_coordinator"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
@@ -273,7 +273,7 @@ def test_first_of_signal_and_deadline_decides_in_a_hook(
     order: tuple[str, ...],
     watched: bool,
 ) -> None:
-    """[P5] [P7] (C40) With a worker that watches the events, or one that begins after them."""
+    """[P5] [P7] (C40) A worker watches the events, or begins after them."""
     workflows = ["hook", "plain_hook"]
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
@@ -303,8 +303,7 @@ def test_first_of_signal_deadline_and_cancel_decides_in_a_hook(
     app: perdure.App,
     order: tuple[str, ...],
 ) -> None:
-    """[P5] [P7] (E1) (C40) However late a worker sees the cancel, and whatever else the hook
-    does."""
+    """[P5] [P7] (E1) (C40) A worker sees the cancel late, and one hook awaits other work, too."""
     add_cancelled(app)
     workflows = ["cancelled", "cancelled_plainly", "cancelled_beside"]
     jobs = JobsOfHooks(client, connection, workflows)

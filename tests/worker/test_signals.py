@@ -56,7 +56,7 @@ SENT = {"by": "jane", "amount": 3}
 def test_payload_arrives_as_the_awaited_type(
     app: perdure.App, client: perdure.Client, work: Any, type_: Any, payload: Any, expected: Any
 ) -> None:
-    """[P4] (C37) In coordinators and hooks, the first time and on replay."""
+    """[P4] (C37) Coordinators and hooks get the same value the first time and on replay."""
     received: list[Any] = []
 
     @app.coordinator

@@ -97,7 +97,7 @@ def test_sleepers_wake_together(
 def test_no_job_wakes_too_early(
     app: perdure.App, client: perdure.Client, connection: psycopg.Connection[Any], work: Any
 ) -> None:
-    """[P7] (E1) By the clock of the database. An idle worker wakes a job within a moment."""
+    """[P7] (E1) The clock of the database decides. An idle worker wakes a job within a moment."""
 
     @app.activity
     def note() -> str:

@@ -108,7 +108,7 @@ def test_items_arrive_while_the_activity_still_runs(
 def test_follower_continues_after_a_given_item(
     app: perdure.App, client: perdure.Client, work: Any, writes: Any
 ) -> None:
-    """As after a disconnect. The item is given by itself, by its place, or by its version."""
+    """A client that reconnects gives the last item itself, its place, or its version."""
 
     @app.coordinator
     async def talks(memory: perdure.AsyncEntity) -> None:

@@ -79,7 +79,7 @@ def test_spans_of_a_job_are_under_the_span_that_started_it(
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """Those of hooks and activities, and those that the user's code creates in them."""
+    """This includes the spans that the user's code creates in hooks and activities."""
 
     @app.activity
     async def ask(question: str) -> str:
@@ -138,7 +138,7 @@ def test_workflow_has_one_span_from_its_start_to_its_end(
     work: Any,
     spans: Callable[[], dict[str, list[ReadableSpan]]],
 ) -> None:
-    """Even if its coordinator leaves memory in between."""
+    """The coordinator leaves memory in between."""
 
     @app.coordinator
     async def sleeps(memory: perdure.AsyncEntity) -> None:

@@ -128,7 +128,7 @@ def fail(error: BaseException) -> Step:
 def test_rows_and_result_commit_in_one_transaction(
     book: Booking, app: perdure.App, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    """[P4] (E8) Called from coordinators and hooks, plain and async."""
+    """[P4] (E8) Coordinators and hooks call the transaction, in plain and in async code."""
 
     @app.hook
     async def hooks(memory: perdure.AsyncEntity) -> Any:

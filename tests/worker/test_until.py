@@ -188,7 +188,7 @@ def test_any_writer_that_meets_the_condition_wakes_the_wait(
 def test_any_writer_that_meets_the_condition_wakes_a_parked_wait(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, waiter: Any, write: Any
 ) -> None:
-    """[P5] Even if no worker runs at that time, and the condition is false again afterwards."""
+    """[P5] No worker runs at that time, and the condition may be false again when one begins."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(waiter, "$.n == 1", "1 day")
         wait_for(dsn, ASKED)
@@ -251,7 +251,7 @@ def test_wait_times_out_by_the_clock_of_the_database(
 def test_workflow_time_after_a_timeout_is_the_deadline(
     app: perdure.App, client: perdure.Client, work: Any, place: Any
 ) -> None:
-    """[P7] [P9] However late the worker noticed the deadline."""
+    """[P7] [P9] It does not depend on when the worker notices the deadline."""
     waiter = place(app)
     work()
     assert client.start(waiter, "$.n == 1", 0.4).result(T) == ["late", 0.4]

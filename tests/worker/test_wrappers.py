@@ -48,7 +48,7 @@ class Shouts:
 
 
 def test_objects_with_an_async_call_are_async(app: perdure.App) -> None:
-    """As coordinators, as hooks, and as mocks of hooks."""
+    """This holds for coordinators, hooks and mocks of hooks."""
     answers = app.hook(name="answers")(Shouts())
     shouts = app.coordinator(name="shouts")(Shouts())
 
