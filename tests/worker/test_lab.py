@@ -305,7 +305,7 @@ def test_lab_skips_pauses_between_attempts_of_sql_hooks(lab: Lab) -> None:
 def test_skipped_time_wakes_an_idle_worker(
     dsn: str, client: perdure.Client, connection: psycopg.Connection[Any]
 ) -> None:
-    """Whoever moves the clock notifies the worker, whose own poll would come a minute later."""
+    """Moving the clock notifies the worker, whose own poll would come a minute later."""
     with perdure.Worker(app, dsn=dsn, poll="1 min"):
         handle = client.start(approval)
         idle = "select count(*) from listeners where topic = 'default'"

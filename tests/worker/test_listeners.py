@@ -153,7 +153,7 @@ def test_wait_survives_an_upgrade(
         future = threads.submit(waited)
         wait_for(dsn, "select exists (select from perdure.listeners)")
         run(dsn, REPLACED)
-        threading.Event().wait(0.5)  # for a few polls: only a repeated statement is prepared
+        threading.Event().wait(0.5)  # a few polls, as it may have prepared nothing before
         job.terminate("enough")
         with pytest.raises(perdure.JobCancelled):
             future.result(IN_TIME)

@@ -73,7 +73,7 @@ def test_client_works_in_a_new_loop_when_its_loop_has_ended(dsn: str) -> None:
     client = asyncio.run(first())
     asyncio.run(counts(client, 2 * KEPT))
     asyncio.run(last(client))
-    gc.collect()  # a connection that was left open would warn here
+    gc.collect()  # an open connection would warn here
 
 
 @pytest.mark.filterwarnings("error")
@@ -116,7 +116,7 @@ def test_one_of_two_simultaneous_first_calls_is_rejected() -> None:
         except perdure.InvalidArgument:
             return False
         finally:
-            done.wait()  # until both have been heard, neither loop is closed
+            done.wait()  # neither loop is closed before both have answered
         return True
 
     with ThreadPoolExecutor(2) as pool:

@@ -114,9 +114,7 @@ def test_async_call_that_waits_for_a_lock_blocks_no_other_call(
                     assert await client.entity("customer").get() == {"n": 0}
             async with asyncio.timeout(IN_TIME):
                 assert sorted(await asyncio.gather(*views)) == list(range(1, count + 1))
-            assert sessions_fall_to(
-                dsn, 1 + KEPT
-            )  # one belongs to the client that made the memories
+            assert sessions_fall_to(dsn, 1 + KEPT)  # one belongs to the client of the fixture
 
     asyncio.run(main())
 

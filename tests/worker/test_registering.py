@@ -101,9 +101,7 @@ def test_bound_and_static_methods_can_be_registered(app: perdure.App, dsn: str) 
     pay = app.activity(inspect.getattr_static(Bank, "pay"))  # as @app.activity above @staticmethod
 
     @app.coordinator
-    async def both(
-        self: perdure.AsyncEntity,
-    ) -> list[int]:  # in a function, `self` is a name as any other
+    async def both(self: perdure.AsyncEntity) -> list[int]:  # in a function, any name is allowed
         return [await charge(2), await pay(3)]
 
     with Lab(app, dsn=dsn) as lab:

@@ -317,9 +317,7 @@ def test_cancelled_wait_leaves_no_condition(
     assert handle.cancel()
     with pytest.raises(perdure.JobCancelled):
         handle.result(T)
-    wait_for(
-        dsn, "select not exists (select from perdure.conditions)"
-    )  # a hook gets the cancel later
+    wait_for(dsn, "select not exists (select from perdure.conditions)")  # a hook may take longer
     handle.memory.set(1, "n")
 
 
