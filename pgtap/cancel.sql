@@ -1,33 +1,34 @@
--- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again (E2).
+-- Ending work from outside: cancel() asks, terminate() ends a job at once, and resume() lets a stuck task try again
+-- (E2).
 
 begin;
 select plan(66);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- cancel: a request, which wakes the job at once.
+-- cancel: a request that wakes the job at once.
 
 select have_held_job('sleeper');
 select given(tell(a_turn('sleeper', state => 'park', until => clock() + interval '1 year')));
 select is(cancel('sleeper', 'enough'), true, 'a running job can be asked to cancel');
 select is((the_task('sleeper') ->> 'due_at')::timestamptz, clock(), 'a request to cancel wakes a sleeper at once (E2)');
-select is(cancel('sleeper', 'again'), false, 'a job is asked once');
+select is(cancel('sleeper', 'again'), false, 'a second request to cancel does nothing');
 select is(
     (take('ada', '{sleeper}') #> '{0,messages,0}') - 'id',
     jsonb_build_object('key', '$cancel', 'name', null, 'fingerprint', null, 'ok', false, 'payload', 'enough',
                        'sent_at', clock()),
-    'the coordinator is told, with the reason');
+    'the coordinator receives the request with its reason');
 select is((the_job('sleeper') ->> 'status'), 'running', 'a request to cancel ends nothing by itself');
 select given(tell(a_turn('sleeper',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'cancel', 'key', '$cancel',
                                                                        'message', message_of('sleeper',
                                                                                              '$cancel'))))));
-select is(cancel('sleeper'), false, 'a job that has been told is not asked again');
+select is(cancel('sleeper'), false, 'a job that has consumed the request is not asked again');
 select is(
     tell(a_turn('sleeper', state => 'park', until => clock() + interval '1 h',
                 facts => '[{"op": "set", "path": ["cleaned"], "value": true}]')) ->> 'state',
     'parked',
-    'a job that was asked to cancel may clean up, and take its time (E2)');
+    'a job that was asked to cancel may clean up and sleep (E2)');
 select given(terminate('sleeper'));
 
 select have_held_job('waiter');
@@ -46,31 +47,31 @@ select is(
 select is(
     extend(jsonb_build_array(a_turn('worker')))::jsonb #> '{0,cancel}',
     'true',
-    'a holder learns it with its heartbeat (E2)');
+    'the holder of a task learns of the request with its heartbeat (E2)');
 select is(
     tell(a_turn('worker', state => 'park')) #>> '{messages,0,key}',
     '$cancel',
-    'a job that is asked to cancel does not park before it has been told');
+    'a job does not park before it has received a request to cancel');
 select given(start('w', id => 'tomorrow', queue => 'tomorrow', due_at => clock() + interval '1 day'));
 select given(cancel('tomorrow'));
 select is(
     take('ada', '{tomorrow}') #>> '{0,messages,0,key}',
     '$cancel',
-    'a job that has not begun wakes to be cancelled');
+    'a request to cancel wakes a job that has not begun');
 select have_held_job('retried');
 select given(tell(a_turn('retried', state => 'retry', until => clock() + interval '1 h')));
 select given(cancel('retried'));
 select is(
     take('ada', '{retried}') #>> '{0,messages,0,key}',
     '$cancel',
-    'a request to cancel wakes a task that waits to be tried again');
+    'a request to cancel wakes a task that waits for its next attempt');
 
 select given(entity_create('e', 'note'));
 select is(cancel(id), false, format('%s cannot be asked to cancel', about))
   from (values ('a job that was terminated', 'sleeper'), ('a plain entity', 'e')) as cases (about, id);
 select throws_ok($$ select cancel('nobody') $$, 'PD401', null, 'a job that does not exist cannot be asked to cancel');
 
--- cancels: a task passes it on to what it asked for.
+-- cancels: a task passes a request on to the tasks that it has requested.
 
 select have_held_job('parent');
 select given(tell(a_turn('parent',
@@ -84,31 +85,32 @@ select given(tell(a_turn('parent', '1/main/h1', 'park', awaits => '{go}', worker
 select is(
     tell(a_turn('parent', cancels => '["h1", "h2", "h3", "d", "nothing"]')),
     '{"state": "keep"}',
-    'a task may ask what it has asked for to cancel');
+    'a task may ask its hooks to cancel');
 select is(
     (select jsonb_agg(m -> 0) from jsonb_array_elements(mail_of('parent')) as m where m ->> 1 = '$cancel'),
     '["1/main/h1", "1/main/h3"]',
-    'what lives and is awaited is asked; what has ended, what is detached and what never was is not');
+    'hooks that are alive and awaited are asked; ended, detached and unknown ones are not');
 select is(
     take('bob', '{hooks}', 3, claim_as => 'b2') #>> '{0,task}',
     '1/main/h1',
-    'a hook that waits wakes to be cancelled (E2)');
+    'a request to cancel wakes a parked hook (E2)');
 select is(
     extend(jsonb_build_array(a_turn('parent', '1/main/h3', worker => 'bob')))::jsonb #> '{0,cancel}',
     'true',
-    'a hook that runs learns it with its heartbeat (E2)');
+    'the holder of a hook learns of the request with its heartbeat (E2)');
 select given(tell(a_turn('parent', cancels => '["h1", "h3"]')));
 select is(
     (select count(*) from jsonb_array_elements(mail_of('parent')) as m where m ->> 1 = '$cancel'),
     2::bigint,
-    'a hook is asked once [P12]');
+    'a hook is asked to cancel only once [P12]');
 select given(tell(a_turn('parent', '1/main/h3', 'cancelled', value => '{"message": "enough"}', worker => 'bob')));
 select is(
     mail_of('parent') #> '{-1}',
     '["1/main", "h3", false, {"message": "enough"}]',
-    'a hook that was cancelled answers its asker');
+    'a cancelled hook answers its asker');
 
--- An activity that nobody holds has no code that could hear of it: it takes no slot, token or worker to end.
+-- No code can hear the request to cancel an activity that nobody holds: it ends at once, without a slot, token or
+-- worker.
 
 select have_held_job('asker');
 select given(tell(a_turn('asker', requests => '[
@@ -122,18 +124,20 @@ select given(tell(a_turn('asker', cancels => '["queued", "held", "failed", "hook
 select is(
     tasks_of('asker'),
     '{1/main,1/main/held,1/main/hook}',
-    'activities that nobody holds end when they are asked to cancel, those that are held and hooks do not');
+    'a request to cancel ends activities that nobody holds, but neither held ones nor hooks');
 select is(
     (select jsonb_agg(m -> 1) from jsonb_array_elements(mail_of('asker')) as m where m ->> 0 = '1/main'),
     '["failed", "queued"]',
-    'what has ended so has answered its asker [P10]');
+    'an activity that was ended so has answered its asker [P10]');
 select is(
-    verdict_of(a_turn('asker', '1/main/held', 'done', worker => 'bob')), 'done', 'the holder of another may finish it');
+    verdict_of(a_turn('asker', '1/main/held', 'done', worker => 'bob')), 'done',
+    'the holder of another activity may finish it');
 select given(tell(a_turn('asker', requests => '[{"key": "queued", "kind": "activity", "name": "a", "queue": "aa"}]')));
 select is(
-    tasks_of('asker'), '{1/main,1/main/hook}', 'what is asked for again was answered, and begins no more [P12]');
+    tasks_of('asker'), '{1/main,1/main/hook}',
+    'an activity that was cancelled and is requested again does not begin [P12]');
 
--- cancel_hook: one hook, from outside.
+-- cancel_hook: cancels one hook, from outside.
 
 select have_held_job('h');
 select given(tell(a_turn('h', state => 'park', requests => '[
@@ -144,31 +148,31 @@ select given(tell(a_turn('h', '1/main/a', 'park', awaits => '{go}', worker => 'b
 select is(cancel_hook('h', task, 'enough'), wanted, format('%s %s', about, case when wanted then 'is asked to cancel'
                                                                                else 'cannot be asked to cancel' end))
   from (values
-        ('a hook that waits', '1/main/a', true),
-        ('a hook that was asked', '1/main/a', false),
-        ('an activity on a queue', '1/main/b', true),
+        ('a parked hook', '1/main/a', true),
+        ('a hook that was already asked', '1/main/a', false),
+        ('a dispatched activity', '1/main/b', true),
         ('a detached hook', '$hook/1:main:d', true),
         ('a coordinator', '1/main', false),
-        ('a task that is not there', '$hook/x', false),
+        ('a task that does not exist', '$hook/x', false),
         ('no task', null, false)
        ) as cases (about, task, wanted);
 select is(
     take('bob', '{hh,hd}', 3, claim_as => 'b2') #>> '{0,messages,0,payload}',
     'enough',
-    'a hook that is asked from outside wakes, and is told the reason');
+    'a hook that is asked from outside wakes and receives the reason');
 select given(tell(a_turn('h', '1/main/a', 'cancelled', value => '{"message": "enough"}', worker => 'b2')));
 select is(
     take('ada', '{h}') #> '{0,messages,1,payload}',
     '{"message": "enough"}',
-    'its asker is told that it was cancelled [P10]');
+    'its asker learns that the hook was cancelled [P10]');
 select is(
     jsonb_path_query_first(mail_of('h'), 'strict $[*] ? (@[1] == "b")[3]') - '{code,detail,hint}'::text[],
     '{"type": "CancelledError", "message": "enough"}',
-    'the activity that no worker had has ended, and its asker is told');
+    'the activity that nobody held has ended, and its asker knows');
 select throws_ok(
     $$ select cancel_hook('nobody', '1/main/a') $$, 'PD401', null, 'a job that does not exist has no hooks');
 
--- terminate: the end, on the spot.
+-- terminate: ends a job at once.
 
 select have_held_job('t', '{"n": 1}');
 select given(tell(a_turn('t', facts => '[{"kind": "note", "key": "n"}]',
@@ -179,7 +183,7 @@ select given(tell(a_turn('t', facts => '[{"kind": "note", "key": "n"}]',
 select given(take('bob', '{t}', 2));
 select given(signal('t', 'go'));
 select is(terminate('t', 'by hand'), true, 'a running job can be terminated');
-select is((the_job('t') - 'watched') ->> key, wanted, format('the %s of a terminated job is told', key))
+select is((the_job('t') - 'watched') ->> key, wanted, format('a terminated job shows its %s', key))
   from (values
         ('status', 'cancelled'),
         ('result', null),
@@ -190,18 +194,19 @@ select is(the_job('t') -> 'context', '{"n": 1}', 'the memory of a terminated job
 select is(
     jsonb_build_array(the_job('t') #> '{error,code}', the_job('t') #> '{error,message}'),
     '["PD602", "by hand"]',
-    'a terminated job says who ended it');
+    'the error of a terminated job gives the reason');
 select is(
     tasks_of('t'),
     '{$hook/1:main:d,$parent_end/1/main}',
-    'a terminated job has nothing left to run but what is detached, and what sees to its children');
+    'of a terminated job, only detached hooks and the task that ends its children are left');
 select is(
     verdict_of(a_turn('t', '1/main/h', 'done', worker => 'bob')),
     'gone',
-    'the holders of its hooks are fenced [P6]');
-select is(verdict_of(a_turn('t', state => 'done')), 'gone', 'the holder of its coordinator is fenced [P6]');
-select is(the_job('t/c') ->> 'status', 'running', 'children of a terminated job are seen to afterwards');
-select is(terminate('t'), false, 'a job is terminated once');
+    'the holder of a hook of a terminated job is fenced [P6]');
+select is(verdict_of(a_turn('t', state => 'done')), 'gone',
+          'the holder of the coordinator of a terminated job is fenced [P6]');
+select is(the_job('t/c') ->> 'status', 'running', 'terminate() itself does not end the children');
+select is(terminate('t'), false, 'a job that was terminated cannot be terminated again');
 select is(jsonb_array_length(journal_of('t')), 1, 'the journal of a terminated job stays (C72)');
 select given(terminate('t/c'));
 select is(the_job('t/c') #>> '{error,message}', 'the job was terminated', 'a job may be terminated without a reason');
@@ -211,12 +216,12 @@ select given(tell(a_turn('stuck', state => 'stuck', value => '{"message": "m"}')
 select is(terminate('stuck'), true, 'a stuck job can be terminated');
 select have_held_job('parked');
 select given(tell(a_turn('parked', state => 'park', awaits => '{go}')));
-select is(terminate('parked'), true, 'a job that waits can be terminated');
+select is(terminate('parked'), true, 'a parked job can be terminated');
 select is(terminate(id), false, format('%s cannot be terminated', about))
   from (values ('a job that has ended', 'parked'), ('a plain entity', 'e')) as cases (about, id);
 select throws_ok($$ select terminate('nobody') $$, 'PD401', null, 'a job that does not exist cannot be terminated');
 
--- resume
+-- resume: lets stuck tasks try again.
 
 select have_held_job('r');
 select given(tell(a_turn('r', requests => '[{"key": "h", "name": "h", "queue": "r"}]')));
@@ -225,14 +230,14 @@ select given(tell(a_turn('r', state => 'stuck', value => '{"message": "m"}'),
                   a_turn('r', '1/main/h', 'stuck', value => '{"message": "m"}')));
 select time_passes('1 day');
 select is(resume('r', '1/main/h'), 1, 'one stuck task can be resumed');
-select is(take('ada', '{r}', 2) #>> '{0,task}', '1/main/h', 'a task that is resumed is claimed at once [P9]');
-select is(the_task('r') #>> '{stuck_reason,message}', 'm', 'the other stays stuck');
-select is(resume('r', accept_changes => true), 1, 'without a name every stuck task of a job is resumed');
+select is(take('ada', '{r}', 2) #>> '{0,task}', '1/main/h', 'a resumed task is claimed at once [P9]');
+select is(the_task('r') #>> '{stuck_reason,message}', 'm', 'the other stuck task stays stuck');
+select is(resume('r', accept_changes => true), 1, 'without the name of a task, every stuck task of the job is resumed');
 select is(
     take('ada', '{r}', 2, claim_as => 'x') #> '{0,accept_changes}',
     'true',
     'an operator may accept changed arguments [P9]');
-select is(resume('r'), 0, 'what is not stuck is not resumed');
+select is(resume('r'), 0, 'a task that is not stuck is not resumed');
 select is((the_task('r') ->> 'due_at')::timestamptz, clock() + interval '30 s', 'resume does not move a lease');
 select is(resume('e'), 0, 'a plain entity has nothing to resume');
 select throws_ok($$ select resume('nobody') $$, 'PD401', null, 'a job that does not exist cannot be resumed');

@@ -1,11 +1,11 @@
--- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
+-- Claiming: which tasks a worker gets, in which order, for how long, and with which data.
 
 begin;
 select plan(77);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- Order: priority first, then the time at which a task was due.
+-- The order of tasks: by priority, then by the time at which they were due.
 
 select given(start('w', id => id, queue => 'order', priority => priority, due_at => clock() - ago))
   from (values
@@ -20,7 +20,7 @@ select is(
     '["first", "early"]',
     'the best tasks are claimed first: by priority, then by the time at which they were due');
 select is((select jsonb_agg(t -> 'job') from jsonb_array_elements(take('bob', '{order}', 10)) as t), '["late", "low"]',
-          'the next claim gets the next best, and nothing that is not due yet [P7]');
+          'the next claim gets the next best tasks, and none that is not yet due [P7]');
 
 select given(start('w', id => 'many-' || n, queue => 'many', due_at => clock() - n * interval '1 s'))
   from generate_series(1, 40) as n;
@@ -28,29 +28,29 @@ select is(
     (select array_agg((t ->> 'job')::text order by place)
        from jsonb_array_elements(take('ada', '{many}', 40)) with ordinality as t (t, place)),
     (select array_agg('many-' || n order by n desc) from generate_series(1, 40) as n),
-    'tasks are told in the order in which they were due');
+    'a claim returns tasks in the order in which they were due');
 
 -- Queues.
 
 select given(start('w', id => 'q-' || queue, queue => queue)) from unnest('{a,b,c}'::text[]) as queue;
-select is(take('ada', '{}', 10), '[]', 'a worker without queues gets nothing');
-select is(take('ada', '{nobody}', 10), '[]', 'a queue without tasks gives nothing');
+select is(take('ada', '{}', 10), '[]', 'a claim without queues returns no tasks');
+select is(take('ada', '{nobody}', 10), '[]', 'a claim of an empty queue returns no tasks');
 select is(
     (select array_agg(t ->> 'job' order by t ->> 'job') from jsonb_array_elements(take('ada', '{a,c}', 10)) as t),
     '{q-a,q-c}',
-    'a worker gets tasks of its queues alone');
-select is(jsonb_array_length(take('ada', '{b,b}', 10)), 1, 'a queue that is named twice gives each task once');
+    'a claim returns only tasks of its queues');
+select is(jsonb_array_length(take('ada', '{b,b}', 10)), 1, 'a queue that is given twice returns each task once');
 
--- Time: a task is due at its moment, not before [P7].
+-- The time of a task [P7].
 
 select given(start('w', id => 'timed', queue => 'timed', due_at => clock() + interval '1 h'));
 select is(take('ada', '{timed}'), '[]', 'a task is not claimed before its time [P7]');
 select time_passes('59 min 59.999 s');
 select is(take('ada', '{timed}'), '[]', 'a task is not claimed a millisecond before its time [P7]');
 select time_passes('1 ms');
-select is(take('ada', '{timed}') #>> '{0,job}', 'timed', 'a task is claimed when its time has come [P7]');
+select is(take('ada', '{timed}') #>> '{0,job}', 'timed', 'a task is claimed as soon as it is due [P7]');
 
--- Leases: a crash needs no recovery (C3).
+-- Leases: no crash needs a recovery (C3).
 
 select is(
     (the_task('timed') ->> 'due_at')::timestamptz,
@@ -59,13 +59,13 @@ select is(
 select is(
     jsonb_build_array(the_task('timed') -> 'token', the_task('timed') -> 'worker'),
     jsonb_build_array(token_of('ada'), 'ada'),
-    'a claimed task knows who holds it');
+    'a claimed task names its holder');
 select time_passes('29 s');
 select is(take('bob', '{timed}'), '[]', 'a task held by one worker is not claimed by another');
 select is(
     take('ada', '{timed}', claim_as => 'ada again'),
     '[]',
-    'a task held by a worker is not claimed by the same worker');
+    'a task held by a worker is not claimed by the same worker again');
 select time_passes('1 s');
 select is(
     take('bob', '{timed}', lease_for => '5 min') #>> '{0,deliveries}',
@@ -74,17 +74,17 @@ select is(
 select is(
     (the_task('timed') ->> 'due_at')::timestamptz,
     clock() + interval '5 min',
-    'a lease is as long as the claim says');
+    'a claim sets the length of the lease');
 select is(
     tell(a_turn('timed', state => 'done', value => '1')) ->> 'state',
     'fenced',
-    'who was too slow is fenced [P6]');
+    'a worker that reports after its lease has ended is fenced [P6]');
 select is(
     (the_task('timed') ->> 'started_at')::timestamptz,
     clock() - interval '30 s',
-    'a task began with its first claim');
+    'a task started with its first claim');
 
--- What is told with a task.
+-- The data of a claimed task.
 
 select given(start('w', '{"query": "x"}', 'shape', 'agent', 'shape', context => '{"n": 1}', headers => '{"h": 1}',
                    pinned_version => 'v1'));
@@ -98,7 +98,7 @@ select is(
                        'progress', null, 'forked_from', null,
                        'started_at', clock(), 'told_at', null, 'journal', '[]'::jsonb, 'awaits', null,
                        'messages', '[]'::jsonb),
-    'a claimed coordinator comes with all that is needed to run it');
+    'a claimed coordinator comes with all the data that it needs to run');
 select given(tell(a_turn('shape',
                          facts => '[
                              {"kind": "activity", "key": "a1", "name": "a", "fingerprint": "f", "value": {"x": null}},
@@ -118,7 +118,7 @@ select is(
                        'journal', '[]'::jsonb, 'awaits', null, 'messages', '[]'::jsonb),
     'a claimed hook comes with its own arguments, its signal and its asker (C46)');
 
--- The journal, and mail.
+-- The journal and the inbox.
 
 select time_passes('1 s');
 select given(tell(a_turn('shape', state => 'park', awaits => '{go}')));
@@ -127,7 +127,7 @@ create temporary table parked_task as select take('bob', '{shape@v1}', claim_as 
 select is((select told -> 'journal' from parked_task), jsonb_build_array(
     jsonb_build_array(1, 'activity', 'a1', 'a', 'f', true, '{"x": null}'::jsonb, clock() - interval '1 s', null, null),
     jsonb_build_array(2, 'command', 's1', null, null, true, 2, clock() - interval '1 s', 'set', '{n}'::text[])),
-    'a worker that has not run a task last gets its journal');
+    'a worker that was not the last to run a task gets its journal');
 select is((select (told #> '{messages,0}') - 'id' from parked_task),
           jsonb_build_object('key', null, 'name', 'go', 'fingerprint', null, 'ok', true,
                              'payload', '{"x": 1}'::jsonb, 'sent_at', clock()),
@@ -140,7 +140,7 @@ select given(tell(a_turn('shape', state => 'release', worker => 'bob again')));
 select is(
     take('bob', '{shape@v1}', claim_as => 'bob once more') #> '{0,journal}',
     'null',
-    'the worker that ran a coordinator last has its journal');
+    'the worker that last ran a coordinator gets no journal');
 select given(hook('shape', 'h', key => 'again', queue => 'again'));
 select given(take('bob', '{again}'));
 select given(tell(a_turn('shape', '$hook/again', 'park', facts => '[{"kind": "note"}]', awaits => '{stop}',
@@ -148,13 +148,13 @@ select given(tell(a_turn('shape', '$hook/again', 'park', facts => '[{"kind": "no
 select given(signal('shape', 'stop'));
 select is(
     jsonb_array_length(take('bob', '{again}', claim_as => 'bob again and again') #> '{0,journal}'), 1,
-    'but a hook, which has left memory, brings it along');
+    'a hook that was parked gets its journal, even from the worker that last ran it');
 select is(
     (select jsonb_array_length(told -> 'messages') from parked_task),
     1,
-    'messages stay open until they are consumed');
+    'messages stay in the inbox until they are consumed');
 
--- again: a claim whose reply was lost [P12].
+-- again: repeats a claim whose reply was lost [P12].
 
 select given(start('w', id => 'lost-' || n, queue => 'lost', due_at => clock() - n * interval '1 s'))
   from generate_series(1, 3) as n;
@@ -165,122 +165,126 @@ select is(
        from jsonb_array_elements(claim('{lost}', 'ada', token_of('lost'), 2, again => true)::jsonb -> 'tasks') as t),
     '["lost-2", "lost-3"]',
     'a repeated claim gets the same tasks [P12]');
-select is(the_task('lost-3') ->> 'deliveries', '1', 'a repeated claim is no delivery');
-select is((select told ->> 'token' from first_claim)::uuid, token_of('lost'), 'a claim tells its token');
+select is(the_task('lost-3') ->> 'deliveries', '1', 'a repeated claim does not count as a delivery');
+select is((select told ->> 'token' from first_claim)::uuid, token_of('lost'), 'a claim returns its token');
 select is(
     claim('{lost}', 'ada', token_of('lost'), 2)::jsonb #>> '{tasks,0,job}',
     'lost-1',
-    'a claim that is not repeated gets other tasks');
+    'a claim with the same token that is not a repetition gets other tasks');
 select given(start('w', id => 'found', queue => 'found'));
 select is(claim('{found}', 'ada', token_of('found'), 1, again => true)::jsonb #>> '{tasks,0,job}', 'found',
-          'a repeated claim that never arrived gets what is due [P12]');
-select is(claim('{}', 'ada')::jsonb ->> 'token' ~ '^[0-9a-f-]{36}$', true, 'a claim without an id draws one');
+          'a repeated claim that never reached the database gets tasks that are due [P12]');
+select is(claim('{}', 'ada')::jsonb ->> 'token' ~ '^[0-9a-f-]{36}$', true, 'a claim without a token draws one');
 
--- The mail of who takes a task over from a holder that was lost before it said anything.
+-- The inbox of a task whose holder was lost before it reported anything.
 
 select given(start('w', id => 'taken over', queue => 'taken over'));
 select is(take('ada', '{taken over}') #> '{0,awaits}', 'null',
-          'of a task that nobody ever held it is not known what it awaits');
+          'a task that nobody has held yet has no known signals that it awaits');
 select given(cancel('taken over', 'enough'));
 select is(
     claim('{taken over}', 'ada', token_of('ada'), again => true)::jsonb #>> '{tasks,0,messages,0,key}',
     '$cancel',
-    'a repeated claim brings what has come since');
+    'a repeated claim brings the messages that arrived since');
 select time_passes('31 s');
 create temporary table taken_over as select take('bob', '{taken over}') -> 0 as told;
 select is((select told #>> '{messages,0,key}' from taken_over), '$cancel',
-          'who takes a task over hears of what its lost holder was asked [P5]');
-select is((select told -> 'awaits' from taken_over), '[]', 'and that signals were not asked for');
+          'a worker that takes over a task gets the message that its lost holder was to get [P5]');
+select is((select told -> 'awaits' from taken_over), '[]', 'the task of a lost holder awaits no signals');
 select given(start('w', id => 'set back', queue => 'set back'));
 select given(take('ada', '{set back}'));
 select given(cancel('set back', 'enough'));
 select time_passes('-1 hour');
 select given(release(
     jsonb_build_array(jsonb_build_object('job', 'set back', 'task', '1/main', 'token', token_of('ada')))));
-select is(take('bob', '{set back}') #>> '{0,messages,0,key}', '$cancel', 'also where the clock was set back meanwhile');
+select is(take('bob', '{set back}') #>> '{0,messages,0,key}', '$cancel',
+          'a released task comes with its messages although the clock was set back');
 select time_passes('1 hour');
 
--- How many.
+-- The number of tasks.
 
 select given(start_many((select jsonb_agg(jsonb_build_object('workflow', 'w', 'queue', 'bulk'))
                            from generate_series(1, 1010))));
-select is(take('ada', '{bulk}', 0), '[]', 'who asks for nothing gets nothing');
-select is(jsonb_array_length(take('ada', '{bulk}', 7)), 7, 'a claim gets no more than it asks for');
-select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 1000, 'a claim gets at most a thousand tasks');
-select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 3, 'the last claim gets the rest');
+select is(take('ada', '{bulk}', 0), '[]', 'a claim of zero tasks returns none');
+select is(jsonb_array_length(take('ada', '{bulk}', 7)), 7, 'a claim returns no more tasks than it asks for');
+select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 1000, 'a claim returns at most a thousand tasks');
+select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 3, 'the last claim returns the rest');
 
--- since: a low-water mark.
+-- since: the low-water mark of a claim.
 
 select given(start('w', id => 'mark-' || n, queue => 'mark', due_at => clock() - n * interval '1 min'))
   from generate_series(1, 2) as n;
 select is(
     claim('{mark}', 'ada', since => clock() - interval '90 s')::jsonb #>> '{tasks,0,job}',
     'mark-1',
-    'a claim does not look below its low-water mark');
+    'a claim ignores tasks that were due before its low-water mark');
 select is(
     (claim('{mark}', 'ada')::jsonb ->> 'since')::timestamptz,
     clock() - interval '2 min',
-    'a claim without a mark finds everything, and tells when the first of it was due');
-select is(claim('{mark}', 'ada')::jsonb -> 'since', 'null', 'a claim that finds nothing has no mark to tell');
+    'a claim without a mark finds everything, and returns when the first task was due');
+select is(claim('{mark}', 'ada')::jsonb -> 'since', 'null', 'a claim that finds nothing returns no mark');
 select is(
     (claim('{mark}', 'ada', since => null)::jsonb ->> 'next_due_at')::timestamptz,
     clock() + interval '30 s',
-    'a mark of null is none: such a claim is told when something is due');
+    'a claim with a mark of null learns when the next task is due');
 select time_passes('30 s');
 select is(
-    claim('{mark}', 'ada', since => null)::jsonb #>> '{tasks,0,job}', 'mark-1', 'and finds everything');
+    claim('{mark}', 'ada', since => null)::jsonb #>> '{tasks,0,job}', 'mark-1',
+    'a claim with a mark of null finds everything');
 select is(
     advance('[]', '{mark}', 'ada', max_tasks => 1, since => null)::jsonb #>> '{tasks,0,job}', 'mark-2',
-    'so does one beside turns');
+    'advance() with a mark of null finds everything too');
 
--- Sleep until: next_due_at, and being told.
+-- next_due_at, and who is notified.
 
 select given(start('w', id => 'next-' || n, queue => 'next', priority => 9 - n,
                    due_at => clock() + n * interval '1 h'))
   from generate_series(1, 2) as n;
 select is((claim('{next,mark}', 'ada')::jsonb ->> 'next_due_at')::timestamptz, clock() + interval '30 s',
-          'a worker that gets nothing is told when something is due: here when a lease ends');
+          'a claim that returns no task says when the next is due: here when a lease ends');
 select is(
     (claim('{next}', 'ada')::jsonb ->> 'next_due_at')::timestamptz,
     clock() + interval '1 h',
-    'the next task is the one that is due first, whatever its priority');
-select is(claim('{nobody}', 'ada')::jsonb -> 'next_due_at', 'null', 'when nothing will be due nothing is told');
-select is((claim('{nobody}', 'ada')::jsonb ->> 'at')::timestamptz, clock(), 'a claim tells the time');
+    'next_due_at is the earliest time, whatever the priority');
+select is(claim('{nobody}', 'ada')::jsonb -> 'next_due_at', 'null', 'next_due_at is null if no task will be due');
+select is((claim('{nobody}', 'ada')::jsonb ->> 'at')::timestamptz, clock(), 'a claim returns the time');
 
 select given(claim('{x,y}', 'idler', idle => true));
 select is(
     (select array_agg(topic order by topic) from listeners where listener = 'idler'),
     '{$mail/idler,x,y}',
-    'a worker that gets nothing is noted as idle on its queues');
+    'an idle claim that returns nothing registers the worker as a listener of its queues');
 select given(claim('{x,y}', 'busy one'));
 select is(
     (select count(*) from listeners where listener = 'busy one'),
     0::bigint,
-    'a worker is noted as idle when it says so');
+    'a claim registers the worker only if it says that it is idle');
 select given(start('w', id => 'x', queue => 'x'));
 select given(claim('{x,y}', 'idler', idle => true));
 select is(
     (select count(*) from listeners where listener = 'idler'),
     0::bigint,
-    'a worker that gets something is idle no more');
+    'a claim that returns tasks removes the worker from the listeners');
 
--- How durable it is.
+-- Durability.
 
 set local synchronous_commit = on;
 select given(claim('{order}', 'ada'));
 select is(current_setting('synchronous_commit'), 'on', 'the commit of a claim waits for the disk');
 select given(claim('{order}', 'ada', durable => false));
-select is(current_setting('synchronous_commit'), 'off', 'that of a claim which a crash may undo does not');
+select is(current_setting('synchronous_commit'), 'off',
+          'the commit of a claim with durable => false does not wait for the disk');
 set local synchronous_commit = on;
 select set_queue('counted', max_running => 5);
 select given(claim('{order,counted}', 'ada', durable => false));
-select is(current_setting('synchronous_commit'), 'on', 'where limits are counted it waits all the same');
+select is(current_setting('synchronous_commit'), 'on',
+          'the commit of a claim of a limited queue always waits for the disk');
 select given(start('w', id => 'in time', queue => 'timed', timeout => '1 s'));
 select the_time_is('2030-01-02 12:00+00');
 select given(claim('{$sql}', 'ada', durable => false));
-select is(current_setting('synchronous_commit'), 'on', 'and so it does for what the database runs itself');
+select is(current_setting('synchronous_commit'), 'on', 'the commit of a claim of $sql tasks always waits for the disk');
 
--- What is refused.
+-- What claim() refuses.
 
 select is(error_of(statement), code, format('%s is refused', about))
   from (values
@@ -298,7 +302,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('no worker, in advance', $$ select advance('[]', '{q}', max_tasks => 1) $$, 'PD104')
        ) as cases (about, statement, code);
 select lives_ok(format($$ select claim('{q}', 'ada', instance => %L) $$, register_worker('ada', '{q}') ->> 'instance'),
-                'a worker may serve the instance where it said hello');
+                'a worker may claim from the instance with which it registered');
 
 -- Advance and claim in one call.
 
@@ -316,13 +320,13 @@ select is(
 select is(
     (select array_agg(key order by key) from one_call, jsonb_object_keys(told) as key),
     '{at,next_due_at,since,tasks,token,turns}',
-    'advance answers as claim does, and for the turns');
+    'advance() returns what claim() returns, and the answers to the turns');
 select is(advance('[]', '{turned}', 'ada', token_of('both'), 5, again => true)::jsonb #>> '{tasks,0,job}', 'new',
           'a repeated advance gets the same tasks [P12]');
 select is(advance('[]')::jsonb -> 'tasks', '[]', 'advance claims nothing unless it is asked to');
 
--- Time that passes while a claim looks: what becomes due meanwhile is either found or told of. Here each look at the clock
--- takes a millisecond.
+-- Time passes while a claim looks: it must find a task that becomes due meanwhile, or return its time. Here each look
+-- at the clock takes a millisecond.
 
 select given(start('w', id => 'meanwhile-' || n, queue => 'meanwhile-' || n, due_at => clock() + interval '1 h'))
   from generate_series(1, 9) as n;
@@ -351,13 +355,13 @@ begin
 end
 $$;
 select is((select array_agg(n) from generate_series(1, 9) as n where pg_temp.is_missed(n)), null,
-          'what becomes due while a claim looks is found, or told of [P7]');
+          'a claim finds a task that becomes due while it looks, or returns its time [P7]');
 select the_time_is(current_setting('tap.time')::timestamptz);
 
 select given(start('w', id => 'beyond', queue => 'beyond'));
 select given(take('ada', '{beyond}'));
 select given(tell(a_turn('beyond', state => 'park', awaits => '{go}', until => '20000-01-01 00:00+00')));
-select is(next_due_at('{beyond}'), null, 'for what is due after the year 9999 nobody is told to wait');
+select is(next_due_at('{beyond}'), null, 'next_due_at ignores tasks that are due after the year 9999');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

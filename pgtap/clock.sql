@@ -5,16 +5,16 @@ select plan(8);
 
 create temporary table first_look as
 select clock() as at, clock_timestamp() as by_server;
-select cmp_ok(clock(), '>', (select at from first_look), 'the clock goes on during a transaction [P7]');
-select cmp_ok(abs(extract(epoch from at - by_server)), '<', 5::numeric, 'the clock tells the time of the server')
+select cmp_ok(clock(), '>', (select at from first_look), 'the clock advances during a transaction [P7]');
+select cmp_ok(abs(extract(epoch from at - by_server)), '<', 5::numeric, 'the clock shows the time of the server')
   from first_look;
 
--- A test may stop it, and everything reads the stopped clock.
+-- A test may stop the clock. Everything reads the stopped clock.
 
 select the_time_is('2000-01-01 00:00+00');
-select is(clock(), '2000-01-01 00:00+00', 'a stopped clock stands still');
+select is(clock(), '2000-01-01 00:00+00', 'a stopped clock does not advance');
 select time_passes('1 day 2 hours');
-select is(clock(), '2000-01-02 02:00+00', 'a stopped clock is moved by hand');
+select is(clock(), '2000-01-02 02:00+00', 'a test moves a stopped clock');
 select have_held_job('j', '{"n": 1}');
 select given(entity_set('j', '2', 'n'));
 select given(signal('j', 'go'));
@@ -27,11 +27,11 @@ select is_empty($$
     union all select 'inbox', sent_at from inbox where sent_at <> clock()
     union all select 'tasks', started_at from tasks where started_at <> clock()
     union all select 'tasks', due_at from tasks where due_at not in (clock(), clock() + interval '30 s')
-$$, 'every time that is written was read from the clock [P7]');
+$$, 'every stored time is read from the clock [P7]');
 select given(terminate('j'));
-select is((the_job('j') ->> 'finished_at')::timestamptz, clock(), 'a job ends by the clock');
+select is((the_job('j') ->> 'finished_at')::timestamptz, clock(), 'the end of a job is read from the clock');
 
--- Time that is set far away breaks nothing.
+-- Times in the far future.
 
 select the_time_is('9999-12-31 23:00+00');
 select have_held_job('late');

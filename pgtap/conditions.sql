@@ -1,11 +1,12 @@
--- Conditions: a task waits until its memory is as it wants it. Whoever makes it so answers, at that moment. [P5] [P8] (E10)
+-- Conditions: a task waits until its memory meets a condition. The writer that makes the condition true answers at that
+-- moment. [P5] [P8] (E10)
 
 begin;
 select plan(139);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- The verbs of this file.
+-- Functions of this file.
 
 create function until(condition text, key text default 'u') returns jsonb
 language plpgsql
@@ -42,35 +43,36 @@ begin
 end
 $$;
 
--- At once.
+-- A condition that is already true.
 
 select have_held_job('now', '{"n": 5}');
 select is(tell(a_turn('now', requests => until('$.n > 3'))), '{"state": "keep"}', 'a turn may ask for a condition');
-select is(mail_of('now'), '[["1/main", "u", true, 1]]', 'what holds already is answered at once, with the version');
-select is(awaited_by('now'), '[]', 'what was answered is not awaited');
+select is(mail_of('now'), '[["1/main", "u", true, 1]]',
+          'a condition that is true already is answered at once, with the version');
+select is(awaited_by('now'), '[]', 'an answered condition is no longer awaited');
 select is(
     tell(a_turn('now', state => 'park')) #> '{messages,0,payload}',
     '1',
-    'who parks with it finds it in the inbox, and keeps the lease');
+    'a task that parks with a true condition keeps its lease and gets the answer');
 select have_held_job('own');
 select is(
     tell(a_turn('own', state => 'park', facts => '[{"op": "set", "path": ["n"], "value": 4}]',
                 requests => until('$.n == 4'))) #> '{messages,0,payload}',
     '1',
-    'what the own turn has written before it asks counts');
+    'a condition sees the commands of its own turn');
 select have_held_job('own middle');
 select is(
     tell(a_turn('own middle', state => 'park', requests => until('$.n == 1'),
                 facts => '[{"op": "set", "path": ["n"], "value": 1}, {"op": "set", "path": ["n"], "value": 2}]'))
         ->> 'state',
     'parked',
-    'what was true only before it asks does not count');
+    'a condition that was true only in the middle of its own turn is not met');
 select is(
     jsonb_build_array(the_job('own middle') -> 'watched', awaited_by('own middle')),
     '[true, [["1/main", "u"]]]',
-    'a condition is awaited, and every writer of the memory looks');
+    'an unmet condition is recorded, and its memory is marked as watched');
 
--- Whoever writes.
+-- Every way to write answers a condition.
 
 create temporary table writers (
     number     serial,
@@ -112,31 +114,33 @@ select given(entity_set('restore', '2', 'm'));
 select given(hook(about, 'h', queue => 'hooks', key => 'h')) from writers;
 select given(take('bob', '{hooks}', 100));
 select given(tell(a_turn(about, state => 'park', requests => until(condition)))) from writers;
-select is_empty($$ select about from writers where is_awake(about) $$, 'who waits for a condition sleeps');
+select is_empty($$ select about from writers where is_awake(about) $$, 'a task that waits for a condition sleeps');
 select is_empty(
     'select * from assert_invariants()',
-    'a task that waits for a condition alone waits for something [P8]');
+    'a task may wait for nothing but a condition [P8]');
 select given(entity_set(about, '0', 'else')) from writers where about <> 'restore';
 select is_empty(
     $$ select about from writers where is_awake(about) $$,
-    'a write that does not make it true wakes nobody');
+    'a write that does not make a condition true wakes no task');
 select lives_ok(format(statement, about), about || ' is written where somebody waits')
   from (select * from writers order by number) as writers;
 select is(
     jsonb_build_array(is_awake(about), mail_of(about) #- '{0,3}', awaited_by(about)),
     '[true, [["1/main", "u", true]], []]',
-    format('%s wakes who waits for what it makes true, once', about))
+    format('%s wakes the waiting task once, by making its condition true', about))
   from (select * from writers order by number) as writers;
-select is(mail_of('apply, only in the middle') #> '{0,3}', '2', 'the answer is the version that made it true');
-select is(mail_of('a turn of another task, only in the middle') #> '{0,3}', '2', 'in a turn too');
-select is(mail_of('a plain UPDATE') #> '{0,3}', '2', 'and that of a plain UPDATE');
+select is(mail_of('apply, only in the middle') #> '{0,3}', '2',
+          'the answer is the version that made the condition true');
+select is(mail_of('a turn of another task, only in the middle') #> '{0,3}', '2',
+          'the answer is the right version for a command in the middle of a turn');
+select is(mail_of('a plain UPDATE') #> '{0,3}', '2', 'the answer is the right version for a plain UPDATE');
 select is(
     (select array_agg(distinct the_job(about) ->> 'watched') from writers),
     '{false}',
-    'the writer that answers the last one switches the look off');
-select is(the_job('a plain UPDATE') #> '{context}', '{"n": 1}', 'the document is as it was written');
+    'the writer that answers the last condition ends the watching');
+select is(the_job('a plain UPDATE') #> '{context}', '{"n": 1}', 'a plain UPDATE writes its document unchanged');
 
--- Once true counts.
+-- A condition needs to be true only once.
 
 select have_waiting('brief', '$.n == 1');
 select given(entity_set('brief', '1', 'n'));
@@ -144,30 +148,31 @@ select given(entity_set('brief', '2', 'n'));
 select is(
     jsonb_build_array(is_awake('brief'), mail_of('brief')),
     '[true, [["1/main", "u", true, 1]]]',
-    'true and false again before the task wakes is true');
+    'a condition that is true for a moment is met, although it is false when the task wakes');
 select given(entity_set('brief', '1', 'n'));
-select is(mail_of('brief'), '[["1/main", "u", true, 1]]', 'true once more is not told again');
+select is(mail_of('brief'), '[["1/main", "u", true, 1]]', 'a condition is answered only once');
 
--- Who holds the task is not moved; the park finds the answer.
+-- A condition of a task that is held.
 
 select have_held_job('held');
 select given(tell(a_turn('held', requests => until('$.n == 1'))));
 select given(entity_set('held', '1', 'n'));
-select isnt(the_task('held') ->> 'token', null, 'waking moves only a parked task');
-select is(tell(a_turn('held', state => 'park')) ->> 'state', 'keep', 'a park that finds the answer keeps the lease');
+select isnt(the_task('held') ->> 'token', null, 'an answer does not move the lease of a held task');
+select is(tell(a_turn('held', state => 'park')) ->> 'state', 'keep',
+          'a task that parks when its answer is in the inbox keeps its lease');
 
--- A deadline beside it.
+-- A condition with a deadline.
 
 select have_held_job('late');
 select given(tell(a_turn('late', state => 'park', until => clock() + interval '1 h', requests => until('$.n == 1'))));
 select time_passes('10 min');
 select given(entity_set('late', '1', 'n'));
-select is(is_awake('late'), true, 'a condition that is met before the deadline wakes at once');
+select is(is_awake('late'), true, 'a condition that is met before the deadline wakes the task at once');
 select time_passes('2 h');
 select is(
     (take('ada', '{late}') #>> '{0,messages,0,sent_at}')::timestamptz,
     clock() - interval '2 h',
-    'seen late, it says when it was met');
+    'an answer that is read late has the time when the condition was met');
 
 -- Several conditions of several tasks.
 
@@ -181,12 +186,12 @@ select given(entity_set('many', '2', 'n'));
 select is(
     mail_of('many'),
     '[["$hook/a", "two", true, 1], ["1/main", "one", true, 1], ["1/main", "two", true, 1]]',
-    'one writer answers all whom it concerns');
+    'one write answers all conditions that it makes true');
 select is(
     jsonb_build_array(is_awake('many'), is_awake('many', '$hook/a'), is_awake('many', '$hook/b'),
                       the_job('many') -> 'watched'),
     '[true, true, false, true]',
-    'who waits for something else sleeps on, and writers go on looking');
+    'a task with another condition sleeps on, and the memory stays watched');
 
 -- A repeated request.
 
@@ -199,25 +204,25 @@ select given(tell(a_turn('again', requests => until('$.n == 1'))));
 select is(
     jsonb_build_array(awaited_by('again'), mail_of('again')),
     '[[], [["1/main", "u", true, 1]]]',
-    'repeated when its answer lies open, it changes nothing [P12]');
+    'a request that is repeated while its answer is in the inbox changes nothing [P12]');
 select given(tell(a_turn('again', facts => jsonb_build_array(jsonb_build_object(
     'kind', 'answer', 'key', 'u', 'message', message_of('again', 'u'))))));
 select given(tell(a_turn('again', requests => until('$.n == 1'))));
 select is(
     jsonb_build_array(awaited_by('again'), mail_of('again'), journal_of('again')),
     '[[], [], [[1, "answer", "u", true, 1]]]',
-    'repeated when its answer was consumed, it changes nothing [P12]');
+    'a request that is repeated after its answer was consumed changes nothing [P12]');
 select given(tell(a_turn('again', requests => until('$.n == 2', 'other'))));
-select is(mail_of('again'), '[["1/main", "other", true, 2]]', 'another key is another wait');
+select is(mail_of('again'), '[["1/main", "other", true, 2]]', 'a request with another key is another condition');
 
--- Given up.
+-- Withdrawn conditions, and conditions of tasks that have ended.
 
 select have_held_job('withdrawn');
 select given(tell(a_turn('withdrawn', requests => until('$.n == 1', 'a') || until('$.n == 1', 'b'))));
 select given(tell(a_turn('withdrawn', cancels => '["a"]')));
-select is(awaited_by('withdrawn'), '[["1/main", "b"]]', 'a task withdraws what it no longer waits for, and that alone');
+select is(awaited_by('withdrawn'), '[["1/main", "b"]]', 'a task withdraws one condition and keeps the others');
 select given(entity_set('withdrawn', '1', 'n'));
-select is(mail_of('withdrawn'), '[["1/main", "b", true, 1]]', 'what was withdrawn is not answered');
+select is(mail_of('withdrawn'), '[["1/main", "b", true, 1]]', 'a withdrawn condition is not answered');
 select have_held_job('end');
 select given(tell(a_turn('end', requests => until('$.n == 1') || '[{"key": "h", "name": "h", "queue": "end hooks"}]')));
 select given(hook('end', 'h', queue => 'end hooks', key => 'h'));
@@ -227,26 +232,27 @@ select given(tell(a_turn('end', task, 'park', worker => 'bob', requests => until
 select is(
     awaited_by('end'),
     '[["$hook/h", "u"], ["1/main", "u"], ["1/main/h", "u"]]',
-    'hooks wait for conditions too');
+    'hooks may wait for conditions too');
 select given(tell(a_turn('end', state => 'done')));
 select is(
     awaited_by('end'),
     '[["$hook/h", "u"]]',
-    'with a task ends what it and all beneath it wait for; a hook from outside waits on');
+    'a task that ends takes its conditions and those beneath it along; a hook from outside keeps its own');
 select given(entity_set('end', '1', 'n'));
-select is(mail_of('end'), '[["$hook/h", "u", true, 1]]', 'and is answered, though the job is finished');
+select is(mail_of('end'), '[["$hook/h", "u", true, 1]]',
+          'a condition of a hook from outside is answered after the job has finished');
 select have_waiting('terminated', '$.n == 1');
 select given(terminate('terminated'));
-select is(awaited_by('terminated'), '[]', 'terminate() leaves nothing that waits');
-select is(the_job('terminated') ->> 'watched', 'true', 'nobody has switched the look off');
+select is(awaited_by('terminated'), '[]', 'terminate() removes the conditions of a job');
+select is(the_job('terminated') ->> 'watched', 'true', 'terminate() leaves the memory watched');
 select given(entity_set('terminated', '1', 'n'));
 select is(
     jsonb_build_array(the_job('terminated') -> 'watched', mail_of('terminated')),
     '[false, []]',
-    'the next writer does, and leaves mail for nobody');
+    'the next write ends the watching, and answers nobody');
 select is(forget('terminated'), true, 'a memory that was watched can be forgotten');
 
--- What is no condition.
+-- What is not a valid condition.
 
 select have_held_job('bad', '{"n": 1}');
 select is(
@@ -255,7 +261,7 @@ select is(
             #> '{error,code}',
         the_job('bad') -> 'version'),
     '["PD108", 1]',
-    format('%s is no condition: the turn is refused, and nothing of it applied', about))
+    format('%s is not a condition: the whole turn is refused', about))
   from (values
         ('a syntax error', '$.n >'),
         ('no path', 'n > 3'),
@@ -270,16 +276,16 @@ select is(
         ('a variable', '$.n > $limit'),
         ('a variable in a corner', '$.n > 3 && $."a" == $"b c"'),
         ('a path that ends in a filter', '$.l[*] ? (@.done == true)'),
-        ('one with more of them', '$.l ? (@.a ? (@ > 1).b == 2) ? (@."?(" == ")" || @ > 3)'),
-        ('a strict one', 'strict $.l[*] ? (exists(@.done))'),
-        ('one that asks for false', '$.approved ? (@ == false)'),
-        ('too long a text', '$.n > ' || repeat('1', 1000))
+        ('a path with several filters that ends in one', '$.l ? (@.a ? (@ > 1).b == 2) ? (@."?(" == ")" || @ > 3)'),
+        ('a strict path that ends in a filter', 'strict $.l[*] ? (exists(@.done))'),
+        ('a filter that compares with false', '$.approved ? (@ == false)'),
+        ('a text that is too long', '$.n > ' || repeat('1', 1000))
        ) as cases (about, condition);
 select is(
     tell(a_turn('bad', requests => '[{"key": "u", "kind": "until"}]')) #>> '{error,code}',
     'PD108',
-    'nor is null');
-select is(condition_failure(condition), null::jsonb, format('%s is one', condition))
+    'null is not a condition');
+select is(condition_failure(condition), null::jsonb, format('%s is a condition', condition))
   from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'),
                ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
                ('strict $.a.b > 1'), ('$ == null'), ('$.b'), ('$.l[*]'), ('$.b ? (@ == true)'),
@@ -287,9 +293,9 @@ select is(condition_failure(condition), null::jsonb, format('%s is one', conditi
                ('$.l ? (@.a == 1)[0]'),
                ('exists($.l[*] ? (@.done == true))'), ('$.l ? (@.a > 1).size() > 1'), ('!($.l ? (@ > 1) == 2)'),
                ('$.a ? (@.b > 1) > 2'), ('$."?(1 > 2)"'), ('$.a == "?(@.b > 1)"')) as cases (condition);
-select is(awaited_by('bad'), '[]', 'nothing is awaited after a refusal');
+select is(awaited_by('bad'), '[]', 'a refused condition is not recorded');
 
--- The errors of a condition never reach a writer.
+-- Errors that a condition raises never reach a writer.
 
 select have_waiting('odd ' || about, condition)
   from (values
@@ -303,14 +309,15 @@ select have_waiting('odd ' || about, condition)
 select lives_ok(
     format($$ select entity_set(%L, '{"n": "text", "m": 0, "a": 1, "at": "2030-01-01", "l": [true, true]}') $$,
            j.id),
-    format('a condition that cannot be judged does not disturb the writer: %s', j.id))
+    format('a condition that cannot be evaluated does not disturb the writer: %s', j.id))
   from jobs as j
  where j.id like 'odd %';
-select is_empty($$ select j.id from jobs as j where j.id like 'odd %' and is_awake(j.id) $$, 'nor does it hold');
+select is_empty($$ select j.id from jobs as j where j.id like 'odd %' and is_awake(j.id) $$,
+                'a condition that cannot be evaluated is not met');
 select given(entity_set('odd times', '"2030-01-02 00:00:00+00"', 'at'));
-select is(is_awake('odd times'), true, 'until it can be judged');
+select is(is_awake('odd times'), true, 'a condition is met as soon as it can be evaluated and is true');
 
--- What people see.
+-- Conditions in views.
 
 select have_held_job('seen');
 select given(tell(a_turn('seen', state => 'park', awaits => '{go}', until => clock() + interval '1 h',
@@ -318,46 +325,48 @@ select given(tell(a_turn('seen', state => 'park', awaits => '{go}', until => clo
 select is(
     (select w.state || ': ' || w.waits_for from waiting as w where w.job_id = 'seen'),
     format('waiting: signal go, its memory: ($."n" > 3) or exists ($."m"), its time: %s', clock() + interval '1 h'),
-    'the view says what is awaited');
-select matches((status('seen')).waiting_for, 'its memory: ', 'and so does the status of the job');
+    'the view waiting shows the conditions of a task');
+select matches((status('seen')).waiting_for, 'its memory: ', 'the status of a job shows its conditions');
 
--- From outside.
+-- entity_meets: asks from outside.
 
-select is(entity_meets('now', '$.n == 5'), 1::bigint, 'a memory that fulfils a condition tells its version');
-select is(entity_meets('now', '$.n == 6'), null::bigint, 'one that does not says null');
+select is(entity_meets('now', '$.n == 5'), 1::bigint, 'a memory that meets a condition returns its version');
+select is(entity_meets('now', '$.n == 6'), null::bigint, 'a memory that does not meet a condition returns null');
 select is(
     entity_meets('odd times', '$.at.datetime() > "2030-01-01".datetime()'),
     null::bigint,
-    'so does one that cannot be judged');
-select throws_ok($$ select entity_meets('now', '$.n >') $$, 'PD108', null, 'what is no condition is refused');
-select throws_ok($$ select entity_meets('now', null) $$, 'PD108', null, 'so is null');
-select throws_ok($$ select entity_meets('nobody', '$.n > 1') $$, 'PD401', null, 'no job, no memory');
+    'a condition that cannot be evaluated returns null');
+select throws_ok($$ select entity_meets('now', '$.n >') $$, 'PD108', null, 'an invalid condition is refused');
+select throws_ok($$ select entity_meets('now', null) $$, 'PD108', null, 'a condition of null is refused');
+select throws_ok($$ select entity_meets('nobody', '$.n > 1') $$, 'PD401', null,
+                 'the condition of a job that does not exist is refused');
 
--- Watching.
+-- entity_watch: clients that watch a memory.
 
 select given(entity_create('w', 'note', '{"n": 1}'));
-select is(entity_watch('w', 'client'), 1::bigint, 'who watches is told the version');
+select is(entity_watch('w', 'client'), 1::bigint, 'a client that watches a memory gets its version');
 select is(
     jsonb_build_array(the_job('w') -> 'watched', (select jsonb_agg(l.topic || ' ' || l.listener) from listeners as l)),
     '[true, ["$memory/w client"]]',
-    'writers look, and a listener is known');
+    'a memory with a client is watched, and the client is a listener');
 select given(entity_set('w', '2', 'n'));
-select is(the_job('w') ->> 'watched', 'true', 'while it listens they go on looking');
+select is(the_job('w') ->> 'watched', 'true', 'a write leaves a memory watched while a client listens');
 select time_passes('40 min');
-select is(entity_watch('w', 'client'), 2::bigint, 'it says so again from time to time');
+select is(entity_watch('w', 'client'), 2::bigint, 'a client repeats entity_watch() from time to time');
 select time_passes('40 min');
 select given(entity_set('w', '3', 'n'));
-select is(the_job('w') ->> 'watched', 'true', 'and is heard of');
+select is(the_job('w') ->> 'watched', 'true', 'a client that repeats entity_watch() keeps the memory watched');
 select time_passes('1 h');
 select given(entity_set('w', '4', 'n'));
-select is(the_job('w') ->> 'watched', 'false', 'one that was killed is forgotten after an hour');
-select is(entity_watch('w', 'client'), 4::bigint, 'it may come back');
-select is(the_job('w') ->> 'watched', 'true', 'and is told again');
+select is(the_job('w') ->> 'watched', 'false', 'a client that was silent for an hour is forgotten');
+select is(entity_watch('w', 'client'), 4::bigint, 'a client that was forgotten may come back');
+select is(the_job('w') ->> 'watched', 'true', 'the memory of a client that came back is watched again');
 select stop_listening('client');
 select given(entity_set('w', '5', 'n'));
-select is(the_job('w') ->> 'watched', 'false', 'when the last has gone, the next writer switches the look off');
-select throws_ok($$ select entity_watch('nobody', 'client') $$, 'PD401', null, 'nobody watches what is not there');
-select throws_ok($$ select entity_watch('w', '') $$, 'PD104', null, 'a listener has a name');
+select is(the_job('w') ->> 'watched', 'false', 'the write after the last client has gone ends the watching');
+select throws_ok($$ select entity_watch('nobody', 'client') $$, 'PD401', null,
+                 'a memory that does not exist cannot be watched');
+select throws_ok($$ select entity_watch('w', '') $$, 'PD104', null, 'a listener without a name is refused');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

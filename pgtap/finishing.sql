@@ -1,11 +1,12 @@
--- Finishing: a worker without a journal claims activities and hooks, tells how far it is, and ends them. [P4] [P6] [P10] [P12]
+-- Finishing: a worker without a journal claims activities and hooks, reports their progress and ends them. [P4] [P6]
+-- [P10] [P12]
 
 begin;
 select plan(55);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- Tells the token of whoever holds a task in these tests.
+-- Returns the token of a worker.
 create function by(worker text) returns uuid
 language plpgsql
 as $$
@@ -20,7 +21,8 @@ as $$
 begin
     perform have_held_job(have_asked.job);
     perform tell(a_turn(have_asked.job, state => 'park', requests => jsonb_build_array(jsonb_build_object(
-        'key', 'x', 'kind', have_asked.kind, 'name', 'count', 'queue', 'far ' || have_asked.job, 'args', '[1]'::jsonb))));
+        'key', 'x', 'kind', have_asked.kind, 'name', 'count', 'queue', 'far ' || have_asked.job, 'args',
+        '[1]'::jsonb))));
     perform take('psql', array['far ' || have_asked.job]);
 end
 $$;
@@ -33,54 +35,57 @@ begin
 end
 $$;
 
--- Done.
+-- finish_task.
 
 select have_asked('a');
-select is(the_task('a', '1/main/x') ->> 'worker', 'psql', 'an activity is claimed from its queue by whoever comes');
+select is(the_task('a', '1/main/x') ->> 'worker', 'psql',
+          'a worker without a journal claims an activity from its queue');
 select is(
     extend(jsonb_build_array(a_turn('a', '1/main/x', worker => 'psql')))::jsonb #>> '{0,state}',
     'held',
-    'it is kept as any lease');
+    'extend() renews the lease of an activity');
 select is(
-    finish_task('a', '1/main/x', by('psql'), '{"n": 1}'), 'done', 'who holds an activity ends it with its result');
-select is(mail_of('a'), '[["1/main", "x", true, {"n": 1}]]', 'who asked gets the result as the answer');
-select ok(is_awake('a'), 'and wakes');
-select is(tasks_of('a'), '{1/main}', 'the activity is gone');
-select is(finish_task('a', '1/main/x', by('psql'), '{"n": 1}'), 'gone', 'a repeated call does nothing more [P12]');
-select is(finish_task('a', '1/main/x', by('psql'), '{"n": 2}'), 'gone', 'whatever it says');
+    finish_task('a', '1/main/x', by('psql'), '{"n": 1}'), 'done', 'finish_task() ends an activity with its result');
+select is(mail_of('a'), '[["1/main", "x", true, {"n": 1}]]', 'the asker gets the result as its answer');
+select ok(is_awake('a'), 'the asker wakes');
+select is(tasks_of('a'), '{1/main}', 'a finished activity is gone');
+select is(finish_task('a', '1/main/x', by('psql'), '{"n": 1}'), 'gone', 'a repeated call does nothing [P12]');
+select is(finish_task('a', '1/main/x', by('psql'), '{"n": 2}'), 'gone',
+          'a repeated call with another result does nothing');
 select is(mail_of('a'), '[["1/main", "x", true, {"n": 1}]]', 'the result is recorded once [P4]');
 select given(take('ada', '{a}'));
 select given(tell(a_turn('a', state => 'keep', requests => '[{"key": "x", "kind": "activity", "name": "count"}]')));
-select is(tasks_of('a'), '{1/main}', 'a repeated request does not make it again [P4]');
+select is(tasks_of('a'), '{1/main}', 'a request of a finished activity does not run it again [P4]');
 select have_asked('h', 'hook');
-select is(finish_task('h', '1/main/x', by('psql')), 'done', 'a hook is ended alike, also with nothing');
-select is(mail_of('h'), '[["1/main", "x", true, null]]', 'that is an answer');
+select is(finish_task('h', '1/main/x', by('psql')), 'done', 'finish_task() ends a hook, even without a result');
+select is(mail_of('h'), '[["1/main", "x", true, null]]', 'a hook that ends without a result answers with null');
 select given(hook('h', 'alone', queue => 'far h', key => 'k'));
 select given(take('psql', '{far h}'));
-select is(finish_task('h', '$hook/k', by('psql'), '5'), 'done', 'so is a hook for which nobody waits');
-select is(journal_of('h', '$hook/k') #> '{0}', '[1, "end", null, true, 5]', 'its end stands in its journal');
+select is(finish_task('h', '$hook/k', by('psql'), '5'), 'done', 'finish_task() ends a hook from outside');
+select is(journal_of('h', '$hook/k') #> '{0}', '[1, "end", null, true, 5]',
+          'the end of a hook from outside is in its journal');
 
--- Failed.
+-- fail_task.
 
 select have_asked('f');
 select is(
     fail_task('f', '1/main/x', by('psql'), '"no connection"', clock() + interval '1 min'),
     'retry',
-    'an attempt may fail');
+    'fail_task() with a time ends only the attempt');
 select is(
     jsonb_build_array(the_task('f', '1/main/x') -> 'attempt', the_task('f', '1/main/x') #> '{failure,message}',
                       (the_task('f', '1/main/x') ->> 'due_at')::timestamptz, the_task('f', '1/main/x') -> 'token'),
     jsonb_build_array(1, 'no connection', clock() + interval '1 min', null),
-    'it is counted, and the next one is due at its time');
+    'a failed attempt is counted, and the next is due at the given time');
 select is(
     fail_task('f', '1/main/x', by('psql'), '"no connection"', clock() + interval '1 min'), 'retry',
-    'a repeated call is answered alike [P12]');
-select is(the_task('f', '1/main/x') ->> 'attempt', '1', 'and is no other attempt');
+    'a repeated failure gets the same answer [P12]');
+select is(the_task('f', '1/main/x') ->> 'attempt', '1', 'a repeated failure counts as one attempt');
 select is(
     error_of($$ select finish_task('f', '1/main/x', by('psql'), '1') $$),
     'PD001',
-    'who has given it back ends nothing');
-select is(mail_of('f'), '[]', 'nobody is told of an attempt that is not the last');
+    'a worker that has given a task back cannot finish it');
+select is(mail_of('f'), '[]', 'an attempt that is not the last sends no answer');
 select time_passes('1 min');
 select is(take('node', '{far f}') #>> '{0,attempt}', '1', 'another worker makes the next attempt');
 select is(
@@ -90,18 +95,18 @@ select is(
   from unnest('{finish_task,fail_task}'::text[]) as verb;
 select is(
     fail_task('f', '1/main/x', by('node'), '{"type": "ValueError", "message": "no", "code": 7}'), 'failed',
-    'without another attempt it has failed');
+    'fail_task() without a time ends the task');
 select is(
     mail_of('f'), '[["1/main", "x", false, {"type": "ValueError", "message": "no", "code": 7}]]',
-    'who asked is told [P10]');
-select is(fail_task('f', '1/main/x', by('node')), 'gone', 'a repeated call does nothing more [P12]');
+    'the asker receives the failure [P10]');
+select is(fail_task('f', '1/main/x', by('node')), 'gone', 'a repeated end does nothing [P12]');
 select have_asked('plain');
-select is(fail_task('plain', '1/main/x', by('psql')), 'failed', 'a failure needs no words');
+select is(fail_task('plain', '1/main/x', by('psql')), 'failed', 'fail_task() needs no failure');
 select is(
     mail_of('plain'), '[["1/main", "x", false, {"type": "Failure", "message": "the task has failed"}]]',
-    'they are made for it');
+    'a failure without details gets a default message');
 
--- What a hook had listened for in an earlier turn, as a worker with a journal, wakes no attempt that is to come later.
+-- A hook with a journal awaited a signal in an earlier turn. That signal must not wake its next attempt early.
 
 select have_asked('w', 'hook');
 select given(tell(a_turn('w', '1/main/x', state => 'park', worker => 'psql', awaits => '{go}',
@@ -111,27 +116,30 @@ select given(take('psql', '{far w}'));
 select given(signal('w', 'go'));
 select is(
     fail_task('w', '1/main/x', by('psql'), '"no connection"', clock() + interval '1 min'), 'retry',
-    'an attempt fails while mail lies open that was listened for');
-select is_empty('select * from assert_invariants()', 'it sleeps over nothing [P8]');
+    'an attempt may fail while an awaited signal is in the inbox');
+select is_empty('select * from assert_invariants()',
+                'a message in the inbox of a failed attempt breaks no invariant [P8]');
 select given(signal('w', 'go'));
 select is(
     (the_task('w', '1/main/x') ->> 'due_at')::timestamptz, clock() + interval '1 min',
-    'the next attempt is due at its time, whatever comes');
+    'another signal does not move the next attempt');
 
--- A lease that ends.
+-- Leases that have ended.
 
 select have_asked('l');
 select time_passes('31 s');
 select is(
-    finish_task('l', '1/main/x', by('psql')), 'done', 'a lease that has ended counts until somebody claims the task');
+    finish_task('l', '1/main/x', by('psql')), 'done',
+    'a worker whose lease has ended may finish its task until another claims it');
 select have_asked('m');
 select time_passes('31 s');
 select given(take('node', '{far m}'));
-select is(error_of($$ select finish_task('m', '1/main/x', by('psql'), '1') $$), 'PD001', 'then it counts no more [P6]');
-select is(finish_task('m', '1/main/x', by('node'), '2'), 'done', 'that of the new holder does');
-select is(mail_of('m'), '[["1/main", "x", true, 2]]', 'one result is recorded');
+select is(error_of($$ select finish_task('m', '1/main/x', by('psql'), '1') $$), 'PD001',
+          'a worker whose task was claimed by another cannot finish it [P6]');
+select is(finish_task('m', '1/main/x', by('node'), '2'), 'done', 'the new holder finishes the task');
+select is(mail_of('m'), '[["1/main", "x", true, 2]]', 'only the result of the new holder is recorded');
 
--- A cancel.
+-- Requests to cancel.
 
 select have_asked('c');
 select given(cancel('c'));
@@ -139,17 +147,17 @@ select given(take('ada', '{c}'));
 select given(tell(a_turn('c', state => 'keep', cancels => '["x"]')));
 select is(
     (extend(jsonb_build_array(a_turn('c', '1/main/x', worker => 'psql'))) -> 0)::jsonb ->> 'cancel', 'true',
-    'a heartbeat hears that it is asked to cancel');
+    'the heartbeat of an activity returns the request to cancel');
 select is(
     fail_task('c', '1/main/x', by('psql'), '"stopped"', clock() + interval '1 min'), 'cancelled',
-    'then a failure is the end, and there is no other attempt');
+    'a failure after a request to cancel ends the task without another attempt');
 select is(
-    (select i.ok from inbox as i where i.job_id = 'c' and i.key = 'x'), false, 'who asked is told');
+    (select i.ok from inbox as i where i.job_id = 'c' and i.key = 'x'), false, 'the asker gets an answer');
 select have_asked('t');
 select given(terminate('t'));
-select is(finish_task('t', '1/main/x', by('psql'), '1'), 'gone', 'with its job the task is gone');
+select is(finish_task('t', '1/main/x', by('psql'), '1'), 'gone', 'a task of a terminated job is gone');
 
--- What is refused.
+-- What finish_task() and fail_task() refuse.
 
 select have_held_job('r');
 select is(error_of(statement), code, format('%s is refused', about))
@@ -160,26 +168,28 @@ select is(error_of(statement), code, format('%s is refused', about))
          $$ select finish_task('r', 'none', by('ada'), to_jsonb(repeat('x', 1048577))) $$, 'PD301'),
         ('a failure that is too large',
          $$ select fail_task('r', 'none', by('ada'), to_jsonb(repeat('x', 1048577))) $$, 'PD301'),
-        ('an attempt that never comes', $$ select fail_task('r', 'none', by('ada'), retry_at => 'infinity') $$, 'PD107')
+        ('an attempt that is never due', $$ select fail_task('r', 'none', by('ada'), retry_at => 'infinity') $$,
+        'PD107')
        ) as cases (about, statement, code);
-select is(finish_task('nobody', '1/main/x', by('ada')), 'gone', 'of a job that is not there nothing is held');
+select is(finish_task('nobody', '1/main/x', by('ada')), 'gone',
+          'finish_task() on a job that does not exist answers gone');
 
--- What belongs to the database is ended by no worker: a schedule would end with it.
+-- No worker can end a task of the database: it would end a schedule.
 
 select given(create_schedule('s', 'w', '@daily'));
 select given(start('w', id => 'timed', queue => 'timed', timeout => '1 day'));
 select the_time_is('2031-01-01 00:00+00');
 select given(take('clock', '{$sql}', 2));
 select is(error_of(format('select %s(%L, %L, by(''clock''))', verb, job, task)), 'PD107',
-          format('%s does not end %s', verb, task))
+          format('%s refuses %s', verb, task))
   from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task)
  cross join unnest('{finish_task,fail_task,time_out_task}'::text[]) as verb;
 select is(tell(a_turn(job, task, state => 'done', worker => 'clock')) #>> '{error,code}', 'PD107',
-          format('no turn ends %s', task))
+          format('a turn that ends %s is refused', task))
   from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task);
 delete from tasks where job_id = '$schedule/s';
 select is(create_schedule('s', 'w', '@daily'), '2031-01-02 00:00+00',
-          'a schedule that lost its task is begun again with the next call');
+          'create_schedule() repairs a schedule that lost its task');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

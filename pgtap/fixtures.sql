@@ -1,5 +1,5 @@
--- Fixtures: the verbs with which tests prepare the world and act in it. Loaded once, after pgTAP and into its schema.
--- Every worker claims under one token, md5(its name), so that a test can say who speaks instead of copying uuids.
+-- Fixtures: the functions with which tests prepare data and act. Loaded once, after pgTAP and into its schema. Every
+-- worker claims under one token, md5(its name), so that a test can name the worker instead of copying uuids.
 
 create function given(result anyelement) returns void
 language plpgsql
@@ -7,7 +7,7 @@ as $$
 begin
 end
 $$;
-comment on function given(anyelement) is 'Take note that something has been done: given(start(...)).';
+comment on function given(anyelement) is 'Run something whose result does not matter: given(start(...)).';
 
 
 -- The clock is replaced inside the test's transaction; the rollback restores it.
@@ -44,7 +44,7 @@ begin
     return md5(token_of.worker)::uuid;
 end
 $$;
-comment on function token_of(text) is 'Tell the token under which a worker claims in these tests.';
+comment on function token_of(text) is 'Return the token under which a worker claims in these tests.';
 
 
 create function take(
@@ -135,7 +135,7 @@ begin
     return (select to_jsonb(t) from tasks as t where t.job_id = the_task.job and t.task = the_task.task);
 end
 $$;
-comment on function the_task(text, text) is 'Look at the row of a task; null when it is gone.';
+comment on function the_task(text, text) is 'Look at the row of a task; null if the task does not exist.';
 
 
 create function tasks_of(job text) returns text[]
@@ -202,10 +202,10 @@ exception when others then
 end
 $$;
 comment on function error_of(text) is
-    'Run a statement and tell the code with which it was refused, or null; its effects stay if it was not.';
+    'Run a statement and return the code of its error, or null. The effects of a success stay.';
 
 
--- Cases of commands: a table of them, and the two ways a command can come. A version is written as the word `version`.
+-- A table of cases of commands, and the two ways to run them. A version is written as the word `version`.
 create function have_cases() returns void
 language plpgsql
 as $$
@@ -223,7 +223,7 @@ begin
 end
 $$;
 comment on function have_cases() is
-    'Make a table for cases of commands; made is null where the memory stays as it was, code where nothing is refused.';
+    'Make a table for cases of commands; made is null if the memory stays unchanged, code if nothing is refused.';
 
 
 create function wanted_outcome(context jsonb, made jsonb, answer jsonb, code text) returns jsonb
@@ -234,7 +234,7 @@ begin
                               'answer', wanted_outcome.answer, 'code', wanted_outcome.code);
 end
 $$;
-comment on function wanted_outcome(jsonb, jsonb, jsonb, text) is 'Write what a case wants.';
+comment on function wanted_outcome(jsonb, jsonb, jsonb, text) is 'Return the outcome that a case expects.';
 
 
 create function outcome_by_verb(context jsonb, op text, path text, argument jsonb) returns jsonb
@@ -258,7 +258,7 @@ begin
                                then '"version"' else answer end, refused);
 end
 $$;
-comment on function outcome_by_verb(jsonb, text, text, jsonb) is 'Run a command from outside on a document of its own.';
+comment on function outcome_by_verb(jsonb, text, text, jsonb) is 'Run a command from outside on a new document.';
 
 
 create function outcome_by_turn(context jsonb, op text, path text, argument jsonb) returns jsonb
@@ -279,7 +279,7 @@ begin
 end
 $$;
 comment on function outcome_by_turn(jsonb, text, text, jsonb) is
-    'Run a command as a fact of a turn, on a document of its own.';
+    'Run a command as a fact of a turn, on a new document.';
 
 
 create function verdict_of(turn jsonb) returns text
@@ -296,7 +296,8 @@ begin
     return verdict;
 end
 $$;
-comment on function verdict_of(jsonb) is 'Tell how a turn was answered; where the whole call failed, with which code.';
+comment on function verdict_of(jsonb) is
+    'Return the state that answers a turn, or the code of the error if the whole call failed.';
 
 
 create function writes_of_jobs() returns bigint
@@ -307,7 +308,8 @@ begin
     return (select x.n_tup_upd from pg_stat_xact_user_tables as x where x.relid = 'perdure.jobs'::regclass);
 end
 $$;
-comment on function writes_of_jobs() is 'Tell how often this transaction has written a row of jobs: PostgreSQL counts.';
+comment on function writes_of_jobs() is
+    'Return how often this transaction has updated a row of jobs, as PostgreSQL counts it.';
 
 
 create function found(conditions jsonb) returns text

@@ -1,11 +1,11 @@
--- Forks: a new job that stands where the coordinator of another stood.
+-- Forks: a new job that begins where the coordinator of another job was.
 
 begin;
 select plan(53);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- A job with a past: commands of its own, of a hook and from outside; a read that is large; a hook without an answer.
+-- A job with a past: commands of its own, of a hook and from outside; a large read; a hook without an answer.
 
 select given(start('w', '["x"]', 'j', 'agent', queue => 'j', context => '{"n": 0}', headers => '{"h": 1}',
                    priority => 3, limit_key => 'l', timeout => '1 d'));
@@ -37,27 +37,28 @@ select is(
                        'priority', 3, 'limit_key', 'l', 'timeout', interval '1 d', 'started_at', null,
                        'finished_at', null,
                        'forked_from', '[{"job": "j", "task": "1/main", "position": 4}]'::jsonb),
-    'a fork is a job of its own, with all that the other was given');
-select is(the_job('all') -> 'context', the_job('j') -> 'context', 'it begins with the memory of the other');
+    'a fork is a new job with all that the other job was given');
+select is(the_job('all') -> 'context', the_job('j') -> 'context', 'a fork begins with the memory of the other job');
 select is(
     (select jsonb_agg(f - 4 order by f -> 0) from jsonb_array_elements(journal_of('all')) as f),
     (select jsonb_agg(f - 4 order by f -> 0) from source, jsonb_array_elements(journal) as f),
-    'and with the journal of its coordinator [P9]');
+    'a fork has the journal of the other coordinator [P9]');
 select is(
     length(journal_of('all') #>> '{2,4}'),
     3000,
-    'what was read and is large is written out: the fork has another history');
+    'a large read is copied into the fork, because the fork has another history');
 select is(
     jsonb_build_array(the_task('all') -> 'position', the_task('all') -> 'started_at', the_task('all') -> 'told_at'),
     jsonb_build_array(4, the_task('j') -> 'started_at', the_task('j') -> 'told_at'),
-    'workflow time goes on where it was');
-select is(tasks_of('all'), '{1/main,1/main/$deadline}', 'what was asked for is not there: it is asked for again');
+    'the workflow time of a fork goes on where it was');
+select is(tasks_of('all'), '{1/main,1/main/$deadline}',
+          'the hooks that were requested are not in the fork: its coordinator requests them again');
 select is(
     (select count(*) from history where job_id = 'all'),
     1::bigint,
-    'commands that were copied made no version of the fork [P3]');
+    'copied commands make no version of the fork [P3]');
 
--- At a place: the memory as it was there.
+-- A fork at a place has the memory of that place.
 
 select is(fork('j', 'at ' || seq, seq)::text, format('("at %s",t)', seq), format('a job is forked at place %s', seq))
   from generate_series(0, 4) as seq;
@@ -70,11 +71,11 @@ select is(
 select is(
     the_job('at 4') #>> '{context,text}',
     repeat('x', 3000),
-    'what was written later is not in it');
-select is(fork('j', 'edited', 2, '{"n": 7}')::text, '(edited,t)', 'a fork may have another memory');
-select is(the_job('edited') -> 'context', '{"n": 7}', 'which replaces the one that was (E9)');
+    'a fork at a place has nothing that was written later');
+select is(fork('j', 'edited', 2, '{"n": 7}')::text, '(edited,t)', 'a fork may be given another memory');
+select is(the_job('edited') -> 'context', '{"n": 7}', 'the memory that a fork is given replaces the old one (E9)');
 
--- A fork of a fork, and of what has ended.
+-- Forks of forks, and of jobs that have ended.
 
 select given(take('cem', '{j}', 10));
 select given(tell(a_turn('at 2', facts => '[{"kind": "note", "key": "a"}, {"kind": "note", "key": "b"}]',
@@ -82,12 +83,12 @@ select given(tell(a_turn('at 2', facts => '[{"kind": "note", "key": "a"}, {"kind
 select is(
     fork('at 2', 'second ' || seq, seq)::text,
     format('("second %s",t)', seq),
-    format('a fork is forked at %s', seq))
+    format('a fork may be forked at %s', seq))
   from unnest(array[1, 3]) as seq;
 select is(
     the_job('second ' || seq) -> 'forked_from',
     authors,
-    format('a fork at %s knows whose journal it has, and who they were forked from', seq))
+    format('a fork at %s names the jobs from which it has its journal', seq))
   from (values (1, '[{"job": "j", "task": "1/main", "position": 1},
                     {"job": "at 2", "task": "1/main", "position": 1}]'::jsonb),
                (3, '[{"job": "j", "task": "1/main", "position": 2}, {"job": "at 2", "task": "1/main", "position": 3}]')
@@ -95,9 +96,9 @@ select is(
 select given(tell(a_turn('j', state => 'failed', value => '{"message": "m"}', worker => 'cem')));
 select is(fork('j', 'dead', 4)::text, '(dead,t)', 'a job that has ended may be forked');
 select is((the_task('dead') ->> 'started_at')::timestamptz, '2030-01-01 12:00+00'::timestamptz,
-          'in the workflow time that it had');
+          'a fork of a job that has ended keeps its workflow time');
 
--- What others wrote is told by the time; what was read is told by its version, whatever the clocks say.
+-- The place in the history is found by the time of a fact; for a read by its version, whatever the clocks say.
 
 select have_held_job('r');
 select given(entity_set('r', '1', 'n'));
@@ -107,9 +108,9 @@ select given(tell(a_turn('r', facts => jsonb_build_array(
     jsonb_build_object('op', 'get', 'path', '{n}'::text[], 'key', 'get#1', 'at', clock() - interval '1 s')))));
 select given(entity_set('r', '3', 'n'));
 select given(fork('r', 'of r', 1));
-select is(the_job('of r') -> 'context', '{"n": 2}', 'a memory is at least at the version that was read');
+select is(the_job('of r') -> 'context', '{"n": 2}', 'the memory of a fork is at least at the version that was read');
 
--- Logs are a part of the memory.
+-- Logs.
 
 select have_held_job('l', '{"n": 1}');
 select given(entity_log('l', 'messages', '"a"', key => 'k'));
@@ -121,39 +122,40 @@ select given(entity_log('l', 'messages', to_jsonb(n))) from generate_series(1, 2
 select given(tell(a_turn('l', facts => '[{"op": "get", "path": ["messages"], "key": "get#2"}]')));
 select given(fork('l', 'logs at 2', 2));
 select given(fork('l', 'logs', context => '{"m": 1}'));
-select is(entity_get('logs at 2', 'messages'), '["a", "b"]', 'a fork has the logs as they were at its place (E9)');
-select is(entity_get('logs', path), entity_get('l', path), format('all of %s, whatever document it is given', path))
+select is(entity_get('logs at 2', 'messages'), '["a", "b"]', 'a fork at a place has the logs as they were there (E9)');
+select is(entity_get('logs', path), entity_get('l', path),
+          format('a fork has all of %s, whatever document it is given', path))
   from unnest('{messages,tokens}'::text[]) as path;
 select is(
     (select array_agg(s.source order by s.place) from stream_items('logs', 'tokens') as s),
     '{writer,writer}',
-    'with the names of those who wrote them');
-select is(the_job('logs') -> 'version', '254', 'each of their commands is a version of the fork');
-select is(entity_at('logs', 100), '{"m": 1}', 'whose document they leave as it is');
-select is(entity_log('logs at 2', 'messages', '"c"', key => 'k'), '5', 'keys of the other do not count in a fork');
+    'the items of a stream keep their sources in a fork');
+select is(the_job('logs') -> 'version', '254', 'each command on a log is a version of the fork');
+select is(entity_at('logs', 100), '{"m": 1}', 'commands on logs leave the document of a fork unchanged');
+select is(entity_log('logs at 2', 'messages', '"c"', key => 'k'), '5', 'keys of the other job do not count in a fork');
 select given(fork('logs at 2', 'logs again'));
-select is(entity_get('logs again', 'messages'), '["a", "b", "c"]', 'a fork of a fork has them all');
+select is(entity_get('logs again', 'messages'), '["a", "b", "c"]', 'a fork of a fork has all items of a log');
 
--- Repeats and refusals.
+-- Repeated and refused forks.
 
 select is(fork('j', 'keyed', key => 'k')::text, '(keyed,t)', 'a fork may have a key');
-select is(fork('j', 'keyed', key => 'k')::text, '(keyed,f)', 'the same fork may be repeated [P12]');
+select is(fork('j', 'keyed', key => 'k')::text, '(keyed,f)', 'a fork may be repeated with its key [P12]');
 select given(entity_create('e', 'note'));
 select is(error_of(statement), code, format('%s is refused', about))
   from (values
         ('a fork of nothing', 'select fork(''none'')', 'PD401'),
         ('a fork of a plain entity', 'select fork(''e'')', 'PD107'),
-        ('a fork at a place that is not there', 'select fork(''j'', ''x'', 5)', 'PD107'),
+        ('a fork at a place that does not exist', 'select fork(''j'', ''x'', 5)', 'PD107'),
         ('a fork before the beginning', 'select fork(''j'', ''x'', -1)', 'PD107'),
         ('a fork whose key repeats nothing', 'select fork(''j'', key => ''k'')', 'PD107'),
         ('a fork with an empty name', 'select fork(''j'', '''')', 'PD104'),
         ('a fork in place of a schedule', 'select fork(''j'', ''$schedule/nightly'')', 'PD104'),
-        ('a fork with a memory that is none', 'select fork(''j'', ''x'', context => ''[1]'')', 'PD103'),
+        ('a fork with a memory that is not an object', 'select fork(''j'', ''x'', context => ''[1]'')', 'PD103'),
         ('a fork with the name of another', 'select fork(''j'', ''all'')', 'PD402')
        ) as cases (about, statement, code);
-select is(the_job('x'), null, 'nothing is left of a fork that was refused');
+select is(the_job('x'), null, 'a refused fork leaves nothing');
 
--- What a fact says of versions is believed of reads alone: a payload, or what a refused command was given, may say anything.
+-- The version in a fact counts only for reads: a payload, or the argument of a refused command, may contain anything.
 
 select have_held_job('says', context => '{"n": 0}');
 select given(tell(a_turn('says', facts => '[
@@ -163,7 +165,7 @@ select time_passes('1 s');
 select given(entity_increment('says', 'n')) from generate_series(1, 6);
 select given(fork('says', 'says at ' || seq, seq)) from generate_series(1, 3) as seq;
 select is(the_job('says at ' || seq) -> 'context', '{"n": 0}',
-          format('a fork at place %s has the memory as it was then [P9]', seq))
+          format('a fork at place %s has the memory as it was there [P9]', seq))
   from generate_series(1, 3) as seq;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

@@ -1,4 +1,5 @@
--- Histories: a memory that is not the sum of its commands is found, whatever part of it was changed by hand. [P3] [P8]
+-- Histories: assert_histories() finds a memory that is not the sum of its commands, whatever part was changed by hand.
+-- [P3] [P8]
 
 begin;
 select plan(18);
@@ -12,7 +13,7 @@ select given(entity_log('log', 'l', '1')) from generate_series(2, 250);
 select given(entity_create('f', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
 
--- Tells what a statement breaks, and undoes it.
+-- Returns what a statement breaks, and undoes it.
 create function histories_broken_by(statement text) returns jsonb
 language plpgsql
 as $$
@@ -31,12 +32,12 @@ begin
 end
 $$;
 
-select is(histories_broken_by(statement), broken, format('%s is found', about))
+select is(histories_broken_by(statement), broken, format('assert_histories() finds %s', about))
   from (values
         ('nothing', 'select', '[]'::jsonb),
         ('a document that was changed',
          $$ update perdure.jobs set context = '{"n": 2}' where id = 'f' $$, '[["I1", "f"]]'),
-        ('a document that never was',
+        ('a document without a history',
          $$ update perdure.jobs set context = '{"n": 2}' where id = 'empty' $$, '[["I1", "empty"]]'),
         ('a number that is written in another way',
          $$ update perdure.jobs set context = '{"n": 1.0}' where id = 'f' $$, '[["I1", "f"]]'),
@@ -52,14 +53,14 @@ select is(histories_broken_by(statement), broken, format('%s is found', about))
         ('a first document that was changed',
          $$ update perdure.journal set argument = '{"n": 0}' where job_id = 'e' and version = 1 $$,
          '[["I2", "e"], ["I2", "e"], ["I1", "e"]]'),
-        ('a command that cannot have been',
+        ('a command that cannot be applied',
          $$ update perdure.journal set path = '{t}' where job_id = 'e' and version = 150 $$, '[["I1", "e"]]'),
         ('a snapshot that was changed',
          $$ update perdure.snapshots set context = '{}' where job_id = 'e' and version = 100 $$,
          '[["I2", "e"]]'),
-        ('a snapshot that says that nothing has changed',
+        ('a snapshot that claims that nothing has changed',
          $$ update perdure.snapshots set context = null where job_id = 'e' and version = 200 $$, '[["I2", "e"]]'),
-        ('a snapshot on which others rest',
+        ('a snapshot on which later ones build',
          $$ update perdure.snapshots set context = '{"n": 5}' where job_id = 'log' and version = 100 $$,
          '[["I2", "log"], ["I2", "log"]]'),
         ('two memories that were changed',

@@ -1,4 +1,4 @@
--- Hooks from outside: work on a memory that no coordinator has asked for.
+-- Hooks from outside: work on a memory that no coordinator requested.
 
 begin;
 select plan(57);
@@ -21,28 +21,29 @@ select is(
                        'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,
                        'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false,
                        'fingerprint', null),
-    'a hook from outside has what it was given, and answers nobody');
+    'a hook from outside has what it was given, and no asker');
 select given(hook('e', 'tidy', queue => 'agents', key => 'pinned', pinned_version => '2'));
 select is(
     jsonb_build_array(the_task('e', '$hook/pinned') -> 'queue', the_task('e', '$hook/pinned') -> 'pinned_version'),
     '["agents@2", "2"]',
-    'a hook may keep to a version of the code');
-select is(take('ada', '{agents}'), '[]', 'which only workers of that version run');
-select is(take('ada', '{agents@2}') #>> '{0,pinned_version}', '2', 'and they are told');
+    'a hook may be pinned to a version of the code');
+select is(take('ada', '{agents}'), '[]', 'a worker of no version does not get a pinned hook');
+select is(take('ada', '{agents@2}') #>> '{0,pinned_version}', '2',
+          'a worker of that version gets the pinned hook, with its version');
 select is(error_of(format($$ select hook('e', 'tidy', %s) $$, options)), code, about)
-  from (values ('pinned_version => ''''', 'PD104', 'a version has a name'),
-               ('queue => ''$sql'', pinned_version => ''2''', 'PD107', 'what the database runs has no version'))
+  from (values ('pinned_version => ''''', 'PD104', 'a hook with an empty version is refused'),
+               ('queue => ''$sql'', pinned_version => ''2''', 'PD107', 'a hook in SQL with a version is refused'))
     as cases (options, code, about);
 select given(tell(a_turn('e', '$hook/pinned', 'done')));
-select matches(hook('e', 'tidy'), '^\$hook/[0-9a-f-]{36}$', 'without a key each hook has its own');
+select matches(hook('e', 'tidy'), '^\$hook/[0-9a-f-]{36}$', 'each hook without a key gets its own');
 select is(
     (select jsonb_build_array(t.queue, t.priority, t.due_at, t.args)
        from tasks as t
       where t.job_id = 'e' and t.task <> '$hook/k'),
     jsonb_build_array('default', 5, clock(), '[]'::jsonb),
-    'a hook needs a job and a name alone');
+    'a hook needs nothing but a job and a name');
 
--- Any status of the job.
+-- Jobs of any status.
 
 select have_held_job('running');
 select have_held_job('over');
@@ -59,19 +60,19 @@ select is(
 select is(
     jsonb_build_array(the_job('over') -> 'status', the_job('over') -> 'context'),
     '["failed", {"tidy": true}]',
-    'a hook changes a memory, not the end of a run');
-select is(tasks_of('running'), '{1/main}', 'a hook from outside ends by itself');
+    'a hook changes the memory of a finished job, and not its status');
+select is(tasks_of('running'), '{1/main}', 'a hook from outside that has ended is gone');
 
--- Once per key, also after it has ended.
+-- Keys: a hook runs once per key, even after it has ended.
 
 select is(hook('running', 'tidy', key => 'k'), '$hook/k', 'the same key is the same hook');
 select is(tasks_of('running'), '{1/main}', 'a hook that has ended does not run again [P12]');
 select is(
     journal_of('running', '$hook/k') -> 1,
     '[2, "end", null, true, 1]',
-    'how a hook from outside ended stands in its journal');
+    'the journal of a hook from outside has its end');
 select is(hook('running', 'other', '["y"]', key => 'k2'), '$hook/k2', 'another key is another hook');
-select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a key names the hook that it was first used for');
+select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a key stands for the hook for which it was first used');
 select is(the_task('running', '$hook/k2') ->> 'name', 'other', 'a repeated call changes nothing [P12]');
 select is(hook('e', 'tidy', key => 'k2'), '$hook/k2', 'a key belongs to one job');
 select is(tasks_of('e') @> '{$hook/k,$hook/k2}', true, 'and is another hook there');
@@ -80,22 +81,22 @@ select given(tell(a_turn('running', '$hook/k2', 'failed', value => '{"message": 
 select is(
     journal_of('running', '$hook/k2'),
     '[[1, "end", null, false, {"message": "m"}]]',
-    'how a hook from outside failed is told [P10]');
+    'the journal of a hook from outside has its failure [P10]');
 select given(hook('running', 'other', key => 'k2'));
 select is(tasks_of('running'), '{1/main}', 'a hook that has failed does not run again');
 
--- It outlives the run.
+-- A hook from outside outlives the run.
 
 select given(hook('running', 'long', key => 'long'));
 select given(tell(a_turn('running', state => 'done')));
-select is(tasks_of('running'), '{$hook/long}', 'the end of a coordinator leaves hooks from outside alone');
+select is(tasks_of('running'), '{$hook/long}', 'the end of a coordinator ends no hook from outside');
 select given(hook('e', 'stays', key => 'stays'));
 select have_held_job('t');
 select given(hook('t', 'stays', key => 'stays'));
 select given(terminate('t'));
-select is(tasks_of('t'), '{$hook/stays}', 'terminate leaves hooks from outside alone');
+select is(tasks_of('t'), '{$hook/stays}', 'terminate() ends no hook from outside');
 
--- It asks, waits and is answered, as any task.
+-- A hook from outside requests, waits and is answered, as any task.
 
 select given(entity_create('f', 'note'));
 select given(hook('f', 'h', queue => 'f', key => 'h'));
@@ -114,14 +115,14 @@ select throws_ok(
     $$ select signal('f', 'go') $$,
     'PD403',
     null,
-    'when the last hook has ended a plain entity takes no signals');
+    'a plain entity without hooks takes no signals');
 
--- Keys that look like paths belong to hooks of their own.
+-- Keys that look like paths.
 
 select given(entity_create('paths', 'note'));
 select lives_ok(
     $$ select hook('paths', 'h', queue => 'paths', key => key) from unnest('{doc,doc-1}'::text[]) as key $$,
-    'keys may begin alike');
+    'keys of hooks may share a prefix');
 select given(take('ada', '{paths}', 2));
 select given(tell(a_turn('paths', '$hook/doc-1',
                          requests => '[{"key": "a", "kind": "activity", "name": "a", "queue": "paths"}]')));
@@ -131,13 +132,13 @@ select given(tell(a_turn('paths', '$hook/doc', 'done')));
 select is(
     tell(a_turn('paths', '$hook/doc-1', 'park')) #>> '{messages,0,payload}',
     'kept',
-    'the end of one hook takes nothing from another whose key begins alike [P5]');
+    'the end of a hook does not touch a hook whose key has the same prefix [P5]');
 select is(
     error_of($$ select hook('paths', 'h', key => 'doc/1') $$),
     'PD104',
-    'a key that would stand beneath another hook is refused');
+    'a key that would be beneath another hook is refused');
 
--- What a hook answers.
+-- The answer of a hook.
 
 select have_held_job('asked');
 select given(hook('asked', 'reply', queue => 'asked', key => key))
@@ -145,9 +146,10 @@ select given(hook('asked', 'reply', queue => 'asked', key => key))
 select is(
     to_jsonb(hook_result('asked', '$hook/answers')),
     '{"status": "running", "result": null, "error": null}',
-    'a hook that waits for a worker has not answered yet');
+    'a hook that waits for a worker has no result yet');
 select given(take('ada', '{asked}', 10));
-select is(to_jsonb(hook_result('asked', '$hook/answers')) ->> 'status', 'running', 'nor has one that somebody holds');
+select is(to_jsonb(hook_result('asked', '$hook/answers')) ->> 'status', 'running',
+          'a hook that is held has no result yet');
 select given(tell(a_turn('asked', '$hook/answers', 'done', facts => '[{"op": "increment", "path": ["n"], "value": 2}]',
                          value => '{"n": 2}')));
 select given(tell(a_turn('asked', '$hook/says nothing', 'done')));
@@ -157,26 +159,28 @@ select given(finish_task('asked', '$hook/is finished', token_of('ada'), '3'));
 select is(
     to_jsonb(hook_result('asked', '$hook/' || key)),
     jsonb_build_object('status', status, 'result', result, 'error', error),
-    format('what a hook that %s has answered is there to be read', key))
+    format('hook_result() returns what a hook that %s answers', key))
   from (values ('answers', 'completed', '{"n": 2}'::jsonb, null),
                ('says nothing', 'completed', null, null),
                ('fails', 'failed', null, '{"type": "ValueError", "message": "no"}'::jsonb),
                ('is cancelled', 'cancelled', null, '{"type": "CancelledError"}'),
                ('is finished', 'completed', '3', null)) as cases (key, status, result, error);
-select is(hook('asked', 'reply', queue => 'asked', key => 'answers'), '$hook/answers', 'who asks again');
-select is((hook_result('asked', '$hook/answers')).result, '{"n": 2}', 'gets the same answer [P12]');
+select is(hook('asked', 'reply', queue => 'asked', key => 'answers'), '$hook/answers',
+          'a repeated hook() returns the same hook');
+select is((hook_result('asked', '$hook/answers')).result, '{"n": 2}',
+          'a repeated hook() leaves the answer as it was [P12]');
 select given(tell(a_turn('asked', requests => '[{"key": "k#1", "name": "k", "queue": "asked"},
                                                  {"key": "k#2", "name": "k", "queue": "asked", "detached": true}]')));
 select is(
     (hook_result('asked', '$hook/1:main:k#2')).status,
     'running',
-    'a hook that was sent on its way by a coordinator is asked for like one from outside');
-select is(error_of(format('select hook_result(%L, %L)', id, task)), code, format('there is no answer of %s', about))
+    'hook_result() finds a detached hook of a coordinator');
+select is(error_of(format('select hook_result(%L, %L)', id, task)), code, format('hook_result() refuses %s', about))
   from (values ('asked', '1/main/k#1', 'PD412', 'a hook that answers its coordinator'),
                ('asked', '1/main', 'PD412', 'a coordinator'),
-               ('asked', '$hook/nobody', 'PD412', 'a hook that never was'),
+               ('asked', '$hook/nobody', 'PD412', 'a hook that does not exist'),
                ('asked', null, 'PD412', 'no hook'),
-               ('nobody', '$hook/k', 'PD401', 'a job that is not there')) as cases (id, task, code, about);
+               ('nobody', '$hook/k', 'PD401', 'a job that does not exist')) as cases (id, task, code, about);
 
 -- What is refused.
 
@@ -187,8 +191,8 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a hook without a queue', $$ select hook('e', 'h', queue => null) $$,    'PD104'),
         ('priority 10',            $$ select hook('e', 'h', priority => 10) $$,   'PD107'),
         ('priority null',          $$ select hook('e', 'h', priority => null) $$, 'PD107'),
-        ('a hook that never comes', $$ select hook('e', 'h', due_at => 'infinity') $$, 'PD107'),
-        ('an argument that is no list', $$ select hook('e', 'h', '"x"') $$,       'PD103')
+        ('a hook that is never due', $$ select hook('e', 'h', due_at => 'infinity') $$, 'PD107'),
+        ('an argument that is not a list', $$ select hook('e', 'h', '"x"') $$,       'PD103')
        ) as cases (about, statement, code);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

@@ -1,11 +1,11 @@
--- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is. (T31)
+-- Invariants [P8]: each law is broken by hand, and assert_invariants() reports exactly its code. (T31)
 
 begin;
 select plan(145);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- A world with something of everything, in which all laws hold.
+-- Data with at least one row of every kind, in which all laws hold.
 
 select have_held_job(id, '{"n": 1}')
   from unnest('{running,busy,parked,waiting,asking,wishing,inviting,done}'::text[]) as id;
@@ -43,9 +43,9 @@ select set_queue('limited', max_running => 1, max_per_key => 1);
 select given(start('w', id => 'limited-' || n, queue => 'limited')) from generate_series(1, 2) as n;
 select time_passes('1 s');
 select given(take('bob', '{limited}'));
-select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');
+select is_empty('select * from assert_invariants()', 'data with rows of every kind break no law');
 
--- Tells which laws a statement breaks, and undoes it.
+-- Returns the laws that a statement breaks, and undoes it.
 create function laws_broken_by(statement text) returns setof perdure.broken_invariant
 language plpgsql
 as $$
@@ -67,19 +67,19 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
   from (values
         ('a version that no command made', $$ update perdure.jobs set version = version + 1 where id = 'running' $$,
          '{I1}'::text[]),
-        ('a version that was taken back', $$ update perdure.jobs set version = version - 1 where id = 'running' $$,
+        ('a version that is too low', $$ update perdure.jobs set version = version - 1 where id = 'running' $$,
          '{I1}'),
         ('a version on an empty memory', $$ update perdure.jobs set version = 1 where id = 'empty' $$, '{I1}'),
         ('a change that was taken out of the history', $$ delete from perdure.journal where job_id = 'entity' $$,
          '{I1}'),
-        ('a change in the history that never was',
+        ('a command in the history that changed nothing',
          $$ select append_command('entity', null, 2, 'set', '{}', '{}', '2', clock()) $$, '{I1}'),
         ('a gap in the history', $$ update perdure.journal set version = 7 where job_id = 'entity' $$, '{I1}'),
         ('a snapshot that is missing', $$ delete from perdure.snapshots where version = 100 $$, '{I2}'),
         ('a snapshot at another version', $$ update perdure.snapshots set version = 150 where version = 100 $$, '{I2}'),
-        ('a snapshot of what never was',
+        ('a snapshot of a version that does not exist',
          $$ insert into perdure.snapshots (job_id, version, context) values ('long', 300, '{}') $$, '{I2}'),
-        ('a snapshot of a memory that has none',
+        ('a snapshot of a memory without commands',
          $$ insert into perdure.snapshots (job_id, version, context) values ('empty', 100, '{}') $$, '{I2}'),
         ('a snapshot without a job',
          $$ insert into perdure.snapshots (job_id, version, context) values ('nobody', 100, '{}') $$, '{I20}'),
@@ -98,9 +98,9 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a hook of a finished job that nobody asked to cancel',
          $$ update perdure.jobs set status = 'completed', finished_at = clock() where id = 'waiting';
             delete from perdure.tasks where job_id = 'waiting' and kind = 'coordinator' $$, '{I11,I4}'),
-        ('a child whose parent ended without seeing to it',
+        ('a child whose parent ended without a task $parent_end',
          $$ delete from perdure.tasks where name = '$parent_end' $$, '{I12}'),
-        ('a child that takes itself for one of a parent that has ended',
+        ('a child to be ended, without a task $parent_end',
          $$ update perdure.jobs set on_parent_end = 'terminate' where id = 'ended/c' $$, '{I12}'),
         ('a running job without a coordinator', $$ delete from perdure.tasks where job_id = 'running' $$, '{I3}'),
         ('a coordinator of another run', $$ update perdure.jobs set run = 2 where id = 'parked' $$,
@@ -109,16 +109,16 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
             values ('again', '1/main', 'coordinator', 'w', 'q', clock()) $$,
          '{I4}'),
-        ('a run of which nobody knows how it began', $$ delete from perdure.journal where task = '$run' $$, '{I18}'),
-        ('a job whose time never ends', $$ delete from perdure.tasks where name = '$deadline' $$, '{I7}'),
-        ('a coordinator that is none', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),
+        ('a run whose first row is missing', $$ delete from perdure.journal where task = '$run' $$, '{I18}'),
+        ('a job with a timeout and no deadline', $$ delete from perdure.tasks where name = '$deadline' $$, '{I7}'),
+        ('a coordinator of another kind', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),
         ('a task that waits for nothing', $$ update perdure.tasks set awaits = null where job_id = 'parked' $$,
          '{I3}'),
-        ('a task that waits for answers and has asked for nothing',
+        ('a task that waits for answers without a request',
          $$ update perdure.tasks set awaits = '{}' where job_id = 'parked' $$, '{I3}'),
         ('a task whose hook is gone', $$ delete from perdure.tasks where job_id = 'waiting' and kind = 'hook' $$,
          '{I3}'),
-        ('a task that nobody would ever find due',
+        ('a task that is never due',
          $$ update perdure.tasks set due_at = 'infinity' where job_id = 'entity' $$, '{I3}'),
         ('a task whose child has ended without an answer',
          $$ with ended as (delete from perdure.tasks where job_id = 'asking/c')
@@ -134,21 +134,22 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a message to a task that is gone',
          $$ insert into perdure.inbox (job_id, task, key, sent_at) values ('done', '1/main', 'h', clock()) $$,
          '{I4}'),
-        ('a signal that woke nobody',
+        ('a signal that did not wake its task',
          $$ insert into perdure.inbox (job_id, name, sent_at) values ('parked', 'go', clock()) $$, '{I5}'),
-        ('an answer that woke nobody',
+        ('an answer that did not wake its task',
          $$ insert into perdure.inbox (job_id, task, key, sent_at) values ('waiting', '1/main', 'h', clock()) $$,
          '{I5}'),
-        ('a request to cancel that woke nobody',
+        ('a request to cancel that did not wake its task',
          $$ insert into perdure.inbox (job_id, task, key, ok, sent_at)
             values ('parked', '1/main', '$cancel', false, clock()) $$,
          '{I5}'),
-        ('an answer that was taken and told to nobody',
+        ('an answer that was consumed without a fact',
          $$ insert into perdure.inbox (job_id, task, key, sent_at, consumed_at)
             values ('waiting', '1/main', 'x', clock(), clock()) $$,
          '{I19}'),
-        ('an answer that was told as another', $$ update perdure.journal set key = 'x' where key = 'i' $$, '{I19}'),
-        ('an answer that was told twice',
+        ('an answer that was recorded under another key', $$ update perdure.journal set key = 'x' where key = 'i' $$,
+        '{I19}'),
+        ('an answer that was recorded twice',
          $$ insert into perdure.journal (job_id, task, seq, kind, key, at)
             values ('inviting', '1/main', 2, 'answer', 'i', clock());
             update perdure.tasks set position = 2 where job_id = 'inviting' $$,
@@ -164,25 +165,27 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ insert into perdure.conditions (job_id, task, key, condition, asked_at)
             values ('nobody', 'x', 'u', '$.n == 1', clock()) $$,
          '{I6}'),
-        ('a condition for which no writer looks', $$ update perdure.jobs set watched = false where id = 'wishing' $$,
+        ('a condition on a memory that is not watched',
+         $$ update perdure.jobs set watched = false where id = 'wishing' $$,
          '{I6}'),
-        ('a condition that holds and was not told',
+        ('a condition that is true and was not answered',
          $$ update perdure.conditions set condition = '$.n == 1' where job_id = 'wishing' $$, '{I6}'),
-        ('a memory that has become so behind the back of all',
+        ('a memory that met a condition without a trigger',
          $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = '{"n": 7}' where id = 'wishing';
             alter table perdure.jobs enable trigger zzz_updates_are_commands $$,
          '{I6}'),
         ('a task whose item is forgotten', $$ delete from perdure.items where key = 'j' $$, '{I3}'),
         ('an item of a task that is gone', $$ update perdure.items set task = '1/other' where key = 'j' $$, '{I17,I3}'),
-        ('an item that was opened again', $$ update perdure.items set resolved_at = null where key = 'i' $$, '{I17}'),
-        ('an item that was resolved and nobody told',
+        ('a resolved item that was opened again', $$ update perdure.items set resolved_at = null where key = 'i' $$,
+        '{I17}'),
+        ('an item that was resolved without an answer',
          $$ update perdure.items set resolved_at = clock() where key = 'j' $$, '{I17,I3}'),
         ('an item without a job',
          $$ insert into perdure.items (job_id, task, key, name, asked_at, resolved_at)
             values ('nobody', 'x', 'k', 'n', clock(), clock()) $$,
          '{I20}'),
-        ('a lease that nobody would outlive',
+        ('a lease that is too long',
          $$ update perdure.tasks set due_at = clock() + interval '25 h' where job_id = 'running' $$, '{I8}'),
         ('a task that was delivered too often',
          $$ update perdure.tasks set deliveries = 22 where job_id = 'running' $$, '{I9}'),
@@ -199,12 +202,13 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          '{I11,I3}'),
         ('a task whose asker is gone while nobody waits for it',
          $$ update perdure.tasks set asker_task = '1/other' where job_id = 'busy' and kind = 'hook' $$, '{I11}'),
-        ('a task that is paused alone', $$ update perdure.tasks set paused = true where job_id = 'parked' $$, '{I16}'),
-        ('a task that was forgotten when its job was paused',
+        ('a paused task of a job that is not paused',
+         $$ update perdure.tasks set paused = true where job_id = 'parked' $$, '{I16}'),
+        ('a task of a paused job that is not paused',
          $$ update perdure.jobs set paused = true where id = 'parked' $$, '{I16}'),
-        ('a task in line where there is none',
+        ('a task in line on a queue without limits',
          $$ update perdure.tasks set in_line = true where job_id = 'entity' $$, '{I13}'),
-        ('a line that nobody walks any more',
+        ('a line on a queue whose limit was removed',
          $$ update perdure.queues set max_per_key = null where queue = 'limited' $$, '{I13}'),
         ('a slot that was given out twice',
          $$ update perdure.tasks set token = token_of('c'), worker = 'c', in_line = false where job_id = 'limited-2' $$,
@@ -221,31 +225,31 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a schedule whose task is gone', $$ delete from perdure.tasks where job_id = '$schedule/daily' $$, '{I23}'),
         ('a task whose schedule is gone', $$ update perdure.jobs set entity = 'note' where id = '$schedule/daily' $$,
          '{I23}'),
-        ('a schedule that sleeps for ever',
+        ('a schedule that is never due',
          $$ update perdure.tasks set due_at = 'infinity' where job_id = '$schedule/daily' $$, '{I23}'),
-        ('a schedule that sleeps over its time',
+        ('a schedule that is due too late',
          $$ update perdure.tasks set due_at = due_at + interval '1 s' where job_id = '$schedule/daily' $$, '{I23}'),
-        ('a schedule that does not know its time',
+        ('a schedule without its time',
          $$ update perdure.tasks set until = null where job_id = '$schedule/daily' $$, '{I23}'),
-        ('a schedule whose writers do not look',
+        ('a schedule whose memory is not watched',
          $$ update perdure.jobs set watched = false where id = '$schedule/daily' $$, '{I23}'),
-        ('a schedule that is not paused any more, and does not know it',
+        ('a resumed schedule whose task was not changed',
          $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused';
             alter table perdure.jobs enable trigger zzz_updates_are_commands $$, '{I23}'),
-        ('a coordinator of another version than its job',
+        ('a coordinator with another version than its job',
          $$ update perdure.jobs set pinned_version = '2' where id = 'running' $$, '{I24}'),
-        ('tables that were not brought to the version of the functions', $$ delete from perdure.migrations $$, '{I22}'),
+        ('tables of an earlier version than the functions', $$ delete from perdure.migrations $$, '{I22}'),
         ('tables of a later version than the functions',
          $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
         ('a trigger that is gone', $$ drop trigger aaa_first_documents_are_commands on perdure.jobs $$, '{I25}'),
         ('a trigger that is disabled',
          $$ alter table perdure.jobs disable trigger zzz_updates_are_commands $$, '{I25}'),
         ('a view that is gone', $$ drop view perdure.waiting $$, '{I25}'),
-        ('a role that has lost what it was given',
+        ('a role that has lost its rights',
          $$ create role beholder; select grant_access('beholder', 'reader');
             revoke all on all routines in schema perdure from beholder $$, '{I25}'),
-        ('a public that may call all functions',
+        ('public rights on all functions',
          $$ grant execute on all routines in schema perdure to public $$, '{I25}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
@@ -258,11 +262,11 @@ select set_eq(
     $$ select s.detail from cases as c cross join unnest(c.said) as s where s.code = 'I20' $$,
     $$ select format('a row of %s belongs to a job that does not exist', place)
          from unnest('{tasks,inbox,journal,items,snapshots}'::text[]) as place $$,
-    'of a row without a job the table is named');
+    'the report names the table of a row without a job');
 
-select is_empty('select * from assert_invariants()', 'what was broken is mended');
+select is_empty('select * from assert_invariants()', 'laws_broken_by() undoes what it broke');
 
--- The cases are all that there are: what is added to the invariants is broken here too.
+-- The cases are complete: every invariant must be broken here.
 
 create function parts() returns table (name text, source text)
 language plpgsql
@@ -285,7 +289,7 @@ select is_empty($$
      cross join lateral regexp_matches(p.source, '''(I\d+)''', 'g') as m (code)
     except
     select c.broken[1] from cases as c where cardinality(c.broken) = 1
-$$, 'each code has a case that breaks it, and nothing else');
+$$, 'each code has a case that breaks it alone');
 select is_empty($$
     select p.name, m.sentence[1]
       from parts() as p
@@ -293,9 +297,9 @@ select is_empty($$
      where m.sentence[1] like '% % %'
        and not exists (
         select from cases as c cross join unnest(c.said) as s where s.detail like replace(m.sentence[1], '%s', '%'))
-$$, 'each sentence that a report may say is said in a case');
+$$, 'each message of a report appears in a case');
 
--- What was broken is mended as sql/operating.md says.
+-- The repairs of sql/operating.md.
 
 create temporary table mends on commit drop as
 select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.statement) as b) as left_over
@@ -307,17 +311,18 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I2', 'a snapshot that is missing',
          $$ insert into perdure.snapshots (job_id, version, context)
             values ('long', 100, entity_at('long', version => 100)) $$),
-        ('I2', 'a snapshot of a memory that has none', $$ delete from perdure.snapshots where job_id = 'empty' $$),
+        ('I2', 'a snapshot of a memory without commands', $$ delete from perdure.snapshots where job_id = 'empty' $$),
         ('I3', 'a task that waits for nothing', $$ update perdure.tasks set due_at = now() where job_id = 'parked' $$),
         ('I3', 'a running job without a coordinator', $$ select terminate('running'), retry('running') $$),
         ('I4', 'a message to a task that is gone',
          $$ delete from perdure.inbox where job_id = 'done' and task = '1/main' $$),
-        ('I5', 'a signal that woke nobody', $$ update perdure.tasks set due_at = now() where job_id = 'parked' $$),
-        ('I6', 'a condition that holds and was not told', $$ select entity_merge('wishing', '{}') $$),
-        ('I6', 'a condition for which no writer looks',
+        ('I5',
+        'a signal that did not wake its task', $$ update perdure.tasks set due_at = now() where job_id = 'parked' $$),
+        ('I6', 'a condition that is true and was not answered', $$ select entity_merge('wishing', '{}') $$),
+        ('I6', 'a condition on a memory that is not watched',
          $$ update perdure.jobs set watched = true where id = 'wishing' $$),
-        ('I7', 'a job whose time never ends', $$ select terminate('again') $$),
-        ('I8', 'a lease that nobody would outlive',
+        ('I7', 'a job with a timeout and no deadline', $$ select terminate('again') $$),
+        ('I8', 'a lease that is too long',
          $$ update perdure.tasks set due_at = now() where job_id = 'running' $$),
         ('I9', 'a task that was delivered too often',
          $$ update perdure.tasks set due_at = 'infinity', token = null, worker = null, stuck_reason = '{}'
@@ -326,32 +331,33 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I10', 'a gap in the journal', $$ select terminate('running'), retry('running') $$),
         ('I11', 'a task whose asker is gone while nobody waits for it',
          $$ delete from perdure.tasks where asker_task = '1/other' $$),
-        ('I12', 'a child whose parent ended without seeing to it', $$ select terminate('leaving/c') $$),
-        ('I13', 'a task in line where there is none',
+        ('I12', 'a child whose parent ended without a task $parent_end', $$ select terminate('leaving/c') $$),
+        ('I13', 'a task in line on a queue without limits',
          $$ update perdure.tasks set in_line = false where job_id = 'entity' $$),
         ('I14', 'a memory that is too large', $$ select entity_delete('entity', 'a') $$),
-        ('I16', 'a task that is paused alone', $$ select pause('parked'), resume('parked') $$),
-        ('I16', 'a task that was forgotten when its job was paused', $$ select resume('parked') $$),
-        ('I17', 'an item that was opened again', $$ update perdure.items set resolved_at = now() where key = 'i' $$),
-        ('I17', 'an item that was resolved and nobody told',
+        ('I16', 'a paused task of a job that is not paused', $$ select pause('parked'), resume('parked') $$),
+        ('I16', 'a task of a paused job that is not paused', $$ select resume('parked') $$),
+        ('I17',
+        'a resolved item that was opened again', $$ update perdure.items set resolved_at = now() where key = 'i' $$),
+        ('I17', 'an item that was resolved without an answer',
          $$ update perdure.items set resolved_at = null where key = 'j';
             select resolve_item(id) from perdure.items where key = 'j' $$),
-        ('I19', 'an answer that was told as another', $$ select terminate('inviting'), retry('inviting') $$),
+        ('I19', 'an answer that was recorded under another key', $$ select terminate('inviting'), retry('inviting') $$),
         ('I20', 'a message without a job', $$ delete from perdure.inbox where job_id = 'nobody' $$),
-        ('I22', 'tables that were not brought to the version of the functions', 'select migrate()'),
+        ('I22', 'tables of an earlier version than the functions', 'select migrate()'),
         ('I22', 'tables of a later version than the functions',
          $$ delete from perdure.migrations where version = '99.0.0' $$),
         ('I23', 'a schedule whose task is gone',
          $$ select drop_schedule('daily'); select create_schedule('daily', 'w', '@daily') $$),
-        ('I23', 'a schedule that sleeps for ever',
+        ('I23', 'a schedule that is never due',
          $$ select drop_schedule('daily'); select create_schedule('daily', 'w', '@daily') $$),
         ('I23', 'a task whose schedule is gone', $$ delete from perdure.tasks where job_id = '$schedule/daily' $$),
-        ('I24', 'a coordinator of another version than its job', $$ select repin('running', '2') $$),
+        ('I24', 'a coordinator with another version than its job', $$ select repin('running', '2') $$),
         ('I25', 'a trigger that is gone', 'select migrate()'),
         ('I25', 'a trigger that is disabled', 'select migrate()'),
         ('I25', 'a view that is gone', 'select migrate()'),
-        ('I25', 'a role that has lost what it was given', 'select migrate()'),
-        ('I25', 'a public that may call all functions', 'select migrate()')
+        ('I25', 'a role that has lost its rights', 'select migrate()'),
+        ('I25', 'public rights on all functions', 'select migrate()')
        ) as mends (code, about, statement)
   left join cases as c on mends.about = c.about;
 
@@ -361,9 +367,9 @@ select is(array(select s.code || ' ' || s.detail from unnest(m.left_over) as s),
 select set_eq(
     $$ select distinct s.code from cases as c cross join unnest(c.said) as s except select m.code from mends as m $$,
     '{I15,I18,I21}'::text[],
-    'what needs time (I15), a backup (I18) or a sequence, which no rollback undoes (I21), is not mended; all else is');
+    'every law can be repaired but I15 (needs time), I18 (needs a backup) and I21 (a sequence)');
 
--- It may be asked on a live system: one snapshot, in which all laws hold.
+-- assert_invariants() may run on a live system: it uses one snapshot, in which all laws hold.
 
 select is_empty($$
     with recursive called as (
@@ -379,15 +385,15 @@ select is_empty($$
       join pg_proc as p on p.oid = c.oid
      where p.provolatile = 'v'
        and p.proname <> 'clock'
-$$, 'all that looks at rows looks with the snapshot of who asks, later than which only the clock is');
+$$, 'all functions that read rows use the snapshot of the caller; only the clock is volatile');
 
--- What a constraint refuses can never be broken.
+-- What constraints refuse.
 
 select is(error_of(statement), '23514', format('%s is refused by a constraint', about))
   from (values
         ('a running job that has finished', $$ update perdure.jobs set finished_at = clock() where id = 'running' $$),
-        ('a finished job that has not', $$ update perdure.jobs set finished_at = null where id = 'done' $$),
-        ('a status that nobody knows', $$ update perdure.jobs set status = 'paused' where id = 'running' $$),
+        ('a finished job without an end', $$ update perdure.jobs set finished_at = null where id = 'done' $$),
+        ('an unknown status', $$ update perdure.jobs set status = 'paused' where id = 'running' $$),
         ('a status without a workflow', $$ update perdure.jobs set status = 'running' where id = 'entity' $$),
         ('a result of a job that runs', $$ update perdure.jobs set result = '1' where id = 'running' $$),
         ('a failure without an error', $$ update perdure.jobs set status = 'failed' where id = 'done' $$),
@@ -395,7 +401,7 @@ select is(error_of(statement), '23514', format('%s is refused by a constraint', 
         ('a version below zero', $$ update perdure.jobs set version = -1 where id = 'empty' $$),
         ('a token without a worker', $$ update perdure.tasks set worker = null where job_id = 'running' $$),
         ('a lease without an end', $$ update perdure.tasks set due_at = 'infinity' where job_id = 'running' $$),
-        ('a held task that stands in line', $$ update perdure.tasks set in_line = true where job_id = 'running' $$),
+        ('a held task in line', $$ update perdure.tasks set in_line = true where job_id = 'running' $$),
         ('a rate without tokens',
          $$ insert into perdure.queues (queue, rate_per_second, set_at) values ('r', 1, clock()) $$),
         ('a stuck task that is due',
@@ -403,7 +409,7 @@ select is(error_of(statement), '23514', format('%s is refused by a constraint', 
         ('half an asker', $$ update perdure.tasks set asker_key = 'k' where job_id = 'running' $$),
         ('a detached task that answers somebody',
          $$ update perdure.tasks set detached = true where job_id = 'waiting' and kind = 'hook' $$),
-        ('an item that nobody has claimed at some time',
+        ('an item with a time of a claim, and no claimer',
          $$ update perdure.items set claimed_at = clock() where key = 'j' $$),
         ('a resolution of an open item', $$ update perdure.items set resolution = '1' where key = 'j' $$),
         ('a message to nobody, about nothing',
@@ -411,7 +417,7 @@ select is(error_of(statement), '23514', format('%s is refused by a constraint', 
         ('a version that no command made', $$ update perdure.journal set op = null where job_id = 'entity' $$)
        ) as cases (about, statement);
 
--- Signals, commands and versions are once by their indexes.
+-- Unique indexes for signals, commands and versions.
 
 select is(error_of(statement), '23505', format('%s is refused by an index', about))
   from (values

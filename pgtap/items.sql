@@ -1,11 +1,11 @@
--- Items: a task asks people and waits; whoever resolves one answers, once. [P5] [P8] [P12] (E19)
+-- Items: a task asks people and waits; the person who resolves an item answers it, once. [P5] [P8] [P12] (E19)
 
 begin;
 select plan(97);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- The verbs of this file.
+-- Functions of this file.
 
 create function ask(name text default 'approve', key text default 'a', more jsonb default '{}') returns jsonb
 language plpgsql
@@ -68,7 +68,7 @@ begin
 end
 $$;
 
--- Asking.
+-- Requests.
 
 select isnt(
     have_asked('first', 'approve invoice', '{"payload": {"amount": 900}, "assignee": "finance", "priority": 3,
@@ -81,21 +81,21 @@ select is(
       "assignee": "finance", "priority": 3, "status": "unclaimed", "asked_at": "2030-01-01T12:00:00+00:00",
       "expires_at": "2030-01-03T12:00:00+00:00", "claimed_by": null, "claimed_at": null, "resolution": null,
       "resolved_by": null, "resolved_at": null}',
-    'what is asked stands in the item');
+    'an item has all the fields of its request');
 select is(
     (status('first')).waiting_for,
     'people: approve invoice by finance',
-    'the status of the job tells for whom it waits');
-select is_empty('select * from assert_invariants()', 'a task that waits for people alone waits for something [P8]');
+    'the status of a job names the people for whom it waits');
+select is_empty('select * from assert_invariants()', 'a task may wait for nothing but people [P8]');
 select have_held_job('plain');
 select given(tell(a_turn('plain', requests => ask())));
 select is(
-    seen(item_of('plain')) -> 'priority', '5', 'without anything said, an item has the priority in the middle');
+    seen(item_of('plain')) -> 'priority', '5', 'an item has priority 5 by default');
 select given(tell(a_turn('plain', requests => ask('another'))));
 select is(
     (select jsonb_agg(i.name) from items as i where i.job_id = 'plain'),
     '["approve"]',
-    'a request that is repeated asks once [P12]');
+    'a repeated request makes one item [P12]');
 select is(
     tell(a_turn('plain', requests => request)) #>> '{error,code}', code, format('an item with %s is refused', about))
   from (values
@@ -107,12 +107,12 @@ select is(
         ('an empty assignee', ask('n', 'x', '{"assignee": ""}'), 'PD104'),
         ('an assignee that is too long', ask('n', 'x', jsonb_build_object('assignee', repeat('n', 201))), 'PD104'),
         ('a priority beyond 9', ask('n', 'x', '{"priority": 10}'), 'PD107'),
-        ('a priority that is none', ask('n', 'x', '{"priority": "high"}'), 'PD107'),
+        ('a priority that is not a number', ask('n', 'x', '{"priority": "high"}'), 'PD107'),
         ('a payload that is too large', ask('n', 'x', jsonb_build_object('payload', repeat('p', 1048577))), 'PD301')
        ) as cases (about, request, code);
-select is(item_of('plain', 'x'), null, 'of what is refused nothing is there');
+select is(item_of('plain', 'x'), null, 'a refused request makes no item');
 
--- A key asks once, whatever it asks for: the first answer is the only one.
+-- A key stands for one request of any kind: its first answer is the only one.
 
 select have_held_job('twice ' || kind) from unnest('{hook,job,until}'::text[]) as kind;
 select given(tell(a_turn('twice ' || kind, requests => jsonb_build_array(request) || ask())))
@@ -122,7 +122,7 @@ select given(tell(a_turn('twice ' || kind, requests => jsonb_build_array(request
         ('until', '{"key": "a", "kind": "until", "condition": "$.n == 1"}')
        ) as asked (kind, request);
 select is(
-    item_of('twice ' || kind), null, format('where a %s is asked for under a key, no people are under the same', kind))
+    item_of('twice ' || kind), null, format('a key under which a %s was requested makes no item', kind))
   from unnest('{hook,job,until}'::text[]) as kind;
 select given(tell(a_turn('twice ' || kind, requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')))
   from unnest('{hook,job}'::text[]) as kind;
@@ -131,31 +131,32 @@ select given(tell(a_turn('twice item', requests => ask())));
 select given(tell(a_turn('twice item', requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')));
 select is(
     (select jsonb_agg(c.key) from conditions as c where c.job_id = 'twice ' || asked.kind), null,
-    format('nor is a memory waited for where a %s is asked for', asked.kind))
+    format('a key under which a %s was requested makes no condition', asked.kind))
   from unnest('{hook,job,item}'::text[]) as asked (kind);
 
 -- Resolving.
 
 create temporary table told as
 select resolve_item(item_of('first'), '{"ok": true}', by => 'jane') as item;
-select is((select (item).resolution from told), '{"ok": true}', 'whoever resolves an item gets it back');
-select ok(is_awake('first'), 'who asked wakes');
-select is(mail_of('first'), '[["1/main", "a", true, {"ok": true}]]', 'and finds the resolution as the answer');
+select is((select (item).resolution from told), '{"ok": true}', 'resolve_item() returns the resolved item');
+select ok(is_awake('first'), 'a resolution wakes the asker');
+select is(mail_of('first'), '[["1/main", "a", true, {"ok": true}]]', 'the asker gets the resolution as its answer');
 select is(
     (select to_jsonb(resolve_item(item_of('first'), '{"ok": true}', by => 'jane'))),
     (select to_jsonb(item) from told),
-    'the same call gets the same answer again [P12]');
-select is(mail_of('first'), '[["1/main", "a", true, {"ok": true}]]', 'and answers once');
+    'a repeated resolution gets the same answer [P12]');
+select is(mail_of('first'), '[["1/main", "a", true, {"ok": true}]]', 'a repeated resolution answers once');
 select throws_ok(
     format('select resolve_item(%L, %L, %L)', item_of('first'), resolution, person), 'PD411', null,
-    format('%s comes too late', about))
+    format('a second resolution with %s is refused', about))
   from (values ('another person', '{"ok": true}', 'bob'), ('another resolution', '{"ok": false}', 'jane'),
                ('nobody in particular', '{"ok": true}', null)) as cases (about, resolution, person);
 select throws_ok(
-    format('select claim_item(%L, %L)', item_of('first'), 'jane'), 'PD411', null, 'what is resolved is not claimed');
+    format('select claim_item(%L, %L)', item_of('first'), 'jane'), 'PD411', null, 'a resolved item cannot be claimed');
 select throws_ok(
-    format('select assign_item(%L, %L)', item_of('first'), 'legal'), 'PD411', null, 'nor assigned');
-select is(seen(item_of('first')) ->> 'status', 'resolved', 'everybody can read how it was resolved');
+    format('select assign_item(%L, %L)', item_of('first'), 'legal'), 'PD411', null,
+    'a resolved item cannot be assigned');
+select is(seen(item_of('first')) ->> 'status', 'resolved', 'a resolved item stays readable');
 create function detail_of(statement text) returns text
 language plpgsql
 as $$
@@ -171,30 +172,31 @@ end
 $$;
 select alike(
     detail_of(format('select resolve_item(%L, null, %L)', item_of('first'), 'bob')), 'jane resolved it at 2030-01-01%',
-    'who comes second is told who was first');
+    'the error of a second resolution names the first person');
 select given(take('bob', '{first}'));
 select given(tell(a_turn('first', state => 'done', worker => 'bob')));
-select is(seen(item_of('first')) ->> 'resolved_by', 'jane', 'it tells who decided what when its job has ended, too');
+select is(seen(item_of('first')) ->> 'resolved_by', 'jane', 'an item shows who resolved it after its job has ended');
 select is(
     (resolve_item(item_of('first'), '{"ok": true}', by => 'jane')).resolved_at, clock(),
-    'and the same call still gets the same answer [P12]');
-select ok(forget('first'), 'a job is forgotten');
-select is(item_of('first'), null, 'with its items');
+    'a resolution may be repeated after the job has ended [P12]');
+select ok(forget('first'), 'a job with items can be forgotten');
+select is(item_of('first'), null, 'the items of a forgotten job are gone');
 select isnt(have_asked('anonymous'), null, 'an item needs no assignee');
 select is(
     (resolve_item(item_of('anonymous'))).resolved_by,
     null,
-    'and may be resolved by nobody in particular, with nothing');
-select is(mail_of('anonymous'), '[["1/main", "a", true, null]]', 'that is an answer too');
-select throws_ok($$ select resolve_item('nothing', '1') $$, 'PD411', null, 'an item that is not there is not resolved');
-select throws_ok($$ select resolve_item(null, '1') $$, 'PD411', null, 'nor is none');
+    'an item may be resolved by no one in particular, without a value');
+select is(mail_of('anonymous'), '[["1/main", "a", true, null]]', 'a resolution without a value answers with null');
+select throws_ok($$ select resolve_item('nothing', '1') $$, 'PD411', null,
+                 'an item that does not exist cannot be resolved');
+select throws_ok($$ select resolve_item(null, '1') $$, 'PD411', null, 'an item of null cannot be resolved');
 select given(have_asked('bad'));
 select is(error_of(format('select resolve_item(%L, %L, %L)', item_of('bad'), resolution, person)), code,
           format('a resolution with %s is refused', about))
   from (values ('an empty person', '1', '', 'PD104'), ('a person of two lines', '1', E'a\nb', 'PD104'),
-               ('too much', jsonb_build_array(repeat('r', 1048577))::text, 'jane', 'PD301')
+               ('a value that is too large', jsonb_build_array(repeat('r', 1048577))::text, 'jane', 'PD301')
        ) as cases (about, resolution, person, code);
-select is(seen(item_of('bad')) ->> 'status', 'unclaimed', 'what is refused changes nothing');
+select is(seen(item_of('bad')) ->> 'status', 'unclaimed', 'a refused resolution does not change the item');
 
 -- Claiming.
 
@@ -204,55 +206,57 @@ select time_passes('1 second');
 select is(
     (claim_item(item_of('c'), 'jane')).claimed_at,
     clock() - interval '1 second',
-    'the same call gets the same answer again [P12]');
-select is((status('c')).waiting_for, 'people: approve by jane', 'the status of the job tells who works on it');
+    'a repeated claim gets the same answer [P12]');
+select is((status('c')).waiting_for, 'people: approve by jane',
+          'the status of a job names the person who has claimed its item');
 select is(error_of(format(statement, item_of('c'))), 'PD112', format('%s', about))
   from (values
-        ('what somebody has claimed nobody else claims', $$ select claim_item(%L, 'bob') $$),
-        ('nobody else resolves it', $$ select resolve_item(%L, '1', 'bob') $$),
-        ('not even nobody in particular', $$ select resolve_item(%L, '1') $$)
+        ('another person cannot claim a claimed item', $$ select claim_item(%L, 'bob') $$),
+        ('another person cannot resolve a claimed item', $$ select resolve_item(%L, '1', 'bob') $$),
+        ('a claimed item cannot be resolved without a person', $$ select resolve_item(%L, '1') $$)
        ) as cases (about, statement);
-select is((release_item(item_of('c'), 'bob')).claimed_by, 'jane', 'nobody gives back what he does not have');
-select is((release_item(item_of('c'), 'jane')).claimed_by, null, 'who has it may give it back');
-select is((claim_item(item_of('c'), 'bob')).claimed_by, 'bob', 'then others may claim it');
-select is((release_item(item_of('c'), 'jane')).claimed_by, 'bob', 'a repeated call takes it from nobody [P12]');
-select is((release_item(item_of('c'))).claimed_by, null, 'an operator gives it back whoever has it');
+select is((release_item(item_of('c'), 'bob')).claimed_by, 'jane', 'a person cannot release the item of another');
+select is((release_item(item_of('c'), 'jane')).claimed_by, null, 'a person may release the own item');
+select is((claim_item(item_of('c'), 'bob')).claimed_by, 'bob', 'another person may claim a released item');
+select is((release_item(item_of('c'), 'jane')).claimed_by, 'bob', 'a repeated call takes the item from no one [P12]');
+select is((release_item(item_of('c'))).claimed_by, null, 'a release without a person releases the item of anyone');
 select given(claim_item(item_of('c'), 'bob'));
-select is((assign_item(item_of('c'), 'legal')).assignee, 'legal', 'it may be given to others');
-select is(seen(item_of('c')) ->> 'status', 'unclaimed', 'who had claimed it has it no more');
+select is((assign_item(item_of('c'), 'legal')).assignee, 'legal', 'a claimed item may be assigned to others');
+select is(seen(item_of('c')) ->> 'status', 'unclaimed', 'an assignment ends the claim');
 select given(claim_item(item_of('c'), 'zoe'));
-select is((assign_item(item_of('c'), 'legal')).claimed_by, 'zoe', 'a repeated call takes it from nobody [P12]');
-select is((assign_item(item_of('c'), null)).assignee, null, 'it may be given to anybody');
+select is((assign_item(item_of('c'), 'legal')).claimed_by, 'zoe', 'a repeated call takes the item from no one [P12]');
+select is((assign_item(item_of('c'), null)).assignee, null, 'an item may be assigned to everyone');
 select is(error_of(format(statement, item_of('c'))), 'PD104', statement || ' is refused')
   from unnest(array[$$ select claim_item(%L, '') $$, $$ select claim_item(%L, null) $$,
                     $$ select assign_item(%L, '') $$]) as statement;
 select given(claim_item(item_of('c'), 'jane'));
-select is((resolve_item(item_of('c'), '1', 'jane')).status, 'resolved', 'who has claimed it resolves it');
-select is((release_item(item_of('c'), 'jane')).claimed_by, 'jane', 'what is resolved stays as it is');
+select is((resolve_item(item_of('c'), '1', 'jane')).status, 'resolved', 'the person who claimed an item resolves it');
+select is((release_item(item_of('c'), 'jane')).claimed_by, 'jane', 'the release of a resolved item changes nothing');
 
--- When nobody waits any more.
+-- Items whose asker no longer waits.
 
 select given(have_asked('late', more => '{"expires_at": "2030-01-01T13:00:00Z"}'));
 select given(have_asked('just', more => '{"expires_at": "2030-01-01T13:00:00Z"}'));
 select the_time_is('2030-01-01 13:00+00');
-select is((resolve_item(item_of('just'), '1')).status, 'resolved', 'at its last moment an item is still open');
+select is((resolve_item(item_of('just'), '1')).status, 'resolved',
+          'an item can be resolved at the moment when it expires');
 select time_passes('1 microsecond');
 select is(error_of(format(statement, item_of('late'))), 'PD411', statement || ' is refused when time is up')
   from unnest(array[$$ select resolve_item(%L, '1') $$, $$ select claim_item(%L, 'jane') $$,
                     $$ select assign_item(%L, 'x') $$]) as statement;
 select have_held_job('gone');
 select given(tell(a_turn('gone', state => 'keep', requests => ask() || ask('other', 'b'), cancels => '["b"]')));
-select is(item_of('gone', 'b'), null, 'what is withdrawn in the turn that asks for it is not there');
+select is(item_of('gone', 'b'), null, 'an item that is withdrawn in its own turn is not made');
 select given(tell(a_turn('gone', state => 'keep', cancels => '["a", "none"]')));
-select is(item_of('gone'), null, 'an item that is withdrawn is gone');
+select is(item_of('gone'), null, 'a withdrawn item is gone');
 select given(tell(a_turn('gone', state => 'keep', requests => ask())));
 select given(resolve_item(item_of('gone'), '1', 'jane'));
 select given(tell(a_turn('gone', state => 'keep', cancels => '["a"]')));
-select is(seen(item_of('gone')) ->> 'resolved_by', 'jane', 'one that is resolved stays');
+select is(seen(item_of('gone')) ->> 'resolved_by', 'jane', 'a resolved item stays when its request is withdrawn');
 select given(tell(a_turn('gone', state => 'keep', requests => ask())));
 select is(
     (select count(*) from items as i where i.job_id = 'gone'), 1::bigint,
-    'what was answered, taken or not, is not asked again [P4] [P12]');
+    'a request that was answered is not asked again [P4] [P12]');
 select have_held_job('ends');
 select given(tell(a_turn('ends', state => 'keep',
                          requests => ask() || '[{"key": "h", "name": "h", "queue": "ends"}]')));
@@ -263,7 +267,7 @@ select given(tell(a_turn('ends', state => 'done')));
 select is(
     (select jsonb_agg(seen(i.id) -> 'status') from items as i where i.job_id = 'ends'),
     '["resolved"]',
-    'with a task end its open items, and those of all beneath it');
+    'the end of a task ends its open items and those beneath it');
 select have_held_job('beside');
 select given(tell(a_turn('beside', state => 'keep', requests => '[
     {"key": "h", "name": "h", "queue": "beside"}, {"key": "h-2", "name": "h", "queue": "beside"}]')));
@@ -274,20 +278,20 @@ select given(tell(a_turn('beside', '1/main/h', 'done', worker => 'bob')));
 select is(
     (select jsonb_agg(i.task) from items as i where i.job_id = 'beside'),
     '["1/main/h-2"]',
-    'a task whose name only begins alike goes on asking');
+    'the end of a task keeps the items of a task whose name has the same prefix');
 select given(terminate('beside'));
 select given(have_asked('terminated'));
 select ok(terminate('terminated'), 'a job that waits for people may be terminated');
-select is(item_of('terminated'), null, 'then it asks nobody any more');
+select is(item_of('terminated'), null, 'a terminated job has no open items');
 
--- Listing.
+-- list_items.
 
 select given(resolve_item(i.id, null, i.claimed_by)) from list_items(max_rows => 1000) as i
  where i.expires_at is null;
 select is(
     jobs_listed(status => 'unclaimed'),
     '{late}',
-    'an item whose time is up is listed until whoever asked has withdrawn it');
+    'an expired item is listed until its asker has withdrawn it');
 select given(terminate('late'));
 select given(have_asked(id, name, more))
   from (values
@@ -300,13 +304,13 @@ select time_passes('1 minute');
 select given(have_asked('l5', 'approve', '{"priority": 5, "assignee": "finance"}'));
 select given(claim_item(item_of('l1'), 'jane'));
 select is(
-    array(select i.priority from list_items() as i), '{0,1,5,5,5}', 'items are listed most urgent first');
-select is((jobs_listed())[5], 'l5', 'of the same urgency the oldest first');
-select is(jobs_listed('finance'), '{l4,l1,l5}', 'those of an assignee');
-select is(jobs_listed(name => 'translate'), '{l3}', 'those of a name');
-select is(jobs_listed('finance', status => 'claimed'), '{l1}', 'those that are claimed');
-select is(jobs_listed('finance', status => 'unclaimed'), '{l4,l5}', 'those that are not');
-select ok('c' = any(jobs_listed(status => 'resolved')), 'those that are resolved');
+    array(select i.priority from list_items() as i), '{0,1,5,5,5}', 'list_items() returns the most urgent items first');
+select is((jobs_listed())[5], 'l5', 'list_items() returns the oldest first of the same priority');
+select is(jobs_listed('finance'), '{l4,l1,l5}', 'list_items() filters by assignee');
+select is(jobs_listed(name => 'translate'), '{l3}', 'list_items() filters by name');
+select is(jobs_listed('finance', status => 'claimed'), '{l1}', 'list_items() filters claimed items');
+select is(jobs_listed('finance', status => 'unclaimed'), '{l4,l5}', 'list_items() filters unclaimed items');
+select ok('c' = any(jobs_listed(status => 'resolved')), 'list_items() filters resolved items');
 select is(
     array(select p.job
             from generate_series(0, 4) as n
@@ -315,7 +319,7 @@ select is(
                                          max_rows => 1) as p
            order by n),
     jobs_listed(),
-    'page by page, each item once');
+    'the pages of list_items() have each item once');
 select is(
     error_of(statement), 'PD107', statement || ' is refused')
   from unnest(array[

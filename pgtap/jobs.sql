@@ -1,9 +1,9 @@
--- Ordinary SQL on ordinary tables: what users write runs as it stands, and uses the index that they made (C75, C76).
+-- Ordinary SQL on ordinary tables: the queries of users run as written, and use the indexes that users made (C75, C76).
 
 begin;
 select plan(24);
 
--- Tells how PostgreSQL would run a query.
+-- Returns the plan of a query.
 create function plan_of(query text) returns text
 language plpgsql
 as $$
@@ -18,7 +18,7 @@ begin
 end
 $$;
 
--- C75: on memories that are there, not all of them tidy.
+-- C75: on existing memories, some of them untidy.
 
 select given(entity_create(id, entity, context))
   from (values
@@ -31,7 +31,7 @@ select lives_ok(
     create index premium_agents on perdure.jobs (id)
      where entity = 'research-agent' and (context->>'isPremium')::boolean = true
 $$,
-    'a partial index on the memory is made as it is written (C75)');
+    'a partial index on the memory can be made (C75)');
 
 -- Two thousand more; one in a hundred is premium.
 
@@ -69,10 +69,11 @@ set local enable_seqscan = on;
 select given(entity_set('odd-1', 'false', 'isPremium'));
 create statistics perdure.premium on ((context->>'isPremium')::boolean), entity from perdure.jobs;
 analyze perdure.jobs;
-select matches(plan_of(query), 'premium_agents', 'and is, once PostgreSQL knows how few are premium (C76) (C22)')
+select matches(plan_of(query), 'premium_agents',
+               'PostgreSQL uses the partial index once it knows how few memories are premium (C76) (C22)')
   from question;
 
--- The index follows the memory.
+-- The index after changes of memories.
 
 select given(entity_set('agent-1', 'true', 'isPremium'));
 select given(entity_set('agent-100', 'false', 'isPremium'));
@@ -94,21 +95,21 @@ select is(
         and (context->>'isPremium')::boolean = true
         and id = any('{agent-new,agent-plain}')),
     2::bigint,
-    'the index holds memories that are new (C22)');
+    'the index contains new memories (C22)');
 
--- Other indexes that users make, and other questions.
+-- Other indexes and queries of users.
 
-select lives_ok(statement, format('%s is made as it is written (C22)', about))
+select lives_ok(statement, format('%s can be made (C22)', about))
   from (values
-        ('an index of documents',
+        ('an index on documents',
          $$ create index agents_gin on perdure.jobs using gin (context jsonb_path_ops)
              where entity = 'research-agent' $$),
-        ('an index of a text',
+        ('an index on a text',
          $$ create index agents_by_status on perdure.jobs ((context->>'status')) where entity = 'research-agent' $$),
-        ('an index of a number',
+        ('an index on a number',
          $$ create index agents_by_confidence on perdure.jobs (((context->>'confidence')::numeric))
              where entity = 'research-agent' $$),
-        ('an index of the running',
+        ('an index on running jobs',
          $$ create index running_jobs on perdure.jobs (created_at) where status = 'running' $$)
        ) as cases (about, statement);
 select is(
@@ -125,9 +126,9 @@ select is(
               order by (context->>'confidence')::numeric desc
               limit 3) as best),
     '{agent-2000,agent-1999,agent-1998}',
-    'the best three come first');
+    'a query for the best three returns them in order');
 
--- Status and phases, while the work runs (C6) (C78).
+-- The status and the memory of running jobs (C6) (C78).
 
 select have_held_job('live', '{"phase": "research"}');
 select given(tell(a_turn('live', facts => '[{"op": "set", "path": ["phase"], "value": "synthesis"}]')));
@@ -140,7 +141,7 @@ select is(
     '{other,research-agent}',
     'a query by type finds the memories of that type (C18)');
 
--- What plain SQL may not do: each table states its truth.
+-- What constraints refuse in plain SQL.
 
 select is(error_of(statement), code, format('%s is refused', about))
   from (values
@@ -151,7 +152,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a memory that is a list', $$ insert into perdure.jobs (id, context) values ('x', '[]') $$, '23514')
        ) as cases (about, statement, code);
 
--- A new column, a view and a foreign key of the user's own do no harm.
+-- Views and foreign keys of users do no harm.
 
 select lives_ok(
     $$
@@ -162,10 +163,10 @@ select lives_ok(
        and (context->>'isPremium')::boolean = true;
     create table notes (job text references perdure.jobs (id), note text)
 $$,
-    'views and tables of the user may stand on jobs');
-select lives_ok($$ insert into notes values ('agent-1', 'x') $$, 'a table of the user may point to a job');
-select is(entity_set('agent-1', '"done"', 'status'), '3', 'commands go on, whatever the user has built');
-select is((select status from premium where id = 'agent-1'), 'done', 'a view of the user sees them');
+    'views and foreign keys of users may refer to jobs');
+select lives_ok($$ insert into notes values ('agent-1', 'x') $$, 'a row of a user may refer to a job');
+select is(entity_set('agent-1', '"done"', 'status'), '3', 'commands work beside views and foreign keys of users');
+select is((select status from premium where id = 'agent-1'), 'done', 'a view of a user sees commands');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

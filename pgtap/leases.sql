@@ -27,32 +27,32 @@ select given(extend(jsonb_build_array(a_turn('a')), '5 min'));
 select is((the_task('a') ->> 'due_at')::timestamptz, clock() + interval '5 min', 'a lease may be renewed for longer');
 select time_passes('10 s');
 select is(take('bob', '{b}'), '[]', 'a task whose lease was renewed is not claimed by another');
-select is(take('bob', '{c}') #>> '{0,job}', 'c', 'a task whose lease was not renewed is');
+select is(take('bob', '{c}') #>> '{0,job}', 'c', 'a task whose lease has ended is claimed by another');
 select is(
     extend(jsonb_build_array(a_turn('b'), a_turn('c'), a_turn('nobody')))::jsonb,
     '[
     {"job": "b", "task": "1/main", "state": "held", "cancel": false},
     {"job": "c", "task": "1/main", "state": "lost", "cancel": false},
     {"job": "nobody", "task": "1/main", "state": "lost", "cancel": false}]',
-    'a lease that was lost is told as lost [P6]');
+    'extend() answers that a lease is lost [P6]');
 select is(
     (the_task('c') ->> 'due_at')::timestamptz,
     clock() + interval '30 s',
-    'the lease of the new holder is as it was [P6]');
+    'a late heartbeat does not move the lease of the new holder [P6]');
 select time_passes('1 h');
 select is(
     extend(jsonb_build_array(a_turn('b')))::jsonb #>> '{0,state}',
     'held',
     'a lease that has ended can be renewed while nobody has claimed the task');
-select is(the_task('b') ->> 'deliveries', '1', 'a heartbeat is no progress');
+select is(the_task('b') ->> 'deliveries', '1', 'a heartbeat does not count as a delivery');
 select given(tell(a_turn('b', state => 'park', awaits => '{go}')));
 select is(extend(jsonb_build_array(a_turn('b')))::jsonb #>> '{0,state}', 'lost', 'a parked task has no lease to renew');
 select is((the_task('b') ->> 'due_at')::timestamptz, 'infinity', 'a late heartbeat moves no parked task [P6]');
-select is(extend('[]')::jsonb, '[]', 'no lease is no error');
+select is(extend('[]')::jsonb, '[]', 'extend() of no leases is no error');
 select is(
     error_of(format($$ select extend('[]', %s) $$, lease_for)),
     'PD107',
-    format('no lease is renewed for %s', lease_for))
+    format('a renewal for %s is refused', lease_for))
   from unnest(array['null', '''-1 s''', '''99 ms''', '''25 h''']) as lease_for;
 
 -- release
@@ -72,35 +72,36 @@ select is(
 select is(
     release(jsonb_build_array(a_turn('x')))::jsonb #>> '{0,state}',
     'released',
-    'a repeated release is answered alike [P12]');
+    'a repeated release gets the same answer [P12]');
 select is(
     take('bob', '{x}') #> '{0,journal,0,2}',
     '"n"',
-    'a task that was given back is claimed with what it was told');
+    'a task that was given back keeps its journal');
 select is(
     release(jsonb_build_array(a_turn('x')))::jsonb #>> '{0,state}',
     'lost',
     'a task that another has claimed cannot be given back [P6]');
-select is(the_task('x') ->> 'worker', 'bob', 'the new holder keeps it [P6]');
+select is(the_task('x') ->> 'worker', 'bob', 'a late release does not take a task from its new holder [P6]');
 select is(
     verdict_of(a_turn('y', facts => '[{"op": "set", "path": ["n"], "value": 1}]')),
     'parked',
-    'who has given a task back cannot advance it [P6]');
-select is(the_job('y') ->> 'version', '0', 'nothing of it is applied');
-select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
+    'a worker that has given a task back cannot advance it [P6]');
+select is(the_job('y') ->> 'version', '0', 'nothing of a refused turn is applied');
+select is(release('[]')::jsonb, '[]', 'release() of no leases is no error');
 
--- What is no lease: who writes a worker in a language of his own is told so, and not that another has the task.
+-- Wrong leases: the error must help an author of a worker in another language, and not say that another worker has the
+-- task.
 
 select is(
     error_of(format('select %s(%L)', verb, jsonb_build_array(a_turn('x'), turn))),
     'PD107',
     format('%s() refuses %s', verb, about))
   from unnest('{extend,release}'::text[]) as verb
- cross join (values ('a token that is no uuid', a_turn('y') || '{"token": "mine"}'),
-                    ('what has no token', a_turn('y') - 'token'),
-                    ('what has no job', a_turn('y') - 'job')) as cases (about, turn);
+ cross join (values ('a token that is not a uuid', a_turn('y') || '{"token": "mine"}'),
+                    ('a lease without a token', a_turn('y') - 'token'),
+                    ('a lease without a job', a_turn('y') - 'job')) as cases (about, turn);
 
--- Progress: how far a task is, kept with its lease.
+-- Progress of a task, kept with its lease.
 
 create function with_progress(turn jsonb, progress jsonb) returns jsonb
 language plpgsql
@@ -115,55 +116,57 @@ select have_held_job('p');
 select is(
     extend(with_progress(a_turn('p'), '{"page": 3}'))::jsonb,
     '[{"job": "p", "task": "1/main", "state": "held", "cancel": false}]',
-    'with its lease a task may tell how far it is (E20)');
-select is(the_task('p') -> 'progress', '{"page": 3}', 'that is kept');
-select is((status('p')).waiting_for, 'worker ada, at {"page": 3}', 'the status of the job tells it');
+    'a heartbeat may report progress (E20)');
+select is(the_task('p') -> 'progress', '{"page": 3}', 'the task keeps its progress');
+select is((status('p')).waiting_for, 'worker ada, at {"page": 3}', 'the status of a job shows the progress');
 select is(
-    (select w.progress from waiting as w where w.job_id = 'p'), '{"page": 3}', 'and the view of what is waited for');
+    (select w.progress from waiting as w where w.job_id = 'p'), '{"page": 3}', 'the view waiting shows the progress');
 select given(extend(jsonb_build_array(a_turn('p'))));
-select is(the_task('p') -> 'progress', '{"page": 3}', 'a heartbeat that says nothing changes nothing');
+select is(the_task('p') -> 'progress', '{"page": 3}', 'a heartbeat without progress keeps the old progress');
 select is(
-    extend(with_progress(a_turn('p'), progress))::jsonb #>> '{0,error,code}', code, format('%s is not kept', about))
-  from (values ('what is too large', to_jsonb(repeat('x', 10001)), 'PD301'),
-               ('what is too deep', (repeat('[', 110) || repeat(']', 110))::jsonb, 'PD302'),
-               ('a number that nobody can read', ('[' || repeat('9', 400) || ']')::jsonb, 'PD304')
+    extend(with_progress(a_turn('p'), progress))::jsonb #>> '{0,error,code}', code,
+    format('progress with %s is refused', about))
+  from (values ('a value that is too large', to_jsonb(repeat('x', 10001)), 'PD301'),
+               ('a value that is too deep', (repeat('[', 110) || repeat(']', 110))::jsonb, 'PD302'),
+               ('a number that is too large', ('[' || repeat('9', 400) || ']')::jsonb, 'PD304')
        ) as cases (about, progress, code);
-select is(the_task('p') -> 'progress', '{"page": 3}', 'what is refused changes nothing');
+select is(the_task('p') -> 'progress', '{"page": 3}', 'refused progress keeps the old progress');
 select time_passes('20 s');
 select is(
     (extend(with_progress(a_turn('p'), to_jsonb(repeat('x', 10001)))) -> 0)::jsonb ->> 'state',
     'held',
-    'the lease is renewed all the same');
+    'refused progress does not prevent the renewal of the lease');
 select time_passes('31 s');
-select is(take('bob', '{p}') #> '{0,progress}', '{"page": 3}', 'the next holder is told how far the task was');
+select is(take('bob', '{p}') #> '{0,progress}', '{"page": 3}', 'the next holder gets the progress');
 select is(
     extend(with_progress(a_turn('p'), '{"page": 9}'))::jsonb #>> '{0,state}', 'lost',
-    'who has lost the lease tells nothing any more [P6]');
+    'a worker that has lost its lease cannot report progress [P6]');
 select given(release(with_progress(a_turn('p'), '{"page": 9}')));
-select is(the_task('p') -> 'progress', '{"page": 3}', 'nor when he gives it back [P6]');
+select is(the_task('p') -> 'progress', '{"page": 3}',
+          'a release by a worker that has lost its lease does not change the progress [P6]');
 select given(release(with_progress(a_turn('p', worker => 'bob'), '{"page": 4}')));
-select is(the_task('p') -> 'progress', '{"page": 4}', 'who gives it back may tell');
+select is(the_task('p') -> 'progress', '{"page": 4}', 'a release may report progress');
 select given(take('ada', '{p}'));
 select given(release(with_progress(a_turn('p'), to_jsonb(repeat('x', 10001)))));
 select is(
     jsonb_build_array(the_task('p') -> 'progress', the_task('p') -> 'token'),
     '[{"page": 4}, null]',
-    'with what cannot be kept it is given back all the same');
+    'refused progress does not prevent a release');
 
--- Mail that came while the task was held is not lost when it is given back.
+-- Messages that arrived while a task was held survive its release.
 
 select have_held_job('mail');
 select given(signal('mail', 'go', '1'));
 select given(tell(a_turn('mail', awaits => '{other}')));
 select given(release(jsonb_build_array(a_turn('mail'))));
-select is(the_task('mail') -> 'awaits', 'null', 'a task that was given back waits for nothing but a worker');
+select is(the_task('mail') -> 'awaits', 'null', 'a task that was given back waits only for a worker');
 select given(take('bob', '{mail}'));
 select is(
     tell(a_turn('mail', state => 'park', awaits => '{go}', worker => 'bob')) #> '{messages,0,payload}',
     '1',
-    'mail survives the release of a lease [P5]');
+    'messages survive the release of a lease [P5]');
 
--- Days have 24 hours, wherever the worker is: the clocks of Berlin are set back in the night, or on in that of spring.
+-- A day of a lease has 24 hours in every time zone, even if the clocks of Berlin go back or forward on that day.
 
 set local timezone = 'Europe/Berlin';
 create function pg_temp.ends_in(id text) returns interval
@@ -177,13 +180,13 @@ select the_time_is('2030-10-26 12:00+00');
 select given(start('w', id => 'fall', queue => 'fall'));
 select given(take('ada', '{fall}', lease_for => '1 day'));
 select is(pg_temp.ends_in('fall'), '1 day', 'a lease of a day lasts 24 hours');
-select is_empty('select * from assert_invariants()', 'which is as long as one may last [P8]');
+select is_empty('select * from assert_invariants()', 'a lease of a day is not too long [P8]');
 select time_passes('1 min');
 select given(extend(jsonb_build_array(a_turn('fall')), '1 day'));
-select is(pg_temp.ends_in('fall'), '1 day', 'renewed, too');
+select is(pg_temp.ends_in('fall'), '1 day', 'a renewed lease of a day lasts 24 hours');
 select the_time_is('2031-03-29 12:00+00');
 select given(take('bob', '{fall}', lease_for => '1 day'));
-select is(pg_temp.ends_in('fall'), '1 day', 'also where a day is short');
+select is(pg_temp.ends_in('fall'), '1 day', 'a lease of a day lasts 24 hours when the clocks go forward');
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 set local timezone = 'UTC';
 

@@ -1,4 +1,4 @@
--- Limits: what is refused, by which code, and that nothing is left of it.
+-- Limits: values and names that are refused, with their codes, and without any effect.
 
 begin;
 select plan(111);
@@ -10,12 +10,12 @@ insert into values_given (about, value, code) values
     ('a text of one megabyte', to_jsonb(repeat('x', 1048574)), null),
     ('a text of more than one megabyte', to_jsonb(repeat('x', 1048575)), 'PD301'),
     ('half a megabyte of two-byte letters', to_jsonb(repeat('ö', 524287)), null),
-    ('more of them', to_jsonb(repeat('ö', 524288)), 'PD301'),
+    ('more than half a megabyte of two-byte letters', to_jsonb(repeat('ö', 524288)), 'PD301'),
     ('an object of many keys', (select jsonb_object_agg(n, n) from generate_series(1, 100000) as n), 'PD301'),
     ('a hundred arrays in each other', (repeat('[', 100) || repeat(']', 100))::jsonb, null),
-    ('a hundred and two of them', (repeat('[', 102) || repeat(']', 102))::jsonb, 'PD302'),
+    ('a hundred and two arrays in each other', (repeat('[', 102) || repeat(']', 102))::jsonb, 'PD302'),
     ('a hundred objects in each other', (repeat('{"a":', 99) || '{}' || repeat('}', 99))::jsonb, null),
-    ('a hundred and two of those', (repeat('{"a":', 101) || '{}' || repeat('}', 101))::jsonb, 'PD302'),
+    ('a hundred and two objects in each other', (repeat('{"a":', 101) || '{}' || repeat('}', 101))::jsonb, 'PD302'),
     ('arrays and objects in turns', (repeat('[{"a":', 51) || '1' || repeat('}]', 51))::jsonb, 'PD302'),
     ('a depth that hides behind a wide array',
      (select jsonb_agg(n) from generate_series(1, 200) as n)
@@ -25,10 +25,10 @@ insert into values_given (about, value, code) values
     ('ten thousand arrays beside each other', (select jsonb_agg('[]'::jsonb) from generate_series(1, 10000)), null),
     ('the largest number', '1e308', null),
     ('the smallest number', '-1e308', null),
-    ('a number above it', '1.1e308', 'PD304'),
-    ('a number below it', '-1e309', 'PD304'),
-    ('a number of nine letters', '1e131071', 'PD304'),
-    ('such a number in an array in an object', '{"a": [1, {"b": 1e400}]}', 'PD304'),
+    ('a number above the largest', '1.1e308', 'PD304'),
+    ('a number below the smallest', '-1e309', 'PD304'),
+    ('a number with 131071 zeros', '1e131071', 'PD304'),
+    ('a number of 400 zeros in an array in an object', '{"a": [1, {"b": 1e400}]}', 'PD304'),
     ('a very small fraction', '1e-400', null),
     ('digits in a text', to_jsonb(repeat('9', 400)), null);
 
@@ -36,9 +36,9 @@ select is(value_failure(value, 'it') ->> 'code', code,
           format('%s %s', about, coalesce('is refused as ' || code, 'is a value')))
   from values_given;
 
--- What JSON itself cannot say never comes so far.
+-- What is not JSON.
 
-select is(error_of(format('select %L::jsonb', written)), code, format('%s is no JSON (%s)', written, code))
+select is(error_of(format('select %L::jsonb', written)), code, format('%s is not JSON (%s)', written, code))
   from (values
         ('{"a": NaN}',         '22P02'),
         ('Infinity',           '22P02'),
@@ -48,7 +48,7 @@ select is(error_of(format('select %L::jsonb', written)), code, format('%s is no 
         ('{"a": 1,}',          '22P02'),
         ('{''a'': 1}',         '22P02')
        ) as cases (written, code);
-select is(to_jsonb('NaN'::numeric), '"NaN"', 'a number that is none is a text in JSON');
+select is(to_jsonb('NaN'::numeric), '"NaN"', 'NaN becomes a text in JSON');
 
 -- Names.
 
@@ -56,9 +56,9 @@ create temporary table names_given (about text, name text, is_good boolean) on c
 insert into names_given (about, name, is_good) values
     ('one letter',                      'x', true),
     ('two hundred bytes',               repeat('x', 200), true),
-    ('two hundred and one',             repeat('x', 201), false),
+    ('two hundred and one bytes',             repeat('x', 201), false),
     ('two hundred bytes of umlauts',    repeat('ü', 100), true),
-    ('two hundred and two of them',     repeat('ü', 101), false),
+    ('two hundred and two bytes of umlauts',     repeat('ü', 101), false),
     ('quotes',                          'it''s "so"', true),
     ('SQL',                             '''; drop table jobs; --', true),
     ('a format',                        '%s %I %L %', true),
@@ -80,15 +80,15 @@ select is(name_failure(name, 'a name') is null, is_good,
 
 select is(name_failure(name, 'a name') - '{code,type,message}'::text[],
           jsonb_build_object('detail', told, 'hint', hint),
-          format('of %s it is said what is wrong, and what helps', about))
+          format('the refusal of %s has a detail and a hint', about))
   from (values
         ('a name of three bytes with a line break', E'f\n3',
          'It holds a control character.', 'Choose a printable name; put data into the arguments.'),
-        ('a name of 201 bytes with one', repeat('x', 200) || E'\n',
+        ('a name of 201 bytes with a line break', repeat('x', 200) || E'\n',
          'It has 201 bytes; at most 200 are allowed.', 'Choose a shorter name; put data into the arguments.')
        ) as cases (about, name, told, hint);
 
--- Every good name goes through every door, and comes back as it was.
+-- Good names in every place.
 
 select given(start(name, id => name, entity => name, queue => name, key => name)) from names_given where is_good;
 select given(signal(name, name, to_jsonb(name), name)) from names_given where is_good;
@@ -100,13 +100,13 @@ select is(
     jsonb_build_array(j ->> 'id', j ->> 'entity', j ->> 'workflow', j #> '{context}' #> array[name, name],
                       t ->> 'queue', t ->> 'name', (take(name, array[name]) -> 0 ->> 'job')),
     jsonb_build_array(name, name, name, name, name, name, name),
-    format('a name with %s is kept as it is', about))
+    format('a name with %s is stored unchanged', about))
   from names_given
  cross join lateral the_job(name) as j
  cross join lateral the_task(name, '$hook/' || replace(name, '/', '|')) as t
  where is_good;
 
--- Every bad one is refused at every door.
+-- Bad names in every place.
 
 select given(start('research', id => 'j'));
 select given(entity_create('e', 'note'));
@@ -127,7 +127,7 @@ select is(error_of(format(statement, E'a\nb')), 'PD104', format('%s must be a na
         ('a hook', 'select hook(''e'', %L)'),
         ('the queue of a hook', 'select hook(''e'', ''h'', queue => %L)'),
         ('the key of a hook', 'select hook(''e'', ''h'', key => %L)'),
-        ('a worker that says hello', 'select register_worker(%L, ''{q}'')'),
+        ('a worker that registers', 'select register_worker(%L, ''{q}'')'),
         ('a worker that claims', 'select claim(''{q}'', %L)'),
         ('a worker that takes a hook in SQL', 'select take_sql_task(%L, gen_random_uuid())')
        ) as cases (about, statement);
@@ -141,13 +141,14 @@ select is(error_of(statement), code, format('%s is refused', about))
 select lives_ok(
     $$ select claim(array['q', (select string_agg(md5(n::text), '') from generate_series(1, 100) as n)], 'w',
                     idle => true) $$,
-    'who waits for work may name a queue that cannot be');
+    'an idle claim may name a queue that cannot exist');
 
--- Every bad value is refused at every door.
+-- Bad values in every place.
 
 select given(start('research', id => 'of an entity', entity => 'note'));
 select given(hook('e', 'h', key => 'k'));
-select is(error_of(format(statement, to_jsonb(repeat('x', 1048575)))), 'PD301', format('%s may be too large', about))
+select is(error_of(format(statement, to_jsonb(repeat('x', 1048575)))), 'PD301',
+          format('%s is refused if it is too large', about))
   from (values
         ('the arguments of a job',  'select start(''w'', jsonb_build_array(%L::jsonb))'),
         ('the memory of a job',     'select start(''w'', context => jsonb_build_object(''a'', %L::jsonb))'),
@@ -157,14 +158,14 @@ select is(error_of(format(statement, to_jsonb(repeat('x', 1048575)))), 'PD301', 
         ('the items of a command',  'select entity_append(''e'', ''a'', %L)'),
         ('the payload of a signal', 'select signal(''j'', ''go'', %L)'),
         ('the arguments of a hook', 'select hook(''e'', ''h'', jsonb_build_array(%L::jsonb))'),
-        ('why a job is cancelled', 'select cancel(''j'', %L)'),
-        ('why many are', 'select cancel_found(''note'', ''{}'', %L)'),
-        ('why a hook is', 'select cancel_hook(''e'', ''$hook/k'', %L)'),
-        ('why a job is terminated', 'select terminate(''j'', %L)')
+        ('the reason to cancel a job', 'select cancel(''j'', %L)'),
+        ('the reason to cancel many jobs', 'select cancel_found(''note'', ''{}'', %L)'),
+        ('the reason to cancel a hook', 'select cancel_hook(''e'', ''$hook/k'', %L)'),
+        ('the reason to terminate a job', 'select terminate(''j'', %L)')
        ) as cases (about, statement);
-select is(the_job('e') ->> 'version', '0', 'nothing is left of what was refused');
+select is(the_job('e') ->> 'version', '0', 'a refused call leaves nothing');
 
--- In a turn.
+-- Limits in a turn.
 
 select have_held_job('held', '{"a": {}}');
 select is(
@@ -196,14 +197,14 @@ select is(
                                               'args', jsonb_build_array(repeat('x', 1048575)))), 'PD301')
        ) as cases (about, state, facts, value, requests, code);
 select is(the_task('held') - 'due_at', the_task('held') - 'due_at' || '{"position": 0, "deliveries": 1}',
-          'nothing is left of a turn that was refused');
+          'a refused turn leaves nothing');
 select is(
     tell(a_turn('held',
                 facts => (select jsonb_agg(jsonb_build_object('kind', 'activity', 'key', n,
                                                               'value', repeat('x', 700000)))
                             from generate_series(1, 3) as n))) ->> 'state',
     'keep',
-    'facts of more than one megabyte together may come in one turn');
+    'one turn may carry more than one megabyte of facts');
 
 select is(
     (select array_agg(distinct f #>> '{2,code}')
@@ -213,15 +214,15 @@ select is(
               from (values ('set', '1'::jsonb), ('increment', '1'), ('append', '[1]')) as commands (op, value)
              cross join (values ('[]'::jsonb), ('["a"]')) as places (path)))) -> 'answers') as f),
     '{PD101}',
-    'a path has at most 10000 bytes, wherever it leads');
+    'a path has at most 10000 bytes, at any depth');
 
--- Memories.
+-- The size of a memory.
 
 select given(entity_create('big', 'note'));
 select given(entity_set('big', to_jsonb(repeat('x', 1000000)), 'k' || n)) from generate_series(1, 8) as n;
 select is(error_of($$ select entity_set('big', to_jsonb(repeat('x', 1000000)), 'k9') $$), 'PD303',
           'a memory does not grow beyond eight megabytes');
-select is(the_job('big') ->> 'version', '8', 'what was too large for the memory has no version');
+select is(the_job('big') ->> 'version', '8', 'a command that is too large for the memory makes no version');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,13 +1,13 @@
--- Listeners: who is idle and wants to be told. A hint may be lost, so what is tested here is that it is given [P11].
+-- Listeners: idle workers and clients that want hints. A hint may be lost; these tests check that it is sent [P11].
 
 begin;
 select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 
-select matches(channel(), '^perdure [0-9a-f]{16}$', 'the channel of an app has a name of its own');
+select matches(channel(), '^perdure [0-9a-f]{16}$', 'the channel of an app has its own name');
 
--- Who listens.
+-- Listening.
 
 select listen_for('$job/a', 'client');
 select listen_for('$job/b', 'client');
@@ -15,58 +15,60 @@ select listen_for('$job/a', 'client');
 select is(
     (select array_agg(topic order by topic) from listeners where listener = 'client'),
     '{$job/a,$job/b}',
-    'who listens twice listens once');
+    'a listener that registers twice is stored once');
 select listen_for('$job/a', 'another');
 select stop_listening('client');
 select is(
     (select array_agg(listener) from listeners),
     '{another}',
-    'who stops listening stops for all topics, and alone');
+    'stop_listening() removes all topics of one listener, and no other listener');
 
 select throws_ok(statement, 'PD104', null, format('%s is refused', statement))
   from unnest(array['select listen_for(null, ''client'')', 'select listen_for(''q'', null)']) as statement;
 
--- Workers say hello and goodbye.
+-- Workers register, and are forgotten.
 
 select is(
     (select array_agg(key order by key)
        from jsonb_object_keys(register_worker('ada', '{q}', '{"host": "h"}')::jsonb) as key),
     '{at,instance,queues,version}',
-    'a worker that says hello is told the time, the instance, the version and its queues');
+    'a worker that registers gets the time, the instance, the version and its queues');
 select is(
     register_worker('ada', '{q,r}', '{"host": "h2"}') ->> 'version',
     perdure_version(),
-    'a worker may say hello again');
+    'a worker may register again');
 select is(
     (select to_jsonb(w) from workers as w),
     jsonb_build_object('worker', 'ada', 'version', null, 'queues', '{q,r}'::text[], 'functions', '{}'::text[],
                        'details', '{"host": "h2"}'::jsonb,
                        'registered_at', clock(), 'seen_at', clock()),
-    'a worker is known with its queues and what it says of itself');
+    'a worker is stored with its queues and details');
 select is(
     register_worker('ada', '{q}') ->> 'instance',
     (select value #>> '{}' from settings where name = 'instance'),
-    'the instance is the app''s own, at each hello');
+    'register_worker() returns the instance of the app');
 select throws_ok(
     $$ select register_worker('bob', '{q}', protocol => 99) $$,
     'PD004',
     null,
-    'who speaks another protocol is told so');
+    'a worker with another protocol is refused');
 select given(claim('{q}', 'ada', idle => true));
 select forget_worker('ada');
 select is(
     (select count(*) from workers) + (select count(*) from listeners where listener = 'ada'),
     0::bigint,
-    'a worker that says goodbye is forgotten');
+    'forget_worker() removes a worker and its listeners');
 select given(claim('{q}', 'ada', idle => true));
 select given(register_worker('ada', '{q}'));
-select is((select count(*) from listeners where listener = 'ada'), 0::bigint, 'a worker that begins again is not idle');
+select is((select count(*) from listeners where listener = 'ada'), 0::bigint,
+          'a worker that registers again is not idle');
 select given(register_worker('old', '{q}'));
 select listen_for('q', 'old');
 select time_passes('2 days');
 select given(register_worker('new', '{q}'));
-select is((select array_agg(worker) from workers), '{new}', 'a worker that is not heard of for long is forgotten');
-select is((select count(*) from listeners where listener = 'old'), 0::bigint, 'and so is that it listened');
+select is((select array_agg(worker) from workers), '{new}', 'a worker that is silent for two days is forgotten');
+select is((select count(*) from listeners where listener = 'old'), 0::bigint,
+          'the listeners of a silent worker are forgotten');
 select have_held_job('beat', worker => 'new');
 select time_passes('50 min');
 select given(extend(jsonb_build_array(a_turn('beat', worker => 'new'))));
@@ -75,7 +77,7 @@ select given(register_worker('newer', '{q}'));
 select is(
     (select array_agg(worker order by worker) from workers),
     '{new,newer}',
-    'a worker is heard of with its heartbeat');
+    'a heartbeat keeps a worker known');
 
 select given(register_worker('patient', '{q}'));
 select given(claim('{q}', 'patient', idle => true));
@@ -93,11 +95,11 @@ $$;
 select wait_for_a_day();
 select given(register_worker('newest', '{q}'));
 select is((select array_agg(l.listener) from listeners as l where l.topic = 'q'), '{patient}',
-          'a worker that has been idle for a day is still told of work, and whoever is no worker is forgotten');
+          'a worker that is idle for a day still listens; a listener that is not a worker is forgotten');
 select is((select array_agg(w.worker order by w.worker) from workers as w), '{newest,patient}',
-          'an idle worker is heard of with its claims');
+          'claims keep an idle worker known');
 
--- What is told, and on which topic: the real function is replaced by one that writes it down.
+-- Which topics are notified: a function that records the topics replaces the real one.
 
 create temporary table told (topic text) on commit drop;
 create or replace function perdure.notify_listeners(topics text[]) returns void
@@ -160,41 +162,42 @@ insert into hints (about, statement, wanted) values
 select is(
     topics_of(statement),
     wanted,
-    format('who is told of %s: %s', about, coalesce(nullif(array_to_string(wanted, ' and '), ''), 'nobody')))
+    format('listeners that %s notifies: %s', about, coalesce(nullif(array_to_string(wanted, ' and '), ''), 'nobody')))
   from (select * from hints order by number) as hints;
 
 select given(take('ada', '{r}', claim_as => 'x'));
 select is(
     topics_of($$ select release(jsonb_build_array(a_turn('r', worker => 'x'))) $$),
     '{r}',
-    'who is told of a lease that is given back: its queue');
+    'a released lease notifies its queue');
 select given(take('ada', '{r}', claim_as => 'y'));
 select given(tell(a_turn('r', state => 'stuck', worker => 'y')));
-select is(topics_of($$ select resume('r') $$), '{r}', 'who is told of a task that is resumed: its queue');
+select is(topics_of($$ select resume('r') $$), '{r}', 'a resumed task notifies its queue');
 
--- What is held is not woken: its worker is told of its mail, where it listens.
+-- A message to a held task notifies its worker, if that listens.
 
 select have_held_job(id, worker => worker) from (values ('h', 'listens'), ('b', 'busy')) as held (id, worker);
 select given(claim('{idle}', 'listens', idle => true));
 select is(
     (select array_agg(l.topic order by l.topic) from listeners as l where l.listener = 'listens'),
     '{$mail/listens,idle}',
-    'a worker that has nothing to do asks for hints of its queues, and of mail for what it holds');
+    'an idle claim listens for hints of its queues and for messages to held tasks');
 select is(topics_of($$ select signal('h', 'go') $$), '{$mail/listens}',
-          'who is told of a signal to a job that is held: its worker');
-select is(topics_of($$ select signal('b', 'go') $$), '{}', 'where that does not listen nobody is');
+          'a signal to a held job notifies its worker');
+select is(topics_of($$ select signal('b', 'go') $$), '{}',
+          'a signal to a job whose worker does not listen notifies nobody');
 select time_passes('1 s');
 select given(hook('h', 'h', key => 'new', queue => 'q'));
 select is(topics_of($$ select cancel('h') $$), '{$mail/listens}',
-          'who is told of a request to cancel what is held: its worker');
-select is(wake_tasks('{h}', clock() + interval '1 s'), '{}', 'nobody is told again of mail that came before');
+          'a request to cancel a held task notifies its worker');
+select is(wake_tasks('{h}', clock() + interval '1 s'), '{}', 'a message that came earlier is not notified again');
 
--- A hint is never needed: what was left is found by the next claim [P11].
+-- No hint is needed: the next claim finds the work [P11].
 
 select is(
     take('ada', '{q}', 10) @> '[{"name": "w"}]',
     true,
-    'what was left without a hint is found by the next claim [P11]');
+    'the next claim finds work without a hint [P11]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,4 @@
--- Jobs, listed: the newest first, page by page.
+-- list_jobs: the newest jobs first, page by page.
 
 begin;
 select plan(18);
@@ -23,14 +23,14 @@ select have_held_job('failed');
 select given(tell(a_turn('failed', state => 'failed', value => '{"type": "ValueError", "message": "no money"}')));
 select given(terminate('paid', 'by hand'));
 select given(start('research', id => 'c' || n, queue => 'agents')) from generate_series(1, 3) as n;
--- When each was started: one after the other, but for three at once.
+-- The times of the starts: one after the other, but three at once.
 update jobs set created_at = '2030-01-01 10:00+00' where id = 'old';
 update jobs set created_at = '2030-01-01 10:30+00' where id = 'paid';
 update jobs set created_at = '2030-01-01 10:45+00' where id = 'failed';
 update jobs set created_at = '2030-01-01 11:00+00' where id in ('c1', 'c2', 'c3');
 
 select is(
-    pg_temp.listed(statement), ids, format('the jobs of %s', statement))
+    pg_temp.listed(statement), ids, format('the jobs and their order in %s', statement))
   from (values
         ('list_jobs()', 'c3 c2 c1 failed paid old'),
         ($$ list_jobs(workflow => 'billing') $$, 'paid'),
@@ -47,13 +47,13 @@ select is(
 select set_eq(
     $$ select to_jsonb(l) from list_jobs() as l $$,
     $$ select to_jsonb(status(j.id)) from jobs as j where j.workflow is not null $$,
-    'a list says of each job what its status says');
+    'list_jobs() shows the same as status()');
 select is(
     (select array_agg(l.failure order by l.id) from list_jobs() as l where l.failure is not null),
-    '{"ValueError: no money","Terminated: by hand"}', 'it says why a job has failed, or was ended');
+    '{"ValueError: no money","Terminated: by hand"}', 'list_jobs() shows why a job failed or was terminated');
 
 select given(terminate('old', '$c1:key:c2VhbGVk'));
-select is((status('old')).failure, 'Terminated: sealed', 'of what a codec has sealed it says that it is');
+select is((status('old')).failure, 'Terminated: sealed', 'a reason that a codec has encrypted is shown as sealed');
 
 select is(
     error_of(statement), 'PD107', statement || ' is refused')
