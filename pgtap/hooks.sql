@@ -65,13 +65,13 @@ select is(tasks_of('running'), '{1/main}', 'a hook from outside that has ended i
 
 -- Keys: a hook runs once per key, even after it has ended.
 
-select is(hook('running', 'tidy', key => 'k'), '$hook/k', 'the same key is the same hook');
+select is(hook('running', 'tidy', key => 'k'), '$hook/k', 'a repeated key returns the same hook');
 select is(tasks_of('running'), '{1/main}', 'a hook that has ended does not run again [P12]');
 select is(
     journal_of('running', '$hook/k') -> 1,
     '[2, "end", null, true, 1]',
     'the journal of a hook from outside has its end');
-select is(hook('running', 'other', '["y"]', key => 'k2'), '$hook/k2', 'another key is another hook');
+select is(hook('running', 'other', '["y"]', key => 'k2'), '$hook/k2', 'another key makes another hook');
 select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a key stands for the hook for which it was first used');
 select is(the_task('running', '$hook/k2') ->> 'name', 'other', 'a repeated call changes nothing [P12]');
 select is(hook('e', 'tidy', key => 'k2'), '$hook/k2', 'a key belongs to one job');

@@ -1,4 +1,4 @@
--- Migrations: the tables of an app, made outside the extension, so that pg_dump keeps what is in them [P13].
+-- Migrations: the tables of an app are made outside the extension, so that pg_dump keeps their rows [P13].
 
 begin;
 select plan(18);
@@ -15,11 +15,12 @@ select s.value as instance,
   from settings as s
  where s.name = 'instance';
 
-select is(migrate(), perdure_version(), 'migrate tells the version of the tables');
-select is(migrate(), perdure_version(), 'migrate may be called again (C9)');
-select is((select value from settings where name = 'instance'), instance, 'who the app is stays as it is')
+select is(migrate(), perdure_version(), 'migrate() returns the version of the tables');
+select is(migrate(), perdure_version(), 'migrate() may be called again (C9)');
+select is((select value from settings where name = 'instance'), instance, 'migrate() keeps the instance of the app')
   from before_it;
-select is((select jsonb_agg(to_jsonb(m)) from migrations as m), before_it.migrations, 'a version is noted once')
+select is((select jsonb_agg(to_jsonb(m)) from migrations as m), before_it.migrations,
+          'migrate() records a version once')
   from before_it;
 select is(
     array(select c.oid
@@ -27,33 +28,33 @@ select is(
            where c.relnamespace = 'perdure'::regnamespace and c.relkind in ('r', 'i', 'S')
            order by c.oid),
     tables,
-    'tables, indexes and sequences stay as they are (C9)')
+    'migrate() keeps tables, indexes and sequences (C9)')
   from before_it;
 select is(
     jsonb_build_array(the_job('j') -> 'context', the_task('j') ->> 'worker'),
     '[{"n": 1}, "ada"]',
-    'jobs and leases stay as they are [P13]');
+    'migrate() keeps jobs and leases [P13]');
 select matches(perdure_version(), '^\d+\.\d+\.\d+$', 'a version is three numbers');
 select is(
     (select array_agg(version) from migrations),
     array[perdure_version()],
     'the tables have the version of the functions');
-select is(jsonb_typeof(value), 'string', 'an app knows who it is') from settings where name = 'instance';
+select is(jsonb_typeof(value), 'string', 'an app has an instance') from settings where name = 'instance';
 
 -- Builds of a version.
 
-select is(value, perdure_build(), 'tables and views are of the build of the functions')
+select is(value, perdure_build(), 'tables and views have the build of the functions')
   from settings where name = 'build';
 update settings set value = value || '{"code": "another"}' where name = 'build';
-select lives_ok('select migrate()', 'views and access of another build are made anew');
-select is(value, perdure_build(), 'and are of this build then') from settings where name = 'build';
+select lives_ok('select migrate()', 'migrate() replaces views and access of another build');
+select is(value, perdure_build(), 'migrate() records the new build') from settings where name = 'build';
 update settings set value = value || '{"tables": "others"}' where name = 'build';
 select throws_ok(
     'select migrate()', 'PD507', 'the tables of this app were made by another build of version ' || perdure_version(),
     'tables of another build are refused');
 update settings set value = perdure_build() where name = 'build';
 
--- The four tables, and the small ones.
+-- The tables, views and triggers of an app.
 
 select is(
     (select array_agg(relname::text order by relname)
@@ -61,20 +62,20 @@ select is(
       where relnamespace = 'perdure'::regnamespace and relkind = 'r'),
     array['access', 'conditions', 'contracts', 'inbox', 'items', 'jobs', 'journal', 'listeners', 'migrations', 'queues',
           'settings', 'snapshots', 'sql_hooks', 'tasks', 'wanted_indexes', 'workers'],
-    'an app has four tables, and the small ones');
+    'an app has four large tables, and small ones');
 select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'v'),
     '{history,indexes,schedules,waiting}',
-    'an app has views for people');
+    'an app has four views');
 select is(
     (select array_agg(tgname::text order by tgname)
        from pg_trigger as t
        join pg_class as c on t.tgrelid = c.oid
       where c.relnamespace = 'perdure'::regnamespace and not tgisinternal),
     '{aaa_first_documents_are_commands,ids_stay,jobs_are_forgotten,zzz_updates_are_commands}',
-    'the only triggers are those that keep a plain write true');
+    'the only triggers are those that record plain writes');
 select is_empty($$
     select c.relname
       from pg_depend as d
@@ -82,7 +83,7 @@ select is_empty($$
      where d.deptype = 'e'
        and c.relnamespace = 'perdure'::regnamespace
        and c.relkind in ('r', 'S', 'v')
-$$, 'no table belongs to an extension: a dump keeps it [P13]');
+$$, 'no table belongs to an extension, so a dump keeps it [P13]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,4 @@
--- Pages: where they begin, and how many rows they may have, in all verbs that return a part of what there is.
+-- Pages: where they begin and how many rows they have, in all verbs that return or change a part.
 
 begin;
 select plan(31);
@@ -36,7 +36,7 @@ exception
 end
 $$;
 
--- How many rows: none are none, fewer are refused, and null is as many as there is room for, in every verb alike.
+-- The number of rows. For every verb: zero returns nothing, a negative number is refused, and null means the maximum.
 
 create temporary table parts (verb name, statement text) on commit drop;
 insert into parts
@@ -64,10 +64,11 @@ select set_eq(
     $$ select p.proname
          from pg_proc as p
         where p.pronamespace = 'perdure'::regnamespace
-          and p.proargnames[p.pronargs - p.pronargdefaults + 1:p.pronargs] && array['max_rows', 'max_jobs', 'max_tasks', 'max_turns']
+          and p.proargnames[p.pronargs - p.pronargdefaults + 1:p.pronargs] && array['max_rows', 'max_jobs', 'max_tasks',
+          'max_turns']
           and p.proname <> all('{find_query,run_sql_hooks}') $$,  -- the words of find(); and what commits: tests/worker
     'select verb from parts',
-    'these are the verbs that take a number of rows');
+    'the verbs with a number of rows are complete');
 select is(
     (select array_agg(distinct a.name::text order by a.name::text)
        from pg_proc as p
@@ -75,22 +76,22 @@ select is(
       where p.pronamespace = 'perdure'::regnamespace
         and a.name ~ '^max_'),
     '{max_jobs,max_per_key,max_rows,max_running,max_tasks,max_turns}',
-    'nothing else but a limit of a queue is called so');
+    'only these parameters and the limits of queues begin with max_');
 
 update journal set argument = '2' where job_id = 'paged' and op = 'set';
 select is(
     array(select pg_temp.rows_of(format('select from' || statement, n))
             from unnest('{0,-1,null::integer}'::text[]) as n),
     array['0', 'PD107', pg_temp.rows_of(format('select from' || statement, 1000))],
-    format('none are none, fewer are refused, and null is all that there is room for: %s', verb))
+    format('zero rows are none, -1 is refused, null is the maximum: %s', verb))
   from parts
  order by verb;
 select is_empty(
     $$ select verb from parts where pg_temp.rows_of(format('select from' || statement, 1000)) !~ '^[1-9]' $$,
-    'each of them has something to give');
+    'each of these verbs has rows to return');
 update journal set argument = '1' where job_id = 'paged' and op = 'set';
 
-select is(pg_temp.rows_of(statement), rows, format('after null is from the beginning: %s', statement))
+select is(pg_temp.rows_of(statement), rows, format('after null begins at the first row: %s', statement))
   from (values
         ($$ select entity_history('paged', after => null) $$, '3'),
         ($$ select entity_items('paged', 'log', after => null) $$, '2'),

@@ -1,4 +1,4 @@
--- Paths: one grammar wherever a path is given.
+-- Paths: one grammar for all paths.
 
 begin;
 select plan(49);
@@ -32,7 +32,7 @@ select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_lite
 
 select throws_ok(
     format('select parse_path(%L)', path), 'PD101', null,
-    format('%s is no path', quote_literal(left(path, 40))))
+    format('%s is not a path', quote_literal(left(path, 40))))
   from unnest(array[
         '.', 'a.', '.a', 'a..b', '"a', 'a"', 'a"b', 'a."b', '"a"b', '"a""b"', 'a."b"c', '"a".', '."a"', '"a\"',
         repeat('a.', 50) || 'a', repeat('a', 10001)
@@ -42,20 +42,21 @@ select is(cardinality(parse_path(repeat('a.', 49) || 'a')), 50, 'a path may have
 select is(octet_length(write_path(parse_path(repeat('a', 9998)))), 9998, 'a path may have nearly 10000 bytes');
 select throws_ok(
     $$ select check_path(array['a', null]) $$, 'PD101', null,
-    'a path with a hole is no path');
+    'a path with a null is not a path');
 
-select is(parse_path(write_path(keys)), keys, format('%s is read again as it was written', write_path(keys)))
+select is(parse_path(write_path(keys)), keys,
+          format('%s is parsed into the keys from which it was written', write_path(keys)))
   from (values
         (array['a', 'b']),
         (array['key.with.dots', '', 'say "hi"', 'back\slash']),
         (array['items', '-1', '0'])
        ) as cases (keys);
-select is(write_path('{}'), 'the memory', 'the empty path is written as people call it');
+select is(write_path('{}'), 'the memory', 'the empty path is written as the memory');
 
 select given(entity_create('e', 'note', '{"a.b": ["found"]}'));
 select is(error_of(format('select entity_delete(''e'', %L)', repeat('é', 5001))), 'PD101',
-          'a client cannot fill the journal with a path');
-select is(outcome.failure ->> 'code', 'PD101', 'nor can a task, whose command is refused')
+          'a client cannot write a long path into the journal');
+select is(outcome.failure ->> 'code', 'PD101', 'a task cannot write a long path into the journal')
   from apply_command('{}', 'delete', array[repeat('é', 5001)], null) as outcome;
 select is(entity_get('e', '"a.b".0'), '"found"', 'a verb follows a quoted key (C35)');
 

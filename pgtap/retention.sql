@@ -1,4 +1,5 @@
--- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13] (E18)
+-- Forgetting: a job is forgotten with its memory, history and messages, but never while something of it is alive. [P13]
+-- (E18)
 
 begin;
 select plan(56);
@@ -54,23 +55,23 @@ select is(
     '{"jobs": 1, "inbox": 1, "snapshots": 1}',
     'a finished job has its memory and its history');
 select is(forget('j'), true, 'a finished job can be forgotten');
-select is(rows_of('j'), '{}', 'nothing of it is left in any table');
-select is(forget('j'), false, 'what is not there cannot be forgotten');
-select is(forget(null), false, 'nothing cannot be forgotten');
-select throws_ok($$ select entity_get('j') $$, 'PD401', null, 'a job that is forgotten has no memory');
-select throws_ok($$ select signal('j', 'go', key => 'k') $$, 'PD401', null, 'a job that is forgotten takes no signal');
+select is(rows_of('j'), '{}', 'a forgotten job has no rows in any table');
+select is(forget('j'), false, 'a job that does not exist cannot be forgotten');
+select is(forget(null), false, 'a job of null cannot be forgotten');
+select throws_ok($$ select entity_get('j') $$, 'PD401', null, 'a forgotten job has no memory');
+select throws_ok($$ select signal('j', 'go', key => 'k') $$, 'PD401', null, 'a forgotten job takes no signals');
 
--- Its id begins anew.
+-- The id of a forgotten job.
 
 select have_held_job('j', '{"m": 1}');
 select is(
     (select jsonb_agg(h.version) from entity_history('j') as h),
     '[1]',
     'the id of a forgotten job begins a new history [P1]');
-select is(entity_at('j', 1), '{"m": 1}', 'nothing of the old memory shows through');
-select is(signal('j', 'go', key => 'k'), true, 'the keys of the old job are free');
-select is(terminate('j'), true, 'a job can be ended');
-select is(forget('j'), true, 'a job that was ended can be forgotten');
+select is(entity_at('j', 1), '{"m": 1}', 'the id of a forgotten job begins with a new memory');
+select is(signal('j', 'go', key => 'k'), true, 'the keys of a forgotten job are free');
+select is(terminate('j'), true, 'a job that reuses an id can be terminated');
+select is(forget('j'), true, 'a terminated job can be forgotten');
 
 -- A plain entity.
 
@@ -80,9 +81,9 @@ select throws_ok($$ select forget('e') $$, 'PD407', null, 'an entity with a hook
 select given(take('bob', '{hooks}'));
 select given(tell(a_turn('e', '$hook/h', state => 'done', worker => 'bob')));
 select is(forget('e'), true, 'a plain entity can be forgotten');
-select is(rows_of('e'), '{}', 'nothing of it is left');
-select is(entity_create('e', 'note', '{"n": 2}', key => 'k'), true, 'its id can be taken again');
-select is(the_job('e') -> 'version', '1', 'its history begins again');
+select is(rows_of('e'), '{}', 'a forgotten entity has no rows');
+select is(entity_create('e', 'note', '{"n": 2}', key => 'k'), true, 'the id of a forgotten entity can be reused');
+select is(the_job('e') -> 'version', '1', 'the history of a reused id begins again');
 
 -- Parents and children.
 
@@ -92,14 +93,14 @@ select given(
                                          "on_parent_end": "continue"}]')));
 select given(tell(a_turn('parent', state => 'done')));
 select throws_ok($$ select forget('parent') $$, 'PD407', null,
-                 'a job whose child runs is not forgotten: its answer would go to the next job of that id');
+                 'a job whose child runs is not forgotten, because the answer would reach the next job of that id');
 select given(take('bob', '{children}'));
 select given(tell(a_turn('parent/c#1', state => 'done', worker => 'bob', touches => '{parent}')));
-select is(forget('parent'), true, 'when the child has ended, the parent can be forgotten');
-select is(rows_of('parent/c#1') -> 'jobs', '1', 'a child is a job of its own and stays');
+select is(forget('parent'), true, 'a parent whose children have ended can be forgotten');
+select is(rows_of('parent/c#1') -> 'jobs', '1', 'a child stays when its parent is forgotten');
 select is(forget('parent/c#1'), true, 'a child can be forgotten');
 
--- What lives asks again for what it has begun.
+-- A live parent may request its children again.
 
 select have_held_job('begins');
 create function pg_temp.begin_children() returns void
@@ -116,17 +117,17 @@ select given(take('bob', '{children}', 2));
 select given(tell(a_turn('begins/detached#1', state => 'done', worker => 'bob'),
                   a_turn('awaited', state => 'done', worker => 'bob', touches => '{begins}')));
 select throws_ok($$ select forget('begins/detached#1') $$, 'PD407', null,
-                 'a detached child is not forgotten while what has begun it lives [P1]');
-select is(forget_finished('infinity'), 1, 'of its children what was awaited can be forgotten: it has answered');
+                 'a detached child is not forgotten while its parent is alive [P1]');
+select is(forget_finished('infinity'), 1, 'a child that has answered can be forgotten while its parent is alive');
 select pg_temp.begin_children();
-select is(take('bob', '{children}'), '[]', 'so none of them is begun a second time');
+select is(take('bob', '{children}'), '[]', 'a child that is requested again does not begin a second time');
 select given(tell(a_turn('begins', state => 'done')));
-select is(forget('begins/detached#1'), true, 'when that has ended, it can be forgotten');
-select is(forget('begins'), true, 'and so can that');
+select is(forget('begins/detached#1'), true, 'a detached child whose parent has ended can be forgotten');
+select is(forget('begins'), true, 'the parent can be forgotten too');
 
--- Many: by age, oldest first, so many at a time.
+-- forget_finished: by age, the oldest first, a few at a time.
 
-select is(forget_finished('infinity'), 0, 'where nothing has finished, nothing is forgotten');
+select is(forget_finished('infinity'), 0, 'forget_finished() forgets nothing if no job has finished');
 create function have_old_ones(many integer) returns void
 language plpgsql
 as $$
@@ -146,30 +147,31 @@ end
 $$;
 select have_old_ones(8);
 select have_held_job('busy');
-select is(forget_finished('2030-01-01 12:00+00'), 0, 'what has finished later stays');
-select is(forget_finished('2030-01-01 13:00+00'), 1, 'what has finished before is forgotten');
-select is(the_old_ones(), '{old-2,old-3,old-4,old-5,old-6,old-7,old-8}', 'that was the oldest');
-select is(forget_finished('infinity', 'even', 2), 2, 'so many at a time, of one entity');
-select is(the_old_ones(), '{old-3,old-5,old-6,old-7,old-8}', 'they were the oldest of that entity');
-select is(forget_finished('infinity', max_jobs => 0), 0, 'none may be too many');
+select is(forget_finished('2030-01-01 12:00+00'), 0, 'forget_finished() keeps jobs that finished later');
+select is(forget_finished('2030-01-01 13:00+00'), 1, 'forget_finished() forgets jobs that finished earlier');
+select is(the_old_ones(), '{old-2,old-3,old-4,old-5,old-6,old-7,old-8}', 'forget_finished() forgets the oldest job');
+select is(forget_finished('infinity', 'even', 2), 2, 'forget_finished() forgets at most max_jobs jobs of one entity');
+select is(the_old_ones(), '{old-3,old-5,old-6,old-7,old-8}', 'forget_finished() forgets the oldest jobs of the entity');
+select is(forget_finished('infinity', max_jobs => 0), 0, 'forget_finished() of no jobs forgets none');
 
--- What must stay does not stand in the way of what may go.
+-- Jobs that must stay do not hold up others.
 
 select given(hook('old-3', 'h', key => 'h', queue => 'hooks'));
 insert into perdure.jobs (id, workflow, status, parent) values ('child', 'w', 'running', 'old-5');
-select is(forget_finished('infinity', max_jobs => 1), 1, 'a job that must stay is not counted');
+select is(forget_finished('infinity', max_jobs => 1), 1, 'forget_finished() does not count a job that must stay');
 select is(the_old_ones(), '{old-3,old-5,old-7,old-8}',
-          'a finished job with a live hook stays, and one whose child runs; the next is forgotten');
-select is(forget_finished('infinity'), 2, 'all others are forgotten');
-select is(the_old_ones(), '{old-3,old-5}', 'what must stay has stayed');
-select is(forget_finished('infinity'), 0, 'nothing else is left to forget');
+          'jobs with a live hook or a running child stay, and the next job is forgotten');
+select is(forget_finished('infinity'), 2, 'forget_finished() forgets all other jobs');
+select is(the_old_ones(), '{old-3,old-5}', 'jobs that must stay are still there');
+select is(forget_finished('infinity'), 0, 'forget_finished() finds no other job');
 update perdure.jobs set status = 'cancelled', finished_at = clock(), error = '{}' where id = 'child';
 select is(forget_finished('infinity', max_jobs => null), 2, 'a parent whose child has ended is forgotten with it');
-select is(the_job('busy') ->> 'status', 'running', 'what runs is not forgotten');
-select is(the_job('e') ->> 'entity', 'note', 'plain entities are not forgotten by their age');
-select is(rows_of('old-1') || rows_of('old-8') || rows_of('child'), '{}', 'nothing of them is left in any table');
+select is(the_job('busy') ->> 'status', 'running', 'forget_finished() keeps running jobs');
+select is(the_job('e') ->> 'entity', 'note', 'forget_finished() keeps plain entities');
+select is(rows_of('old-1') || rows_of('old-8') || rows_of('child'), '{}',
+          'jobs that forget_finished() forgot have no rows in any table');
 
--- A row of a user's that points to a job says what becomes of it without the job, or keeps it.
+-- Foreign keys of users: they decide whether a job can be forgotten and what becomes of their rows.
 
 insert into perdure.jobs (id, workflow, status, created_at, finished_at)
 select 'p-' || n as id, 'w' as workflow, 'completed' as status, clock() as created_at, clock() as finished_at
@@ -185,25 +187,26 @@ insert into keeping (job) values ('p-1'), ('p-2');
 insert into keeping_later (job) values ('p-3');
 insert into going_along (job) values ('p-1'), ('p-4');
 insert into losing_it (job) values ('p-5');
-select is(forget_finished('infinity', max_jobs => 1), 1, 'what rows of users keep is passed over, page after page');
-select is(forget_finished('infinity'), 2, 'the others are forgotten');
+select is(forget_finished('infinity', max_jobs => 1), 1, 'forget_finished() skips jobs that rows of users refer to');
+select is(forget_finished('infinity'), 2, 'forget_finished() forgets the jobs that no row keeps');
 select is(
     (select array_agg(j.id order by j.id) from perdure.jobs as j where j.id like 'p-%'),
     '{p-1,p-2,p-3}',
-    'what is kept is there');
+    'jobs that rows of users refer to stay');
 select is(
     array(select k.job from going_along as k) || array(select k.job from losing_it as k),
     '{p-1,null}',
-    'a row that goes along with its job has gone with it, and with no other; one that loses it has lost it');
-select throws_ok($$ select forget('p-1') $$, '23503', null, 'who keeps a job is told to who wants it forgotten');
+    'on delete cascade and on delete set null apply to rows of forgotten jobs alone');
+select throws_ok($$ select forget('p-1') $$, '23503', null,
+                 'forget() of a job that a row keeps raises the violation of the foreign key');
 select lives_ok(
     $$ insert into keeping (other) values (7); insert into numbers values (7) $$,
-    'constraints of the caller wait for his commit as they did');
+    'deferred constraints of the caller are still deferred');
 set constraints all immediate;
 drop table keeping, keeping_later, going_along, losing_it, numbers;
 select given(forget_finished('infinity'));
 
--- However many there are, only so many are looked at.
+-- The cost does not grow with the number of finished jobs.
 
 insert into perdure.jobs (id, workflow, status, created_at, finished_at)
 select 'many-' || n as id, 'w' as workflow, 'completed' as status, clock() + n * interval '1 s' as created_at,
@@ -217,10 +220,10 @@ begin
 end
 $$;
 create temporary table reads as select jobs_read() as before;
-select is(forget_finished('infinity', max_jobs => 3), 3, 'a few of many are forgotten');
-select is(forget_finished(clock() - interval '1 hour'), 0, 'when all that is left is younger, nothing is');
-select cmp_ok(jobs_read() - before, '<', 100::bigint, 'neither reads all jobs that have finished') from reads;
-select is(forget_finished('infinity', max_jobs => 10000), 1997, 'the others can go at once');
+select is(forget_finished('infinity', max_jobs => 3), 3, 'forget_finished() forgets a few of many jobs');
+select is(forget_finished(clock() - interval '1 hour'), 0, 'forget_finished() forgets none of many younger jobs');
+select cmp_ok(jobs_read() - before, '<', 100::bigint, 'forget_finished() does not read all finished jobs') from reads;
+select is(forget_finished('infinity', max_jobs => 10000), 1997, 'forget_finished() forgets many jobs in one call');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

@@ -1,4 +1,4 @@
--- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
+-- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
 select plan(51);
@@ -6,7 +6,7 @@ select plan(51);
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
 
--- status and the view `waiting`: one state after the other of one job.
+-- status() and the view `waiting`: the states of one job, one after the other.
 
 create function seen(job text, task text default '1/main') returns text[]
 language plpgsql
@@ -23,20 +23,20 @@ select is(
     jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running', 'version', 1,
                        'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'created_at', clock(),
                        'updated_at', clock(), 'finished_at', null, 'stuck', null, 'failure', null),
-    'the status of a job tells where it stands (C6) (E6)');
-select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job that begins later waits for its time');
+    'status() shows the state of a job (C6) (E6)');
+select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job with a later start waits for its time');
 select time_passes('1 h');
 select is(
     seen('j'),
     '{ready,"a worker on queue agents (none has registered)"}',
-    'a job that is due waits for a worker, and it is told that there is none');
+    'a job that is due waits for a worker, and shows that none is registered');
 select given(register_worker('ada', '{agents,others}'));
 select is(seen('j'), '{ready,"a worker on queue agents"}', 'a job that is due waits for a worker');
 select given(take('ada', '{agents}'));
 select is(seen('j'), '{leased,"worker ada"}', 'a job that is held waits for its worker');
-select is((status('j')).waiting_for, 'worker ada', 'the status tells what the view tells');
+select is((status('j')).waiting_for, 'worker ada', 'status() and the view show the same');
 select time_passes('1 min');
-select is((seen('j'))[1], 'ready', 'a job whose lease has ended is ready again');
+select is((seen('j'))[1], 'ready', 'a job whose lease has ended is ready');
 select given(take('ada', '{agents}', claim_as => 'second'));
 select given(tell(a_turn('j', state => 'park', awaits => '{approve,reject}', worker => 'second')));
 select is(seen('j'), '{waiting,"signal approve or reject"}', 'a parked job waits for its signals');
@@ -56,15 +56,16 @@ select is(
     seen('j'),
     '{waiting,"signal go, answers of c#1, h#1, h#2: a worker on queue default (none has registered), '
     'its time: 2030-01-01 14:01:00+00"}',
-    'a parked job tells everything that it waits for, and that nobody serves it');
+    'a parked job shows everything that it waits for, and what no worker serves');
 select given(register_worker('bob', '{default}'));
 select is(
     seen('j'),
     '{waiting,"signal go, answers of c#1, h#1, h#2, its time: 2030-01-01 14:01:00+00"}',
-    'what somebody serves is not told there');
+    'a job does not mention a queue that a worker serves');
 select have_held_job('asks sql');
 select given(tell(a_turn('asks sql', state => 'park', requests => '[{"key": "h#1", "name": "h", "queue": "$sql"}]')));
-select is(seen('asks sql'), '{waiting,"answers of h#1"}', 'nor what the database runs, where nobody need register');
+select is(seen('asks sql'), '{waiting,"answers of h#1"}',
+          'a job does not mention the queue of the database, which needs no worker');
 select given(terminate('asks sql'));
 select given(forget('asks sql'));
 select is(
@@ -72,7 +73,7 @@ select is(
        from waiting as w
       where w.job_id like 'j%'),
     '{"j $hook/1:main:d#1","j 1/main","j 1/main/h#1","j 1/main/h#2","j/c#1 1/main"}',
-    'every live task is seen');
+    'the view shows every live task');
 select given(tell(a_turn('j', state => 'park', worker => 'third')));
 select given(take('bob', max_tasks => 10));
 select given(tell(a_turn('j', '1/main/h#1', 'retry', until => clock() + interval '10 s',
@@ -80,24 +81,25 @@ select given(tell(a_turn('j', '1/main/h#1', 'retry', until => clock() + interval
 select is(
     seen('j', '1/main/h#1'),
     '{retrying,"attempt 2 at 2030-01-01 13:01:10+00, after: timeout"}',
-    'a task that is tried again tells when, and why');
+    'a task that is to be retried shows its time and the failure');
 select given(tell(a_turn('j', '1/main/h#2', 'stuck', value => '{"message": "the code has changed"}', worker => 'bob')));
-select is(seen('j', '1/main/h#2'), '{stuck,"somebody to resume it: the code has changed"}', 'a stuck task tells why');
+select is(seen('j', '1/main/h#2'), '{stuck,"somebody to resume it: the code has changed"}',
+          'a stuck task shows its reason');
 select is(
     (status('j')).stuck,
     '1/main/h#2: the code has changed',
-    'the status tells which task of the job is stuck, and why');
+    'status() names the stuck task and its reason');
 select have_held_job('two');
 select given(tell(a_turn('two', requests => '[{"key": "a#1", "kind": "hook", "name": "a", "queue": "q"}]')));
-select is((status('two')).stuck, null, 'of a job that goes on it tells nothing');
+select is((status('two')).stuck, null, 'status() names no stuck task if there is none');
 select given(tell(a_turn('two', state => 'stuck', value => '{"message": "another step"}')));
-select is((status('two')).stuck, '1/main: another step', 'it tells of the coordinator first');
+select is((status('two')).stuck, '1/main: another step', 'status() names a stuck coordinator');
 select is(
     (select jsonb_build_array(w.kind, w.name, w.queue, w.worker, w.deliveries, w.attempt, w.due_at)
        from waiting as w
       where w.job_id = 'j' and w.task = '$hook/1:main:d#1'),
     jsonb_build_array('hook', 'h', 'default', 'bob', 1, 0, clock() + interval '30 s'),
-    'the view tells who holds a task, and since how many deliveries');
+    'the view shows the holder of a task and its deliveries');
 select given(terminate('j', 'by hand'));
 select is(
     (select jsonb_build_array(s.status, s.waiting_for, s.finished_at) from status('j') as s),
@@ -114,7 +116,7 @@ select throws_ok(
     'job ''nobody'' does not exist',
     'a job that does not exist has no status');
 
--- What is tried again beside its caller is a fact of the caller, and no task.
+-- Activities without a queue are retried by their caller: they are facts of the caller, not tasks.
 
 select have_held_job('t');
 select given(tell(a_turn('t', state => 'park', until => clock() + interval '10 s', awaits => '{go}', facts => '[
@@ -132,11 +134,11 @@ select given(tell(a_turn('t', state => 'park', until => clock() + interval '10 s
 select is(
     seen('t'),
     '{waiting,"signal go, attempt 3 of a, after: again, d again, after: odd, its time: 2030-01-01 13:01:10+00"}',
-    'a parked task tells what it tries again, with the last failure; not what was answered or given up since (E6)');
+    'a parked task shows the activities that it retries, with their failures, and none that has ended (E6)');
 select given(terminate('t'));
 select given(forget('t'));
 
--- result
+-- result() and await_result()
 
 select have_held_job(id) from unnest('{done,failed,cancelled,running}'::text[]) as id;
 select given(tell(a_turn('done', state => 'done', value => '{"n": 1}'),
@@ -154,16 +156,16 @@ select throws_ok($$ select result('nobody') $$, 'PD401', null, 'a job that does 
 select is(
     (await_result(id, '60 s')).status,
     wanted,
-    format('nobody waits for the end of what is %s', coalesce(wanted, 'no job')))
+    format('await_result() returns at once for %s', coalesce(wanted, 'a plain entity')))
   from (values ('done', 'completed'), ('failed', 'failed'), ('e', null)) as cases (id, wanted);
-select is((await_result('running', '50 ms')).status, 'running', 'who has waited in vain is told that the job runs');
+select is((await_result('running', '50 ms')).status, 'running', 'await_result() returns running when its time is up');
 select is(
     error_of(format($$ select await_result('done', %s) $$, timeout)),
     'PD107',
-    format('no result is waited for %s', timeout))
+    format('await_result() refuses a timeout of %s', timeout))
   from unnest(array['null', '''-1 s''', '''61 s''', '''1 month''']) as timeout;
 
--- history: which task made which version, when, and how (C21) (C72).
+-- history: the author, time and command of each version (C21) (C72).
 
 select have_held_job('h', '{"n": 0}');
 select given(tell(a_turn('h',
@@ -189,7 +191,7 @@ select is(
                       jsonb_build_array(4, '$outside', 'set', '{by}'::text[], 'outside', 4, 'o', clock()),
                       jsonb_build_array(5, '$outside', 'set', '{}'::text[], '{"by": "hand"}'::jsonb, 5, null,
                                         clock())),
-    'the history tells which task made which version, when, and how (C21) (C72) (E9)');
+    'the history has the task, time and command of each version (C21) (C72) (E9)');
 
 create function memory_at(job text, version bigint) returns jsonb
 language plpgsql
@@ -213,7 +215,7 @@ begin
 end
 $$;
 
-select is(memory_at('h', version), wanted, format('the history makes the memory of version %s again (E9)', version))
+select is(memory_at('h', version), wanted, format('the history rebuilds the memory of version %s (E9)', version))
   from (values
         (0, '{}'::jsonb),
         (1, '{"n": 0}'),
@@ -223,13 +225,13 @@ select is(memory_at('h', version), wanted, format('the history makes the memory 
         (5, '{"by": "hand"}')
        ) as cases (version, wanted);
 
--- Phase dashboards by plain query (C78).
+-- Dashboards by plain query (C78).
 
 select is(
     (select jsonb_object_agg(coalesce(status, 'entity'), many)
        from (select j.status, count(*) as many from perdure.jobs as j group by j.status) as phases),
     '{"cancelled": 2, "completed": 1, "entity": 1, "failed": 1, "running": 4}',
-    'a dashboard is a plain query (C78)');
+    'a plain query counts jobs by status (C78)');
 
 -- The journal, page by page.
 
@@ -237,18 +239,18 @@ select have_held_job('long');
 select given(tell(a_turn('long',
                          facts => (select jsonb_agg(jsonb_build_object('kind', 'note', 'key', n))
                                      from generate_series(1, 1500) as n))));
-select is(jsonb_array_length(read_journal('long', '1/main')::jsonb), 1500, 'a journal is read whole');
+select is(jsonb_array_length(read_journal('long', '1/main')::jsonb), 1500, 'read_journal() returns a whole journal');
 select is(
     (select jsonb_agg(r -> 2) from jsonb_array_elements(read_journal('long', '1/main', 1497)::jsonb) as r),
     '["1498", "1499", "1500"]',
-    'a journal is read from a place on');
+    'read_journal() begins after a place');
 select is(
     (select jsonb_agg(r -> 0) from jsonb_array_elements(read_journal('long', '1/main', 10, 2)::jsonb) as r),
     '[11, 12]',
-    'a journal is read page by page');
-select is(read_journal('nobody', '1/main')::jsonb, '[]', 'a task that never was has been told nothing');
+    'read_journal() returns a page');
+select is(read_journal('nobody', '1/main')::jsonb, '[]', 'the journal of a task that does not exist is empty');
 select time_passes('31 s');
-select is(take('bob', '{long}') #> '{0,journal}', 'null', 'a long journal does not come with the claim');
+select is(take('bob', '{long}') #> '{0,journal}', 'null', 'a claim does not return a long journal');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

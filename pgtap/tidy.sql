@@ -1,4 +1,4 @@
--- Tidy: what every object of an app has in common. A stranger finds the same story in \df+ and \dt+ as in the README.
+-- Tidy: rules for all objects of an app.
 
 begin;
 select plan(38);
@@ -29,17 +29,17 @@ $$;
 
 select is_empty(
     $$ select f.name from functions() as f where obj_description(f.oid, 'pg_proc') is null $$,
-    'every function says what it is for');
+    'every function has a comment');
 select is_empty(
     $$ select f.name from functions() as f where obj_description(f.oid, 'pg_proc') !~ '^[A-Z][^\n]*\.' $$,
-    'what a function says is a sentence');
+    'the comment of a function begins with a sentence');
 select is_empty($$
     select c.oid::regclass::text
       from pg_class as c
      where c.relnamespace = 'perdure'::regnamespace
        and c.relkind in ('r', 'p', 'v', 'm', 'f')
        and obj_description(c.oid, 'pg_class') is null
-$$, 'every table and view says what it holds');
+$$, 'every table and view has a comment');
 select is_empty($$
     select c.oid::regclass || '.' || a.attname
       from pg_class as c
@@ -47,7 +47,7 @@ select is_empty($$
      where c.relnamespace = 'perdure'::regnamespace
        and c.relkind in ('r', 'p', 'v')
        and col_description(c.oid, a.attnum) is null
-$$, 'every column of a table or view says what it is');
+$$, 'every column of a table or view has a comment');
 select is_empty($$
     select c.oid::regclass::text
       from pg_class as c
@@ -55,7 +55,7 @@ select is_empty($$
      where c.relnamespace = 'perdure'::regnamespace
        and obj_description(c.oid, 'pg_class') is null
        and not exists (select from pg_constraint as k where k.conindid = c.oid)
-$$, 'every index says what it is for');
+$$, 'every index has a comment');
 select is_empty($$
     select t.typname::text
       from pg_type as t
@@ -64,7 +64,7 @@ select is_empty($$
        and t.typtype in ('c', 'e', 'd')
        and (c.oid is null or c.relkind = 'c')
        and obj_description(t.oid, 'pg_type') is null
-$$, 'every type says what it holds');
+$$, 'every type has a comment');
 select is_empty($$
     select t.tgname::text
       from pg_trigger as t
@@ -72,7 +72,7 @@ select is_empty($$
      where c.relnamespace = 'perdure'::regnamespace
        and not t.tgisinternal
        and obj_description(t.oid, 'pg_trigger') is null
-$$, 'every trigger says what it does');
+$$, 'every trigger has a comment');
 
 -- Names.
 
@@ -82,7 +82,7 @@ select is_empty($$
      where c.connamespace = 'perdure'::regnamespace
        and c.contype <> 'n'
        and c.conname ~ '_(pkey|check|fkey|key|excl|not_null)\d*$'
-$$, 'every constraint has a name that speaks');
+$$, 'every constraint has a name of its own, not a generated one');
 select is_empty($$
     select c.oid::regclass || '.' || a.attname
       from pg_class as c
@@ -91,7 +91,7 @@ select is_empty($$
        and c.relkind in ('r', 'p')
        and a.atttypid = 'timestamptz'::regtype
        and a.attname !~ '(^|_)at$|^(until|since)$'
-$$, 'a time is named after what happens then');
+$$, 'a column of a time is named after its event');
 select is_empty(
     $$
     select c.oid::regclass || '.' || a.attname
@@ -101,7 +101,7 @@ select is_empty(
        and c.relkind in ('r', 'p')
        and a.atttypid = any('{timestamp,json,varchar,double precision,real}'::regtype[])
 $$,
-    'times have zones, JSON is binary, numbers are exact');
+    'times have zones, JSON is jsonb, numbers are exact');
 select is_empty(
     $$
     select c.oid::regclass || '.' || a.attname
@@ -113,20 +113,20 @@ select is_empty(
        and c.relkind in ('r', 'p')
        and l.collname <> 'C'
 $$,
-    'ids are compared byte by byte, so that no new locale reorders them [P13]');
+    'ids are compared byte by byte, so that no new locale changes their order [P13]');
 select is_empty($$
     select p.proname::text
       from pg_proc as p
      where p.pronamespace = 'perdure'::regnamespace
      group by p.proname
     having count(*) > 1
-$$, 'a function has one signature');
+$$, 'no function is overloaded');
 
--- Who may.
+-- Rights.
 
 select is_empty(
     $$ select f.name from functions() as f where has_function_privilege('public', f.oid, 'execute') $$,
-    'no function is open to the public');
+    'the public may execute no function');
 select is_empty($$
     select c.oid::regclass::text
       from pg_class as c
@@ -134,7 +134,7 @@ select is_empty($$
        and c.relkind in ('r', 'p', 'v', 'm', 'S')
        and (has_table_privilege('public', c.oid, 'select') or has_table_privilege('public', c.oid, 'insert')
             or has_table_privilege('public', c.oid, 'update') or has_table_privilege('public', c.oid, 'delete'))
-$$, 'no table is open to the public');
+$$, 'the public has no right on any table');
 select is_empty($$
     select f.name
       from functions() as f
@@ -143,7 +143,7 @@ select is_empty($$
                select
                  from unnest('{worker,client,operator,reader,monitor}'::text[]) as k (kind)
                 where split_part(f.name, '(', 1) = any(granted_verbs(k.kind)))
-$$, 'a function borrows the rights of its owner where it is granted to others, and nowhere else');
+$$, 'exactly the functions that are granted to others run with the rights of the owner');
 
 -- How functions are written.
 
@@ -152,10 +152,10 @@ select is_empty(
          from functions() as f
         where f.settings !~ 'search_path="?pg_catalog"?, *"?perdure"?, *"?pg_temp"?( |$)'
           and f.source !~ '\mcommit;' $$,
-    'every function finds its names by itself, and no temporary table shadows them, but for a procedure that commits');
+    'every function sets its search_path, unless it is a procedure that commits');
 select is_empty(
     $$ select f.name from functions() as f where f.language not in ('sql', 'plpgsql') $$,
-    'functions are SQL and PL/pgSQL');
+    'functions are written in SQL or PL/pgSQL');
 select is_empty($$
     select f.name
       from functions() as f
@@ -170,10 +170,10 @@ select is_empty($$
       join pg_attribute as t on t.attname = a.name and t.attnum > 0
       join pg_class as c on c.oid = t.attrelid and c.relnamespace = 'perdure'::regnamespace and c.relkind in ('r', 'p')
      where f.language = 'sql'
-$$, 'no parameter of a function in language SQL can be mistaken for a column');
+$$, 'no parameter of a function in language SQL has the name of a column');
 select is_empty(
     $$ select f.name from functions() as f where f.source ~ '#variable_conflict' $$,
-    'no function decides for a column or a variable behind the reader''s back');
+    'no function sets variable_conflict');
 select is_empty(
     $$
     select f.name
@@ -181,11 +181,11 @@ select is_empty(
      where f.source ~ '(;|\m(begin|then|else|loop|in|query))\s+execute\M'
        and f.name !~ '^(perdure\.)?(find|find_running|count_found|create_index|drop_index|call_sql_hook|grant_privileges|revoke_access)\('
     $$,
-    'no function makes up SQL, but for those that find, index and call hooks');
+    'only functions that find, index, grant and call hooks run dynamic SQL');
 select is_empty(
     $$ select f.name from functions() as f where f.source ~* 'when others' and f.name !~ 'try_sql_hook' $$,
-    'no function swallows an error that it does not know, but for that of a user''s hook');
--- A block that catches errors is a subtransaction, which no parallel worker may begin.
+    'only the call of a user''s hook catches all errors');
+-- A block that catches errors is a subtransaction, which a parallel worker may not begin.
 select is_empty(
     $$
     select f.name
@@ -194,29 +194,32 @@ select is_empty(
      where p.proparallel = 's'
        and f.source ~ '\mexception\s+when\M'
     $$,
-    'no function that catches errors is for parallel plans');
+    'no function that catches errors is parallel safe');
 select is_empty(
     $$
     select distinct f.name || ' calls ' || called.proname
       from functions() as f
       join pg_proc as p on p.oid = f.oid
-     cross join lateral regexp_matches(regexp_replace(f.source, '--[^\n]*|''[^'']*''', '', 'g'), '\m([a-z_]+)\(', 'g') as c (words)
+     cross join lateral regexp_matches(regexp_replace(f.source, '--[^\n]*|''[^'']*''', '', 'g'), '\m([a-z_]+)\(',
+     'g') as c (words)
       join pg_proc as called on called.proname = c.words[1] and called.pronamespace = p.pronamespace
      where p.proparallel = 's'
        and called.proparallel <> 's'
     $$,
-    'nor is one that calls such a function');
--- The caller's standard_conforming_strings decides what a plain literal with a backslash is. One that goes on in the next line is one.
+    'no parallel safe function calls one that is not');
+-- The caller's standard_conforming_strings changes the meaning of a plain literal with a backslash. A literal that
+-- continues on the next line counts as one.
 select is_empty(
     $$
     select f.name || ' ' || l.written[2]
       from functions() as f
-     cross join lateral regexp_matches(regexp_replace(regexp_replace(f.source, '--[^\n]*', '', 'g'), '''\s*\n\s*''', '', 'g'),
+     cross join lateral regexp_matches(regexp_replace(regexp_replace(f.source, '--[^\n]*', '', 'g'), '''\s*\n\s*''', '',
+     'g'),
                                        '(\m[Ee])?(''(?:[^'']|'''')*'')', 'g') as l (written)
      where l.written[1] is null
        and l.written[2] ~ '\\'
     $$,
-    'no literal has a backslash, unless it says so by an E: no setting of the caller changes what a function means');
+    'every literal with a backslash is an E literal, so that no setting of the caller changes its meaning');
 select is_empty($$
     select f.name from functions() as f
      where f.volatility <> 'v'
@@ -238,33 +241,32 @@ select is_empty(
          from functions() as f
         where f.source ~ 'clock_timestamp'
           and f.name !~ '^(perdure\.)?(clock|create_tables|set_clock|reset_clock)\(' $$,
-    'time is read in one place [P7]');
+    'only functions of the clock read the time [P7]');
 select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
           and f.name !~ '^(perdure\.)?(await_result|check_snapshot|allow_asynchronous_commit|set_vector_scans)\(' $$,
-    'nothing depends on the session, but for one look whether its snapshot may be old, how a claim is committed and '
-    'how vectors are scanned: no settings, no session locks, no temporary tables (S4) (S6)');
+    'no function depends on the session (settings, session locks, temporary tables), with four exceptions (S4) (S6)');
 select is_empty(
     $$ select f.name from functions() as f where concat(f.settings, f.source) ~ 'statement_timeout' $$,
-    'no function limits the time of the statement that runs it: that is read when it begins (S10)');
+    'no function sets statement_timeout, which has no effect on the running statement (S10)');
 select is_empty(
     $$
     select f.name from functions() as f
      where f.name !~ '^(perdure\.)?(create_(tables|views|test_helpers)|change_tables)\('
        and regexp_count(trim(both E'\n' from f.source), E'\n') >= 70
 $$,
-    'no function is longer than seventy lines');
+    'no function has more than seventy lines');
 select cmp_ok(
     (select percentile_cont(0.5) within group (order by array_length(string_to_array(trim(both E'\n' from f.source),
                                                                                      E'\n'), 1))
        from functions() as f),
     '<=',
     20::double precision,
-    'a function has twenty lines, or fewer, as a rule');
+    'the median function has at most twenty lines');
 
--- Entry points plan for any number of rows.
+-- Settings of entry points.
 
 select is_empty(
     $$
@@ -279,9 +281,9 @@ select is_empty(
         or f.settings !~ 'enable_seqscan=off'
         or f.settings !~ 'jit=off'
 $$,
-    'plans made while a table is small are good when it has grown');
+    'entry points set generic plans for large tables');
 
--- Refusals.
+-- Errors.
 
 select is_empty(
     $$
@@ -292,13 +294,13 @@ select is_empty(
                regexp_count(f.source, 'detail ='),
                regexp_count(f.source, 'hint ='))
 $$,
-    'every refusal has a code, a circumstance and an advice');
+    'every error has a code, a detail and a hint');
 select is_empty($$
     select f.name || ' ' || m.message[1]
       from functions() as f
      cross join lateral regexp_matches(f.source, 'raise exception ''([^'']*)', 'g') as m (message)
      where m.message[1] ~ '^[A-Z]|\.$'
-$$, 'a message is a fact: lower case, without a full stop');
+$$, 'a message begins in lower case and has no full stop');
 select is_empty(
     $$
     select distinct f.name || ' ' || m.code[1]
@@ -308,7 +310,7 @@ select is_empty(
                               PD114,PD115,PD201,PD301,PD302,PD303,PD304,PD305,PD306,PD30x,PD401,PD402,PD403,PD404,PD406,PD407,PD410,
                               PD411,PD412,PD503,PD505,PD507,PD601,PD602,PD604}')
     $$,
-    'every code is one of those that these tests know');
+    'every error code is in the list of this test');
 
 -- The app itself.
 

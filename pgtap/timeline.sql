@@ -1,4 +1,4 @@
--- Timelines: all that belongs to a job, page by page.
+-- Timelines: everything that belongs to a job, page by page.
 
 begin;
 select plan(29);
@@ -31,32 +31,32 @@ select is(
       ["fact", "$outside", "set"], ["fact", "1/main/h#1", "increment"], ["fact", "1/main", "get"],
       ["task", "1/main", "coordinator"], ["task", "1/main/h#1", "hook"], ["message", "1/main", null], ["message", null, "go"],
       ["item", "1/main", "sign"], ["item", "1/main", "sign"]]',
-    'a timeline has the job, its facts by time, its tasks, its open messages, what it asked of people');
+    'a timeline has the job, its facts by time, its tasks, open messages and items');
 select is(
     (select body from it where kind = 'job'),
     the_job('j') - 'context' - 'watched',
-    'the job is there but for its memory');
+    'a timeline has the job without its memory');
 select is(
     (select body from it where kind = 'fact' and body ->> 'kind' = 'activity'),
     (select to_jsonb(f) - 'job_id' - 'task' from journal as f where f.job_id = 'j' and f.kind = 'activity'),
-    'a fact is there as the journal has it');
+    'a timeline has facts as the journal has them');
 select is(
     (select length(body ->> 'value') from it where body ->> 'op' = 'get'),
     3000,
-    'a large value that was read is there [P4]');
+    'a timeline has the whole value of a large read [P4]');
 select is(
     (select body ->> 'state' from it where task = '1/main/h#1' and kind = 'task'),
     'leased',
-    'a task tells its state');
-select is((select count(*) from it where body ?| '{token,last_token}'), 0::bigint, 'a timeline gives no token away');
+    'a timeline has the state of a task');
+select is((select count(*) from it where body ?| '{token,last_token}'), 0::bigint, 'a timeline has no tokens');
 select is(
     (select jsonb_agg(body -> 'resolved_by' order by body ->> 'key') from it where kind = 'item'),
     '["jane", null]',
-    'an item tells who decided');
+    'a timeline has the person who resolved an item');
 select is(
     (select body -> 'payload' from it where kind = 'message' and task is null),
     '{"n": 1}',
-    'a message is there with what it says');
+    'a timeline has the payload of a message');
 
 -- Pages.
 
@@ -78,20 +78,21 @@ $$;
 select is(
     (select jsonb_agg(to_jsonb(p)) from pg_temp.paged('j', size) as p),
     (select jsonb_agg(to_jsonb(it) - 'number' order by number) from it),
-    format('pages of %s give the same as one', size))
+    format('pages of %s rows together are the same as one page', size))
   from unnest(array[1, 2, 3, 7, 100]) as size;
 select have_held_job('large');
 select given(tell(a_turn('large', facts => (
     select jsonb_agg(jsonb_build_object('kind', 'note', 'key', n, 'value', (
                select string_agg(md5(n || ' ' || m), '') from generate_series(1, 9000) as m)))
       from generate_series(1, 40) as n))));
-select cmp_ok((select count(*) from timeline('large')), '<', 41::bigint, 'a page has about 8 MB at most');
-select is((select count(*) from pg_temp.paged('large', 1000)), 42::bigint, 'and what does not fit comes with the next');
+select cmp_ok((select count(*) from timeline('large')), '<', 41::bigint, 'a page has at most about 8 MB');
+select is((select count(*) from pg_temp.paged('large', 1000)), 42::bigint,
+          'a row that does not fit is on the next page');
 
 select given(entity_create('e', 'note'));
-select is((select array_agg(kind) from timeline('e')), '{job}', 'a plain entity has a timeline too');
-select is(error_of($$ select timeline('none') $$), 'PD401', 'a job that is not there has none');
-select is(error_of(format('select timeline(''j'', %L)', place)), 'PD107', format('%s is no place', place))
+select is((select array_agg(kind) from timeline('e')), '{job}', 'a plain entity has a timeline');
+select is(error_of($$ select timeline('none') $$), 'PD401', 'a job that does not exist has no timeline');
+select is(error_of(format('select timeline(''j'', %L)', place)), 'PD107', format('a place of %s is refused', place))
   from unnest(array['{}', '"x"', '[]', '[9]', '["x"]', 'null', '[1]', '[1, "a", {}]', '[2]', '[3, "x"]',
                     '[4, "x", "y"]']) as place;
 

@@ -1,4 +1,4 @@
--- The caller's own transaction: what the verbs do in it stands or falls with his rows. (E7) (E8)
+-- Verbs in the caller's own transaction commit or roll back with the caller's rows. (E7) (E8)
 
 begin;
 select plan(14);
@@ -6,7 +6,7 @@ select plan(14);
 select the_time_is('2030-01-01 12:00+00');
 create temporary table orders (what text, job text) on commit drop;
 
--- Calls that join.
+-- Calls in a transaction that fails.
 
 create function pg_temp.change_mind() returns void
 language plpgsql
@@ -21,19 +21,20 @@ begin
     raise exception 'no tea, and % tasks', cardinality(tasks_of('order-1'));
 end
 $$;
-select throws_ok('select pg_temp.change_mind()', 'P0001', 'no tea, and 2 tasks', 'a job starts with its row');
-select is_empty('select from orders', 'without the row');
-select is_empty('select from jobs', 'there is no job [P1]');
-select is_empty('select from tasks', 'no task');
-select is_empty('select from inbox', 'no signal [P5]');
-select is_empty('select from journal', 'and no version of any memory [P3]');
+select throws_ok('select pg_temp.change_mind()', 'P0001', 'no tea, and 2 tasks',
+                 'a transaction with calls of six verbs fails');
+select is_empty('select from orders', 'a rollback undoes the row of the caller');
+select is_empty('select from jobs', 'a rollback undoes a start [P1]');
+select is_empty('select from tasks', 'a rollback undoes tasks');
+select is_empty('select from inbox', 'a rollback undoes a signal [P5]');
+select is_empty('select from journal', 'a rollback undoes commands [P3]');
 
 select given(start('serve', id => 'order-1', queue => 'bar'));
 select throws_ok(
-    $$ select perdure.terminate('order-1'), 1 / 0 $$, '22012', null, 'what ends a job in a transaction that fails');
-select is(the_job('order-1') ->> 'status', 'running', 'has not ended it');
+    $$ select perdure.terminate('order-1'), 1 / 0 $$, '22012', null, 'a transaction with terminate() fails');
+select is(the_job('order-1') ->> 'status', 'running', 'a rollback undoes terminate()');
 
--- A turn as the last statement of its holder's transaction.
+-- A turn in the transaction of its holder.
 
 create function pg_temp.serve(what text) returns text
 language plpgsql
@@ -53,21 +54,23 @@ $$;
 
 select given(take('ada', '{bar}'));
 select throws_ok(
-    $$ select pg_temp.serve('tea'), 1 / 0 $$, '22012', null, 'a row and the fact that tells of it');
+    $$ select pg_temp.serve('tea'), 1 / 0 $$, '22012', null, 'a transaction with a row and a turn fails');
 select is(
     jsonb_build_array((select count(*) from orders), jsonb_array_length(journal_of('order-1'))), '[0, 0]',
-    'fall together');
+    'a rollback undoes the row and the fact');
 select given(pg_temp.serve('tea'));
 select is(
     jsonb_build_array((select count(*) from orders), jsonb_array_length(journal_of('order-1'))), '[1, 1]',
-    'and stand together');
-select throws_like($$ select pg_temp.serve('tea') $$, 'not applied now%', 'who does it all again is told so [P12]');
+    'a commit keeps the row and the fact');
+select throws_like($$ select pg_temp.serve('tea') $$, 'not applied now%',
+                   'a repeated turn is recognized, so that the caller can roll back its row [P12]');
 select time_passes('31 s');
 select given(take('bob', '{bar}'));
 select throws_like(
-    $$ select pg_temp.serve('late') $$, 'not applied now%fenced%', 'and so is who has lost the task [P6]');
+    $$ select pg_temp.serve('late') $$, 'not applied now%fenced%',
+    'a turn of a lost task is recognized, so that the caller can roll back its row [P6]');
 
-select is_empty('select * from assert_invariants()', 'the invariants hold');
+select is_empty('select * from assert_invariants()', 'no invariant is broken');
 
 select finish();
 rollback;

@@ -1,4 +1,4 @@
--- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
+-- Workers: what they register, and what happens to tasks for which some workers have no code.
 
 begin;
 select plan(42);
@@ -29,15 +29,15 @@ begin
 end
 $$;
 
--- A task that was given back for lack of code.
+-- Tasks that were released because their worker has no code for them.
 
 select pg_temp.lacking('a');
-select is(the_task('a') ->> 'deliveries', '0', 'a worker that has no code for a task counts no delivery');
+select is(the_task('a') ->> 'deliveries', '0', 'a release for lack of code counts no delivery');
 select is(
     (select w.waits_for from waiting as w where w.job_id = 'a'),
     'a worker on queue q that has the coordinator w (none has registered)',
-    'it tells for whom it waits [P8]');
-select is(pg_temp.due(), '{}', 'it lies aside');
+    'the task shows that it waits for a worker with its code [P8]');
+select is(pg_temp.due(), '{}', 'the task is not due');
 select given(register_worker('ada', queues, functions => functions))
   from (values
         ('{q}'::text[], null::text[]),
@@ -45,17 +45,18 @@ select given(register_worker('ada', queues, functions => functions))
         ('{q}', '{"coordinator v","hook w","w"}'),
         ('{other}', '{"coordinator w"}')
        ) as cases (queues, functions);
-select is(pg_temp.due(), '{}', 'no worker wakes it that has another function, or serves another queue');
-select is(has_worker('q', null, 'coordinator', 'w'), false, 'nobody is known to have the code');
+select is(pg_temp.due(), '{}', 'workers with other functions or other queues do not wake the task');
+select is(has_worker('q', null, 'coordinator', 'w'), false, 'no worker is known to have the code');
 select given(register_worker('bob', '{q}', functions => '{"coordinator v","coordinator w"}'));
-select is(pg_temp.due(), '{a}', 'a worker that has the code wakes it');
-select is(has_worker('q', null, 'coordinator', 'w'), true, 'he is known to have it');
-select is(has_worker('q', '1', 'coordinator', 'w'), false, 'but not for what is pinned');
-select is(has_worker('other', null, 'coordinator', 'w'), true, 'each on his queues');
+select is(pg_temp.due(), '{a}', 'the registration of a worker with the code wakes the task');
+select is(has_worker('q', null, 'coordinator', 'w'), true, 'has_worker() finds the worker with the code');
+select is(has_worker('q', '1', 'coordinator', 'w'), false,
+          'has_worker() ignores a worker without a version for a pinned task');
+select is(has_worker('other', null, 'coordinator', 'w'), true, 'has_worker() finds a worker on its own queue');
 select given(take('bob', '{q}', 9));
 select given(tell(a_turn('a', worker => 'bob', state => 'park', awaits => '{go}', until => clock() + interval '5 s')));
 select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
-select is(pg_temp.due(), '{}', 'what waits for something else is left alone [P7]');
+select is(pg_temp.due(), '{}', 'a registration does not wake a task that waits for something else [P7]');
 
 select pg_temp.lacking('b', wait => '2 min');
 select pg_temp.lacking('c', code => 'PD603');
@@ -63,11 +64,11 @@ select pg_temp.lacking('d');
 select is(
     (select w.waits_for from waiting as w where w.job_id = 'd'),
     'a worker on queue q that has the coordinator w',
-    'where somebody has the code, it says so');
+    'the task does not say that no worker has the code if one has');
 select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
-select is(pg_temp.due(), '{d}', 'what failed, or is due much later, keeps its time');
+select is(pg_temp.due(), '{d}', 'a registration does not wake a task that failed or is due much later');
 
--- What is pinned.
+-- Pinned tasks.
 
 select given(start('w', id => 'p', queue => 'q', pinned_version => '1'));
 select given(take('old', '{q@1}'));
@@ -78,20 +79,20 @@ select matches(
     '^a worker of version 1 on queue q that has the coordinator w .none has registered.$',
     'a pinned task waits for a worker of its version');
 select given(register_worker('two', '{q}', version => '2', functions => '{"coordinator w"}'));
-select is(pg_temp.due(), '{d}', 'another version does not wake it');
+select is(pg_temp.due(), '{d}', 'a worker of another version does not wake a pinned task');
 select given(register_worker('one', '{q}', version => '1', functions => '{"coordinator w"}'));
-select is(pg_temp.due(), '{d,p}', 'its own does');
+select is(pg_temp.due(), '{d,p}', 'a worker of its version wakes a pinned task');
 
--- What could not be opened.
+-- Tasks with values that a worker could not decrypt.
 
 select pg_temp.lacking('sealed', code => 'PD113');
 select pg_temp.lacking('broken seal', code => 'PD114');
 select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
 select is(
     pg_temp.due(), '{"broken seal",p,sealed}',
-    'what could not be opened is tried by whoever comes, who may have the key');
+    'the registration of any worker wakes them, because it may have the key');
 
--- What is asked to cancel meanwhile.
+-- Requests to cancel of such tasks.
 
 select given(start('w', id => 'unheard', queue => 'u'));
 select given(take('ada', '{u}'));
@@ -107,15 +108,17 @@ $$;
 select is(
     pg_temp.give_back(),
     '50 s',
-    'who has no code for a task is not busy with it because it is asked to cancel [P10]');
+    'a release for lack of code keeps its pause in spite of a request to cancel [P10]');
 select time_passes('1 s');
 select given(register_worker('bob', '{u}', functions => '{"coordinator w"}'));
-select is(take('bob', '{u}') #>> '{0,messages,0,key}', '$cancel', 'who comes and has it hears of that at once [P5]');
+select is(take('bob', '{u}') #>> '{0,messages,0,key}', '$cancel',
+          'a worker with the code receives the request to cancel at once [P5]');
 select given(tell(a_turn('unheard', state => 'retry', until => clock() + interval '50 s', worker => 'bob')));
-select is(the_task('unheard') ->> 'awaits', '[]', 'to him the task is given again as long as he has not heard');
-select is(jsonb_array_length(take('bob', '{u}', claim_as => 'x')), 1, 'at once');
+select is(the_task('unheard') ->> 'awaits', '[]', 'a retry before the request was consumed awaits nothing');
+select is(jsonb_array_length(take('bob', '{u}', claim_as => 'x')), 1,
+          'a task that was retried before the request was consumed is claimed at once');
 
--- What is stuck, since whoever ran it had other code.
+-- Tasks that are stuck because their worker had other code.
 
 create function pg_temp.get_stuck(job text, worker text, queue text default 's') returns void
 language plpgsql
@@ -136,57 +139,57 @@ select given(register_worker(worker, '{s}')) from unnest('{old,older}'::text[]) 
 select given(start('w', id => 'stuck', queue => 's'));
 select pg_temp.get_stuck('stuck', 'old');
 select given(register_worker('new', '{s}'));
-select is(pg_temp.stuck(), '{stuck}', 'what is stuck stays so while the worker is there that could not run it');
+select is(pg_temp.stuck(), '{stuck}', 'a stuck task stays stuck while the worker that could not run it is there');
 select forget_worker('new');
-select is(pg_temp.stuck(), '{stuck}', 'whoever else goes');
+select is(pg_temp.stuck(), '{stuck}', 'a stuck task stays stuck when another worker leaves');
 select forget_worker('old');
-select is(pg_temp.stuck(), '{}', 'when that one goes, those who stay try it [P9]');
+select is(pg_temp.stuck(), '{}', 'a stuck task is retried by the others when its worker leaves [P9]');
 select pg_temp.get_stuck('stuck', 'older');
 select given(register_worker('elsewhere', '{t}'));
 select forget_worker('older');
-select is(pg_temp.stuck(), '{stuck}', 'where nobody stays, it still tells why it is stuck');
+select is(pg_temp.stuck(), '{stuck}', 'a stuck task stays stuck if no other worker serves its queue');
 select given(register_worker('elsewhere', '{t}'));
-select is(pg_temp.stuck(), '{stuck}', 'who serves other queues does not try it');
+select is(pg_temp.stuck(), '{stuck}', 'a new worker of another queue does not retry the stuck task');
 select given(register_worker('fixed', '{s,t}'));
-select is(pg_temp.stuck(), '{}', 'the next who comes to its queue does [P9]');
-select is(take('fixed', '{s}') #>> '{0,job}', 'stuck', 'at once');
+select is(pg_temp.stuck(), '{}', 'a new worker of its queue retries the stuck task [P9]');
+select is(take('fixed', '{s}') #>> '{0,job}', 'stuck', 'the new worker gets the stuck task at once');
 select given(tell(a_turn('stuck', worker => 'fixed', state => 'stuck', value => '{"code": "PD201"}')));
 select time_passes('6 min');
 select given(register_worker('another', '{s}'));
-select is(pg_temp.stuck(), '{}', 'and who was not seen for five minutes is not there');
+select is(pg_temp.stuck(), '{}', 'a worker that was silent for five minutes counts as gone');
 select pg_temp.get_stuck('stuck', 'another');
 select given(register_worker('another', '{s}'));
-select is(pg_temp.stuck(), '{stuck}', 'who says hello once more is the one that could not run it');
+select is(pg_temp.stuck(), '{stuck}', 'a worker that registers again is the one that could not run the task');
 select forget_worker('another');
 select given(register_worker('another', '{s}'));
-select is(pg_temp.stuck(), '{}', 'who comes after its goodbye is another, whatever its name');
+select is(pg_temp.stuck(), '{}', 'a worker that registers after it was forgotten is a new one');
 select given(take('another', '{s}'));
 select given(tell(a_turn('stuck', worker => 'another', state => 'done')));
 
 select given(start('w', id => 'pinned', queue => 's', pinned_version => '1'));
 select pg_temp.get_stuck('pinned', 'gone', 's@1');
 select given(register_worker('another', '{s}', version => '2'));
-select is(pg_temp.stuck(), '{pinned}', 'another version does not try what is pinned');
+select is(pg_temp.stuck(), '{pinned}', 'a worker of another version does not retry a pinned task');
 select given(register_worker('one', '{s}', version => '1'));
-select is(pg_temp.stuck(), '{}', 'its own does');
+select is(pg_temp.stuck(), '{}', 'a worker of its version retries a pinned task');
 select given(terminate('pinned'));
 
 select given(start('w', id => 'poison', queue => 's'));
 update perdure.tasks set deliveries = max_deliveries() where job_id = 'poison';
 select given(take('gone', '{s}'));
 select given(register_worker('one', '{s}', version => '1'));
-select is(pg_temp.stuck(), '{poison}', 'what may have killed its workers waits for somebody to resume it [P10]');
+select is(pg_temp.stuck(), '{poison}', 'a registration does not retry a task that may have killed its workers [P10]');
 select given(terminate('poison'));
 
--- Who was not seen for long may be dead.
+-- A silent worker may be dead.
 
 select time_passes('5 min');
 select is(
     has_worker('q', null, 'coordinator', 'w'),
     false,
-    'a worker that was not seen for five minutes does not count');
+    'has_worker() ignores a worker that was silent for five minutes');
 
--- Who waits for the answer of such a task is told, too.
+-- A task that waits for the answer of such a task.
 
 select have_held_job('asks');
 select given(tell(a_turn('asks', state => 'park', requests => '[{"key": "h#1", "name": "mistyped", "queue": "far"}]')));
@@ -196,21 +199,22 @@ select given(tell(a_turn('asks', '1/main/h#1', 'release', until => clock() + int
 select is(
     (status('asks')).waiting_for,
     'answers of h#1: a worker on queue far that has the hook mistyped (none has registered)',
-    'a job tells that nobody has the code of what it waits for');
+    'a job shows that no worker has the code of the hook that it awaits');
 select given(register_worker('eve', '{far}', functions => '{"hook mistyped"}'));
-select is((status('asks')).waiting_for, 'answers of h#1', 'once somebody has it, it is waited for as others are');
+select is((status('asks')).waiting_for, 'answers of h#1',
+          'a job does not mention the code of the hook once a worker has it');
 
 -- What is refused.
 
-select is(error_of($$ select register_worker('ada', '{NULL}') $$), 'PD107', 'a queue has a name');
+select is(error_of($$ select register_worker('ada', '{NULL}') $$), 'PD107', 'a queue of null is refused');
 select is(
     error_of($$ select register_worker('ada', null) $$), 'PD107',
-    'who forgot his queues is told so: he would serve none');
+    'a registration without queues is refused');
 select is(
     error_of(format('select claim(%L, ''ada'')', queues)), 'PD107',
-    format('a claim needs names of queues, not %s', queues))
+    format('a claim of the queues %s is refused', queues))
   from unnest(array['{a,NULL}', '{{a},{b}}']) as queues;
-select isnt(register_worker('ada', '{q}', null) ->> 'at', null, 'a worker need not say anything of itself');
+select isnt(register_worker('ada', '{q}', null) ->> 'at', null, 'a worker may register without details');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
