@@ -384,7 +384,7 @@ select is(error_of(statement), code, format('%s is refused', about))
 select is(
     tell(a_turn('told-5--1', requests => jsonb_build_array(
         jsonb_build_object('key', 'x', 'name', 'h', 'limit_key', repeat('k', 201))))) #>> '{error,code}', 'PD104',
-    'a limit key that is too long');
+    'a request with a limit key that is too long is refused');
 select is_empty($$ select queue from queues where queue in ('', 'q') $$, 'a refused call makes no queue');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

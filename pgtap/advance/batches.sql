@@ -1,5 +1,5 @@
--- Batches: turns of many tasks in one call. Each is answered by itself, in its place; what goes wrong with one harms no
--- other.
+-- Batches: turns of many tasks in one call. Each gets its own answer, in its place, and a wrong one does not affect the
+-- others.
 
 begin;
 select plan(29);
@@ -26,17 +26,17 @@ select is((select count(*) from answers), 100::bigint, 'a batch of a hundred tur
 select is(
     (select jsonb_object_agg(n, answer -> 'state') from answers where answer ->> 'state' <> 'keep'),
     '{"10": "refused", "20": "fenced", "30": "gone", "40": "stale", "50": "replay"}',
-    'each turn is judged by itself');
+    'each turn is judged separately');
 select is(
     (select count(*) from answers where answer #> '{answers,0}' = '[1, true, 1]'),
     95::bigint,
-    'the others are answered in their places');
+    'the other turns are answered in their places');
 select is(
     (select array_agg(n order by n)
        from answers
       where coalesce(the_job('b' || n) #> '{context,n}', 'null') <> to_jsonb(n)),
     '{10,20,30,40,50}',
-    'what goes wrong with one turn harms no other');
+    'a wrong turn does not affect the others');
 
 -- Many turns of one job: their commands in the order of the turns [P3].
 
@@ -51,7 +51,7 @@ select is(
     (select jsonb_path_query_array(tell(variadic array_agg(turn order by n desc)), '$[*].answers[0][2]')
        from turns_of_one),
     (select jsonb_agg(n) from generate_series(1, 20) as n),
-    'turns of one job are carried out in their order (C42) [P3]');
+    'turns of one job are applied in their order (C42) [P3]');
 select is(
     the_job('one') #> '{context,list}',
     (select jsonb_agg(n order by n desc) from generate_series(1, 20) as n),
@@ -59,9 +59,9 @@ select is(
 select is(
     (select array_agg(version order by version) from history where job_id = 'one'),
     (select array_agg(n::bigint) from generate_series(1, 20) as n),
-    'versions have no gap, whoever commands [P3]');
+    'versions have no gap, whichever tasks write [P3]');
 
--- What turns leave for each other.
+-- Messages between turns of one batch.
 
 select have_held_job(id) from unnest('{left,right}'::text[]) as id;
 select is(
@@ -72,7 +72,7 @@ select is(
                     facts => '[{"signal": "hello", "target": "left", "value": "from right"}]')),
         '$[*].messages[0].payload'),
     '["from right", "from left"]',
-    'tasks that park see what their neighbours in the batch have sent them [P5]');
+    'a task that parks receives a signal from a neighbour in its batch [P5]');
 
 select have_held_job('asker');
 select given(tell(a_turn('asker',
@@ -83,7 +83,7 @@ select is(
     tell(a_turn('asker', state => 'park'),
          a_turn('asker', '1/main/h1', 'done', value => '1')) #>> '{0,messages,0,key}',
     'h1',
-    'a coordinator that parks sees the answer of a hook that ends in the same batch');
+    'a coordinator that parks receives the answer of a hook that ends in the same batch');
 select given(tell(a_turn('asker',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'h1',
                                                                        'message', message_of('asker', 'h1'))))));
@@ -91,7 +91,7 @@ select is(
     tell(a_turn('asker', '1/main/h2', 'done', value => '2'),
          a_turn('asker', state => 'park')) #>> '{1,messages,0,key}',
     'h2',
-    'the order of the turns makes no difference');
+    'the order of the turns does not matter for the answer');
 
 select have_held_job('both');
 select given(tell(a_turn('both', requests => '[{"key": "h", "name": "h", "queue": "both"}]')));
@@ -106,7 +106,7 @@ select is(
     jsonb_build_array(the_job('both') -> 'status', the_job('both') -> 'context', mail_of('both'),
                       to_jsonb(tasks_of('both'))),
     '["completed", {"n": 1}, [], []]',
-    'and nothing is left of either');
+    'a coordinator and its hook that ended in one batch leave no task and no message');
 
 select have_held_job('ends');
 select given(tell(a_turn('ends', requests => '[{"key": "h", "name": "h", "queue": "ends"}]')));
@@ -116,10 +116,11 @@ select given(tell(a_turn('ends', '1/main/h', facts => '[{"op": "set", "path": ["
 select is(
     jsonb_build_array(the_job('ends') -> 'status', to_jsonb(tasks_of('ends'))),
     '["failed", []]',
-    'a hook that goes on ends with its coordinator, in the same batch');
-select is(verdict_of(a_turn('ends', '1/main/h', seen => 1)), 'gone', 'the hook learns it at its next turn [P6]');
+    'a hook that is kept ends with its coordinator in the same batch');
+select is(verdict_of(a_turn('ends', '1/main/h', seen => 1)), 'gone',
+          'the holder of that hook is fenced at its next turn [P6]');
 
--- One message, two turns: a signal is never doubled [P5].
+-- Two turns want one message: no signal is doubled [P5].
 
 select have_held_job('two');
 select given(hook('two', 'h', key => 'h', queue => 'two'));
@@ -135,12 +136,12 @@ select tell(a_turn('two', facts => facts),
 select is(
     (select jsonb_path_query_array(answers, '$[*].state') from two_turns),
     '["keep", "stale"]',
-    'a signal that two turns of one batch want goes to one of them [P5]');
+    'a signal that two turns of one batch consume goes to one of them [P5]');
 select is(
     (select count(*) from journal where job_id = 'two' and value = '"once"'),
     1::bigint,
-    'a signal is told once [P5]');
-select is(the_job('two') -> 'version', '0', 'nothing of the turn that came too late is applied');
+    'a signal is in one journal only [P5]');
+select is(the_job('two') -> 'version', '0', 'nothing of the turn that came second is applied');
 
 select given(signal('two', 'go', '"thrice"'));
 select is(
@@ -151,17 +152,17 @@ select is(
     'stale',
     'a turn that consumes one message twice is stale [P5]');
 
--- Turns of one task in one batch: the second is the next, or nothing.
+-- Two turns of one task in one batch.
 
 select have_held_job('twice', '{"n": 0}');
 select is(
     error_of($$ select tell(a_turn('twice', facts => '[{"op": "increment", "path": ["n"], "value": 1}]'),
                                   a_turn('twice', facts => '[{"op": "increment", "path": ["n"], "value": 1}]')) $$),
     null,
-    'a task that stands twice in a batch does not spoil the batch');
-select is(the_job('twice') -> 'context', '{"n": 1}', 'the same turn twice in a batch is applied once [P12]');
+    'a task that is twice in a batch does not fail the batch');
+select is(the_job('twice') -> 'context', '{"n": 1}', 'a turn that is twice in a batch is applied once [P12]');
 
--- Two coordinators ask for the same child.
+-- Two coordinators request the same child.
 
 select have_held_job(id) from unnest('{mother,father}'::text[]) as id;
 create temporary table same_child as
@@ -171,13 +172,13 @@ select is(
         tell(a_turn('mother', requests => request), a_turn('father', requests => request)),
         '$[*].state'),
     '["keep", "keep"]',
-    'two turns may ask for a child of the same id')
+    'two turns may request a child of the same id')
   from same_child;
-select is(the_job('the child') ->> 'parent' in ('mother', 'father'), true, 'one of them gets it');
+select is(the_job('the child') ->> 'parent' in ('mother', 'father'), true, 'one coordinator gets the child');
 select is(
     (select jsonb_agg(i.payload -> 'code') from inbox as i where i.job_id in ('mother', 'father') and i.key = 'c'),
     '["PD402"]',
-    'the other is refused (PD402)');
+    'the other coordinator gets a failure (PD402)');
 
 -- Parent and child in one batch.
 
@@ -188,7 +189,7 @@ select is(
     tell(a_turn('parent', state => 'park'),
          a_turn('parent/c', state => 'done', value => '7', touches => '{parent}')) #> '{0,messages,0,payload}',
     '7',
-    'a parent that parks sees the result of a child that ends in the same batch (E3)');
+    'a parent that parks receives the result of a child that ends in the same batch (E3)');
 select given(tell(a_turn('parent',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'c',
                                                                        'message', message_of('parent', 'c'))),
@@ -199,16 +200,16 @@ select is(
                                 a_turn('parent/c2', state => 'done', touches => '{parent}')), '$[*].state'),
     '["done", "done"]',
     'a parent and its child may end in one batch');
-select is(mail_of('parent'), '[]', 'a parent that has ended gets no mail');
+select is(mail_of('parent'), '[]', 'a parent that has ended gets no messages');
 
--- Busy jobs are answered where they stand; here nobody else is in the house.
+-- waiting => true: the call waits for jobs that are locked. Here none is.
 
 select is(
     advance(jsonb_build_array(a_turn('left'), a_turn('right')), waiting => true)::jsonb -> 'turns',
     '[{"state": "keep"}, {"state": "keep"}]',
-    'a batch that waits is answered alike');
+    'a batch that waits gets the same answers');
 
--- Which turns are busy is told at a glance where that is enough, and never otherwise than by all that they touch.
+-- touches_any() is a shortcut for touched_jobs(), and must agree with it.
 
 select is_empty(
     $$
@@ -237,7 +238,7 @@ select is_empty(
      cross join (values ('{a}'::text[]), ('{b}'), ('{c}'), ('{a,b}')) as m (jobs)
      where touches_any(t.turn, jobs) is distinct from jobs && touched_jobs(jsonb_build_array(t.turn))
     $$,
-    'which turns touch a job that is busy is told as all that they touch tells it');
+    'touches_any() agrees with touched_jobs()');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

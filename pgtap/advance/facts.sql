@@ -1,21 +1,21 @@
--- Facts: what a task has been told, in one ordered list; commands, signals and messages are facts too.
+-- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
 select plan(44);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- The first turn behind a claim is the most frequent: it sets the count of deliveries back.
+-- The first turn after a claim is the most frequent: it resets the count of deliveries.
 
 select have_held_job('cheap');
 create temporary table hot as select pg_stat_get_xact_tuples_hot_updated('tasks'::regclass) as before;
 select given(tell(a_turn('cheap', facts => '[{"kind": "note", "key": "first"}]')));
 select is(
     pg_stat_get_xact_tuples_hot_updated('tasks'::regclass) - hot.before, 1::bigint,
-    'a turn that keeps its task writes no index of it')
+    'a turn that keeps its task updates no index of tasks')
   from hot;
 
--- What the worker tells is written down as it is.
+-- Facts of a worker are stored as they are.
 
 select have_held_job('told');
 select is(
@@ -31,7 +31,7 @@ select is(
     {"kind": "activity", "key": "null#1"},
     {"key": "plain"}]')),
     '{"state": "keep"}',
-    'facts without a question have no answer');
+    'facts without a question get no answers');
 select is(journal_of('told'), '[
     [1, "activity", "search#1", true, {"found": [1, 1.50, null]}],
     [2, "activity", "search#2", false, {"type": "ValueError", "message": "no"}],
@@ -39,17 +39,17 @@ select is(journal_of('told'), '[
     [4, "patch", "patch#1", true, true],
     [5, "note", "deadline", true, "2030-01-02T00:00:00Z"],
     [6, "activity", "null#1", true, null],
-    [7, "note", "plain", true, null]]', 'the journal holds each fact in its place, as it was told [P4]');
+    [7, "note", "plain", true, null]]', 'the journal has each fact in its place, as it was reported [P4]');
 select is(
     read_journal('told', '1/main')::jsonb -> 0,
     jsonb_build_array(1, 'activity', 'search#1', 'search', 'ab12', true, '{"found": [1, 1.50, null]}'::jsonb, clock(),
                       null, null),
-    'replay reads what was told, with its name, its fingerprint and its time [P9]');
+    'replay reads each fact with its name, its fingerprint and its time [P9]');
 select given(tell(a_turn('told', facts => '[{"kind": "note", "key": "next"}]')));
-select is(journal_of('told') -> 7, '[8, "note", "next", true, null]', 'the next facts stand behind the last');
+select is(journal_of('told') -> 7, '[8, "note", "next", true, null]', 'later facts follow the earlier ones');
 select is(the_task('told') -> 'position', '8', 'the position counts the facts');
 
--- Commands and reads: answered, in their order.
+-- Commands and reads are answered in their order.
 
 select have_held_job('cmd', '{"n": 1}');
 select is(tell(a_turn('cmd', facts => '[
@@ -68,9 +68,9 @@ select is(tell(a_turn('cmd', facts => '[
     [5, true, {"n": 5, "a": {"b": 1}}],
     [6, true, null],
     [7, false],
-    [8, true, {"b": 1}]]', 'commands and reads are answered with their places, each seeing what came before it [P3]');
+    [8, true, {"b": 1}]]', 'each command and read is answered with its place, and sees what came before it [P3]');
 select is(jsonb_build_array(the_job('cmd') -> 'context', the_job('cmd') -> 'version'), '[{"n": 5}, 4]',
-          'a refused command does not undo its neighbours, and has no version');
+          'a refused command does not undo its neighbours, and makes no version');
 select is(
     jsonb_path_query_array(journal_of('cmd'), '$[*][4].code'),
     '["PD102", "PD102"]',
@@ -81,7 +81,7 @@ select is((select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('cmd'))
 select is(
     jsonb_path_query_array(journal_of('cmd'), '$[*][1]'),
     '["command", "read", "command", "command", "read", "read", "command", "command"]',
-    'the journal tells commands from reads');
+    'the journal distinguishes commands from reads');
 select is(
     (select jsonb_agg(jsonb_build_array(h.version, h.task, h.op, h.path, h.argument, h.key) order by h.version)
        from history as h
@@ -91,10 +91,10 @@ select is(
     [2, "1/main", "increment", ["n"], 4, "c1"],
     [3, "1/main", "merge", [], {"a": {"b": 1}}, "c3"],
     [4, "1/main", "delete", ["a"], null, "c5"]]',
-    'the history tells which task changed what (C21) (E9)');
-select is((the_job('cmd') ->> 'updated_at')::timestamptz, clock(), 'a command tells when the memory was changed');
+    'the history has the task of each change (C21) (E9)');
+select is((the_job('cmd') ->> 'updated_at')::timestamptz, clock(), 'a command sets the time of the memory');
 
--- Signals sent.
+-- Sent signals.
 
 select have_held_job('from');
 select have_held_job('to', worker => 'bob');
@@ -113,22 +113,22 @@ select is(
        from sent, jsonb_array_elements(answers) as a),
     '[
     [1, true, null], [2, true, null], [3, false, "PD401"], [4, false, "PD403"], [5, false, "PD104"], [6, true, null]]',
-    'a signal that nobody can take is answered with its failure, and harms no other');
+    'a signal that cannot be delivered is answered with its failure, and harms no other');
 select is(
     mail_of('to'),
     '[[null, "go", true, {"n": 1}], [null, "go", true, null]]',
-    'a signal lies open for the job that it was sent to [P5]');
-select is(mail_of('from'), '[[null, "self", true, null]]', 'a signal without a target is for the own job (C36) (C43)');
+    'a signal is in the inbox of the job to which it was sent [P5]');
+select is(mail_of('from'), '[[null, "self", true, null]]', 'a signal without a target goes to the own job (C36) (C43)');
 select is(
     (select i.sender from inbox as i where i.job_id = 'to' order by i.id limit 1),
     'from 1/main',
-    'a signal tells who sent it');
+    'a signal has its sender');
 select is(
     jsonb_path_query_array(journal_of('from'), '$[*][1]'),
     '["send", "send", "send", "send", "send", "send"]',
-    'what was sent stands in the journal');
+    'sent signals are in the journal');
 
--- Messages consumed: the journal repeats what the inbox said.
+-- Consumed messages: the journal has the contents of the inbox.
 
 select given(signal('to', 'late', '"first"'));
 select given(signal('to', 'late', '"second"'));
@@ -141,7 +141,7 @@ select given(tell(a_turn('to', worker => 'bob',
 select is(
     journal_of('to'),
     '[[1, "signal", "late#1", true, "first"]]',
-    'a consumed signal is told as it was sent [P5]');
+    'a consumed signal is recorded as it was sent [P5]');
 select is(
     (select i.consumed_at from inbox as i where i.job_id = 'to' and i.payload = '"first"'),
     clock(),
@@ -161,7 +161,7 @@ select is(
     mail_of('asks'),
     '[["1/main", "h1", true, {"n": 1}], ["1/main", "h2", false, {"type": "E", "message": "m"}],
       ["1/main", "h3", true, 3]]',
-    'answers lie open for the task that asked [P10]');
+    'answers are in the inbox of the task that asked [P10]');
 select given(cancel('asks', 'enough'));
 select given(tell(a_turn('asks', facts => jsonb_build_array(
     jsonb_build_object('kind', 'answer', 'key', 'h1', 'message', message_of('asks', 'h1')),
@@ -175,14 +175,14 @@ select is(
     [2, "answer", "h2", false, {"type": "E", "message": "m"}],
     [3, "dropped", "h3", true, 3],
     [4, "cancel", "$cancel", false, "enough"]]',
-    'answers, dropped answers and the request to cancel are facts like any other');
-select is(mail_of('asks'), '[]', 'what was consumed is open no more');
+    'answers, dropped answers and a request to cancel are facts like any other');
+select is(mail_of('asks'), '[]', 'consumed messages are no longer open');
 select is(
     tell(a_turn('asks', state => 'park', until => clock() + interval '1 h')) ->> 'state',
     'parked',
-    'consumed mail does not keep a task from parking');
+    'consumed messages do not keep a task from parking');
 
--- A message that is not there any more: stale.
+-- A turn that consumes a message that is not open is stale.
 
 select have_held_job('stale');
 select given(signal('stale', 'go'));
@@ -201,11 +201,11 @@ select is(
     'stale',
     format('a turn that consumes %s is stale [P5]', about))
   from (values
-        ('what was consumed before', (select to_jsonb(message) from gone_by)),
-        ('what never was', '-1'),
-        ('the message of another job', to_jsonb(message_of('told', 'go'))),
-        ('the message of another job, as text', to_jsonb(message_of('told', 'go')::text)),
-        ('the message of another task', to_jsonb(message_of('stale', '$cancel')))
+        ('a consumed message', (select to_jsonb(message) from gone_by)),
+        ('a message that does not exist', '-1'),
+        ('a message of another job', to_jsonb(message_of('told', 'go'))),
+        ('a message of another job, as text', to_jsonb(message_of('told', 'go')::text)),
+        ('a message of another task', to_jsonb(message_of('stale', '$cancel')))
        ) as cases (about, message);
 select is(
     jsonb_build_array(the_job('stale') -> 'version', the_task('stale') -> 'position'),
@@ -214,7 +214,7 @@ select is(
 select is(
     verdict_of(a_turn('stale', facts => '[{"kind": "note", "key": "n", "message": null}]')),
     'keep',
-    'a fact may say that it consumes nothing');
+    'a fact may have a message of null');
 select given(signal('stale', 'again', '7'));
 select is(
     tell(a_turn('stale', facts => jsonb_build_array(
@@ -224,9 +224,9 @@ select is(
 select throws_like(
     $$select tell(a_turn('stale', facts => '[{"kind": "signal", "message": "seven"}]'))$$,
     '%fact 1%',
-    'what names no message is refused, and the refusal says which fact it is');
+    'a message that is not a number is refused, and the error names the fact');
 
--- Time of a fact: the worker's, where the database can believe it [P9].
+-- The time of a fact is the worker's, if it is plausible [P9].
 
 select have_held_job('time');
 select time_passes('10 s');
@@ -237,7 +237,7 @@ select given(tell(a_turn('time', facts => jsonb_build_array(
 select is(
     (select array_agg(f.at order by f.seq) from journal as f where f.job_id = 'time'),
     array[clock() - interval '4 s', clock() - interval '3 s', clock()],
-    'a fact has the time that the worker proposed, else the present [P9]');
+    'a fact has the time that the worker proposed, or the present [P9]');
 select is((the_task('time') ->> 'told_at')::timestamptz, clock(), 'a task knows the time of its last fact');
 select is(
     tell(a_turn('time',
@@ -253,21 +253,21 @@ select is(
 select is(
     jsonb_build_array(the_job('time') -> 'version', the_task('time') -> 'position'),
     '[1, 4]',
-    'nothing is applied of a turn whose time cannot be');
+    'nothing of a turn with an impossible time is applied');
 select time_passes('10 s');
 select is(tell(a_turn('time', facts => jsonb_build_array(
               jsonb_build_object('kind', 'note', 'at', clock() - interval '1 s'),
               jsonb_build_object('kind', 'note', 'at', clock() - interval '2 s')))) ->> 'state', 'replay',
-          'facts of one turn stand in the order of their times [P9]');
+          'facts of one turn must be in the order of their times [P9]');
 select the_time_is('2030-01-01 11:00+00');
 select is(
     tell(a_turn('time', facts => '[{"kind": "note", "key": "n2"}]')) ->> 'state',
     'keep',
-    'a clock that was set back stops no task');
+    'a clock that was set back does not stop a task');
 select is(
     (select f.at from journal as f where f.job_id = 'time' and f.key = 'n2') >= '2030-01-01 12:00+00',
     true,
-    'workflow time does not run backwards');
+    'workflow time does not go back');
 
 select is_empty($$ select * from assert_invariants() $$, 'no invariant is broken [P8]');
 select finish();

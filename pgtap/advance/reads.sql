@@ -1,4 +1,4 @@
--- Reads: what is large stands in the journal by its version only, and is read again from the history. [P4] (C35)
+-- Reads: the journal keeps only the version of a large value, and replay reads it from the history. [P4] (C35)
 
 begin;
 select plan(18);
@@ -22,7 +22,7 @@ begin
 end
 $$;
 
--- Small and large.
+-- Small and large values.
 
 select have_held_job('j', jsonb_build_object('small', text_of(1900), 'large', text_of(2100), 'n', 1));
 create temporary table answers as
@@ -32,40 +32,40 @@ select tell(a_turn('j', facts => '[
 select is(
     (select jsonb_agg(length(a ->> 2)) from answers, jsonb_array_elements(live) as a),
     '[1900, 2100, 4034, null]'::jsonb,
-    'a turn is told all that it reads, at once');
+    'a turn gets all values that it reads');
 select is(
     (select jsonb_agg(jsonb_build_array(f.value is null, f.argument -> 'version', f.argument ? 'bytes') order by f.seq)
        from journal as f
       where f.job_id = 'j' and f.task = '1/main'),
     '[[false, 1, false], [true, 1, true], [true, 1, true], [false, 1, false]]',
-    'beyond 2000 bytes the journal has the version and the size, and no value');
+    'for a value of more than 2000 bytes the journal has only its version and size');
 select ok(
     (f.argument ->> 'bytes')::integer between 2100 and 2200,
-    'the size is that of the value')
+    'the journal has the size of the value')
   from journal as f
  where f.job_id = 'j' and f.key = 'r2';
 select is(replayed('j'), (select jsonb_agg(a -> 2) from answers, jsonb_array_elements(live) as a),
-          'replay is told what was told first (C35) [P4]');
+          'replay reads the values of the first read (C35) [P4]');
 
--- The memory has changed since.
+-- The memory has changed since the read.
 
 select given(entity_set('j', '"changed"', 'large'));
 select given(entity_set('j', '{"all": "new"}'));
 select given(entity_increment('j', 'n', 1)) from generate_series(1, 250);
 select is(replayed('j'), (select jsonb_agg(a -> 2) from answers, jsonb_array_elements(live) as a),
-          'replay is told what was told first, whatever the memory has become [P4]');
+          'replay reads the values of the first read, although the memory has changed [P4]');
 select is(
     tell(a_turn('j', seen => 0, facts => '[{"key": "r1", "op": "get", "path": ["small"]}]')) -> 'answers',
     (select live from answers),
-    'a repeated turn is told it too [P12]');
+    'a repeated turn gets the values of the first read [P12]');
 select given(release(jsonb_build_array(jsonb_build_object('job', 'j', 'task', '1/main', 'token', token_of('ada')))));
 select is(
     (select jsonb_agg(f -> 6 order by (f -> 0)::integer)
        from jsonb_array_elements(take('eve', '{j}') #> '{0,journal}') as f),
     (select jsonb_agg(a -> 2) from answers, jsonb_array_elements(live) as a),
-    'another worker claims the task with all that was read [P4]');
+    'a claim by another worker returns the values of the first read [P4]');
 
--- At many versions, across snapshots, between the commands of the same turns.
+-- Reads at many versions, across snapshots, between the commands of the same turns.
 
 create temporary table seen (number serial, value jsonb) on commit drop;
 create function read_on(rounds integer) returns void
@@ -92,24 +92,24 @@ end
 $$;
 select have_held_job('far', '{"n": 0}');
 select read_on(6);
-select is(the_job('far') ->> 'version', '433', 'the memory went a long way meanwhile');
+select is(the_job('far') ->> 'version', '433', 'the memory has changed hundreds of times');
 select is(replayed('far'), (select jsonb_agg(value order by number) from seen where value is not null),
-          'what was read at many versions is read again, each at its own [P4]');
+          'replay reads each value at its own version [P4]');
 select ok(
     (select count(*) filter (where f.value is null) between 15 and 20
        from journal as f
       where f.job_id = 'far' and f.kind = 'read'),
-    'most of it stood in the journal by its version only');
+    'the journal keeps only the version of most values');
 select is(
     (select jsonb_agg(f -> 6 order by (f -> 0)::integer)
        from generate_series(0, 35, 5) as after
       cross join lateral jsonb_array_elements(read_journal('far', '1/main', after, 5)::jsonb) as f
       where f ->> 1 = 'read'),
     replayed('far'),
-    'so it is page by page');
-select is(journal_size('far', '1/main') > 40000, true, 'the size of a journal counts what it would tell');
+    'the pages of a journal have the same values as the whole');
+select is(journal_size('far', '1/main') > 40000, true, 'the size of a journal includes the values that it leaves out');
 
--- A page ends by its bytes, also of what is held by version only.
+-- The size of a page includes values that the journal leaves out.
 
 select have_held_job('pages');
 select given(entity_set('pages', text_of(900000), 'k' || n)) from generate_series(1, 3) as n;
@@ -119,7 +119,7 @@ select is(
     (select jsonb_agg(jsonb_array_length(read_journal('pages', '1/main', after)::jsonb) order by after)
        from unnest('{0,4,8}'::integer[]) as after),
     '[4, 4, 0]',
-    'a page of a journal has about 8 MB, whatever way its values are held');
+    'a page of a journal has about 8 MB, whether its values are left out or not');
 select ok(
     (select sum(pg_column_size(f.*)) from journal as f where f.job_id = 'pages' and f.task = '1/main') < 4000,
     'the journal itself stays small');
@@ -128,9 +128,9 @@ select given(
 select is(
     take('eve', '{pages}') #> '{0,journal}',
     'null',
-    'a claim does not carry what is that large: it is read apart');
+    'a claim does not return a journal that is so large');
 
--- A fact of another kind keeps its value, by whatever name it goes.
+-- Facts of other kinds keep their values, whatever their names.
 
 select have_held_job('note');
 select given(
@@ -138,7 +138,7 @@ select given(
 select is(
     read_journal('note', '1/main')::jsonb #>> '{0,6}',
     repeat('x', 3000),
-    'what a worker tells is never left out');
+    'a value that a worker reports is never left out');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

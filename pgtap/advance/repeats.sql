@@ -1,11 +1,11 @@
--- Lost replies: every call can be repeated, changes nothing the second time, and gives an answer to go on with [P12].
+-- Lost replies: every call can be repeated. The repetition changes nothing and returns a useful answer [P12].
 
 begin;
 select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- The whole database as one value: what a repeated call must leave alone.
+-- All rows as one value, to compare them before and after a repeated call.
 create function everything() returns jsonb
 language plpgsql
 as $$
@@ -109,7 +109,7 @@ select repeat_the_call('the result of a hook',
 select is(at_last, then_all, format('a repeated call changes nothing: %s [P12]', about))
   from (select * from calls order by number) as calls;
 
-select is(second, first || changed, format('a repeated call is answered like the first: %s [P12]', calls.about))
+select is(second, first || changed, format('a repeated call gets the answer of the first: %s [P12]', calls.about))
   from (values
         ('nothing', '{}'::jsonb), ('requests', '{}'), ('a park', '{"answers": null, "again": true}'),
         ('a nap', '{"again": true}'),
@@ -118,21 +118,22 @@ select is(second, first || changed, format('a repeated call is answered like the
   join calls on cases.about = calls.about;
 
 select set_eq(
-    $$ select about from calls where first -> 'again' = 'true' $$, '{}'::text[], 'what is applied now is not again');
+    $$ select about from calls where first -> 'again' = 'true' $$, '{}'::text[], 'a first call is not marked as again');
 select set_eq(
     $$ select about from calls where second -> 'again' = 'true' $$,
     array['facts', 'commands', 'requests and facts', 'signals sent', 'a signal consumed', 'a park', 'a nap',
           'a park that finds mail', 'a retry', 'a stuck turn', 'a release'],
-    'what is told of a task again is answered so: who repeats a whole transaction rolls it back [P12]');
+    'a repeated call is marked as again, so that a caller can roll back its own transaction [P12]');
 
 select is(
     second -> 'answers',
     first -> 'answers',
-    format('the answers of %s are told again, from the journal [P12]', about))
+    format('the answers of %s are repeated from the journal [P12]', about))
   from (select * from calls where about in ('commands', 'signals sent') order by number) as calls;
-select is(second -> 'messages', first -> 'messages', 'the mail that kept a task from parking is told again [P12]')
+select is(second -> 'messages', first -> 'messages',
+          'the messages that kept a task from parking are delivered again [P12]')
   from calls where about = 'a park that finds mail';
-select is(second ->> 'state', wanted, format('a repeated call is answered %s: %s [P12]', wanted, calls.about))
+select is(second ->> 'state', wanted, format('a repeated call is answered with %s: %s [P12]', wanted, calls.about))
   from (values
         ('facts', 'keep'),
         ('requests and facts', 'keep'),
@@ -147,16 +148,16 @@ select is(second ->> 'state', wanted, format('a repeated call is answered %s: %s
        ) as cases (about, wanted)
   join calls on cases.about = calls.about;
 
--- A late repeat: the world has gone on.
+-- A late repetition, after other turns.
 
 select have_held_job('late', '{"n": 1}');
 create temporary table late_turn as
 select a_turn('late', facts => '[{"op": "increment", "path": ["n"], "value": 1}]') as turn;
 select given(tell(turn)) from late_turn;
 select given(tell(a_turn('late', facts => '[{"op": "increment", "path": ["n"], "value": 1}]')));
-select is(tell(turn) -> 'answers', '[[1, true, 2], [2, true, 3]]', 'a late repeat is told everything since [P12]')
+select is(tell(turn) -> 'answers', '[[1, true, 2], [2, true, 3]]', 'a late repetition gets all later answers too [P12]')
   from late_turn;
-select is(the_job('late') -> 'context', '{"n": 3}', 'a late repeat applies nothing [P2]');
+select is(the_job('late') -> 'context', '{"n": 3}', 'a late repetition applies nothing [P2]');
 
 -- Other calls.
 
@@ -180,17 +181,17 @@ select is(
 select is(
     repeated($$ select hook('again', 'h', key => 'k') $$),
     '{$hook/k,$hook/k}',
-    'a repeated hook from outside is one hook [P12]');
+    'a repeated hook() makes one hook [P12]');
 select is(
     repeated($$ select signal('again', 'go', key => 'k') $$),
     '{true,false}',
-    'a repeated signal is one signal [P5] [P12]');
+    'a repeated signal() sends one signal [P5] [P12]');
 select is(
     repeated($$ select entity_increment('again', 'n', key => 'k') $$),
     '{1,1}',
-    'a repeated command is one command [P2] [P12]');
-select is(repeated($$ select cancel('again') $$), '{true,false}', 'a repeated request to cancel is one [P12]');
-select is(repeated($$ select terminate('again') $$), '{true,false}', 'a repeated end is one [P12]');
+    'a repeated command is applied once [P2] [P12]');
+select is(repeated($$ select cancel('again') $$), '{true,false}', 'a repeated request to cancel does nothing [P12]');
+select is(repeated($$ select terminate('again') $$), '{true,false}', 'a repeated terminate() does nothing [P12]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,5 +1,5 @@
--- Shapes: turns whose fields have another type than they should. Somebody writes a worker in a language of his own, and must be
--- told which turn it was, and which field; PostgreSQL alone says "cannot extract elements from an object".
+-- Shapes: turns whose fields have a wrong type. The author of a worker in another language must learn which turn and
+-- which field is wrong; PostgreSQL alone says "cannot extract elements from an object".
 
 begin;
 select plan(10);
@@ -7,7 +7,7 @@ select plan(10);
 select the_time_is('2030-01-01 12:00+00');
 select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
 
--- What a batch comes to in which a good turn stands before a bad one: its answer, or the error of the whole call.
+-- Returns the answer to a turn behind a good one in one batch, or the error of the whole call.
 create function outcome_of(turn jsonb) returns text
 language plpgsql
 as $$
@@ -27,7 +27,8 @@ exception when others then
     return concat_ws(' ', code, message, substring(detail from '^It is [^;]*'));
 end
 $$;
-comment on function outcome_of(jsonb) is 'Tell how a turn was answered, or with what the whole batch was refused.';
+comment on function outcome_of(jsonb) is
+    'Return the answer to a turn, or the error with which the whole batch was refused.';
 
 create temporary table fields as
 select f.part, f.field, v.value
@@ -63,48 +64,49 @@ select is_empty(
     $$ select * from outcomes
         where field in ('facts', 'requests', 'cancels')
           and outcome <> format('refused PD107 the field %s of a turn cannot be read', field) $$,
-    'a turn in which a list is none is refused, and its neighbours are not');
+    'a turn with a list of a wrong type is refused, and its neighbours are not');
 select is_empty(
     $$ select * from outcomes
         where part = 'request'
           and outcome <> format('refused PD107 the field %s of a request cannot be read', field) $$,
-    'so is one that asks for something in a way that cannot be read');
+    'a turn with a request that cannot be read is refused, and its neighbours are not');
 select is_empty(
     $$ select * from outcomes
         where part = 'turn'
           and field not in ('facts', 'requests', 'cancels')
           and outcome <> format('PD107 the field %s of a turn cannot be read It is turn 2 of 2, ''1/main of job bad''', field) $$,
-    'where another field of a turn cannot be read, it is said which, and of which turn');
+    'another field of a turn that cannot be read refuses the batch, and names turn and field');
 select is_empty(
     $$ select * from outcomes
         where part = 'fact'
           and outcome <> format('PD107 the field %s of fact 2 cannot be read It is turn 2 of 2, ''1/main of job bad''', field) $$,
-    'where a field of a fact cannot be read, it is said of which fact and turn');
-select is(jsonb_array_length(journal_of('bad')), 0, 'nothing was told by any of these turns');
+    'a field of a fact that cannot be read refuses the batch, and names turn, fact and field');
+select is(jsonb_array_length(journal_of('bad')), 0, 'none of these turns wrote a fact');
 select is(
     (select array_agg(distinct tell(a_turn('bad', facts => f.facts)) #>> '{answers,0,2,code}')
        from (values ('[{"op": "set", "path": [["a"]], "value": 1}]'::jsonb),
                     ('[{"op": "set", "path": [null], "value": 1}]'),
                     ('[{"op": "merge", "path": [["a", "b"]], "value": {}}]')) as f (facts)),
     '{PD101}',
-    'a path of lists or nulls is no path, and its command is refused alone');
+    'a path of lists or nulls refuses only its command');
 select is(
     (select array_agg(distinct outcome_of(a_turn('bad') || f.fields))
        from (values ('{"facts": null}'::jsonb), ('{"requests": null, "cancels": null}'), ('{"facts": []}'),
                     ('{"awaits": null, "until": null}'), ('{"cancels": ["a"]}'), ('{"position": "3"}'),
                     ('{"facts": [{"ok": null, "at": null}]}')) as f (fields)),
     '{keep}',
-    'what is null or empty, or a number in quotes, can be read');
+    'fields that are null, empty, or a number in quotes can be read');
 select is_empty(
     $$ select field, outcome
          from unnest('{job,task,token}'::text[]) as field
         cross join lateral (values (a_turn('bad') - field), (a_turn('bad') || jsonb_build_object(field, null))) as t (turn)
         cross join lateral outcome_of(turn) as outcome
         where outcome !~ format('^PD107 a turn names no %s It is turn 2 of 2', field) $$,
-    'a turn that does not say of what task it is, and by which lease, is told so: it is not said that another has it');
-select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2', 'a turn is an object');
+    'a turn without job, task or token is refused with the name of the field, and not fenced');
+select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2',
+          'a turn that is not an object is refused');
 
--- A server that is told to plan all it can for parallel workers evaluates in another order.
+-- With parallel plans wherever possible, the server evaluates in another order.
 
 select given(set_config(s.name, 'on', true))
   from pg_settings as s
@@ -114,7 +116,7 @@ select is(
     (select array_agg(distinct outcome_of(a_turn('bad') || f.fields))
        from (values ('{"facts": 3}'::jsonb), ('{"facts": {}}'), ('{"facts": [[]]}')) as f (fields)),
     '{"refused PD107 the field facts of a turn cannot be read"}',
-    'what is refused there is refused with parallel plans');
+    'parallel plans do not change the refusal');
 
 select finish();
 rollback;

@@ -1,5 +1,5 @@
--- Zones: a time in JSON is a text, and one that leaves its time zone open, or the order of month and day, would mean another instant
--- to each session. So it is refused, whoever calls.
+-- Zones: a time in JSON is a text. Without a time zone, or with an ambiguous order of month and day, each session would
+-- read another instant, so such a time is refused.
 
 begin;
 select plan(11);
@@ -22,7 +22,7 @@ exception when others then
     return concat_ws(' ', code, message);
 end
 $$;
-comment on function refusal_of(text) is 'Run a statement and tell with which code and message it was refused, or null.';
+comment on function refusal_of(text) is 'Run a statement and return the code and message of its error, or null.';
 
 create temporary table times as
 select t.written, t.at
@@ -47,7 +47,8 @@ begin
         jsonb_build_object('workflow', 'w', 'id', start_with.written, 'due_at', start_with.written))));
 end
 $$;
-comment on function start_with(text) is 'Start a job that is due at a time, as it is written; tell how it was refused, or null.';
+comment on function start_with(text) is
+    'Start a job that is due at a time, as it is written; return its error, or null.';
 create temporary table starts as select t.written, t.at, start_with(t.written) as refusal from times as t;
 select is_empty(
     $$ select * from starts
@@ -56,11 +57,11 @@ select is_empty(
 select is_empty(
     $$ select * from starts as s
         where s.at is distinct from (select t.due_at from tasks as t where t.job_id = s.written and t.task = '1/main') $$,
-    'with one it is due at that instant, whatever the session is set to');
+    'a start at a time with a zone is due at that instant, in any session');
 select throws_ok(
     $$ select * from start_many('[{"workflow": "w", "due_at": "soon"}]') $$,
     'PD107', 'the field due_at of a start cannot be read',
-    'what is no time at all is said to be none');
+    'a due_at that is not a time is refused');
 
 -- Turns.
 
@@ -75,12 +76,13 @@ select is_empty(
 select is(
     refusal_of(format('select tell(%L)', a_turn('j') || '{"until": "soon"}')),
     'PD107 the field until of a turn cannot be read',
-    'as is one until what is no time');
+    'a turn until a text that is not a time is refused');
 select is(
     tell(a_turn('j', state => 'park', awaits => '{}') || '{"until": "2030-01-02T12:00+02:00"}') ->> 'state',
     'parked',
-    'with a zone a task parks');
-select is((the_task('j') ->> 'until')::timestamptz, '2030-01-02 10:00+00'::timestamptz, 'until that instant');
+    'a task parks until a time with a zone');
+select is((the_task('j') ->> 'until')::timestamptz, '2030-01-02 10:00+00'::timestamptz,
+          'the parked task waits until that instant');
 
 select have_held_job('k');
 select is_empty(
@@ -90,22 +92,22 @@ select is_empty(
         where (t.at is null) <> (coalesce(tell(a_turn('k', requests => jsonb_build_array(jsonb_build_object(
                    'key', md5(t.written || q.kind), 'kind', q.kind, 'name', 'h', q.field, t.written)))) #>> '{error,message}', '')
                    = format('the field %s of a request has no time zone', q.field)) $$,
-    'what is asked for at a time without a zone is refused');
+    'a request with a time without a zone is refused');
 
 -- Facts.
 
 select is(
     refusal_of(format('select tell(%L)', a_turn('k', facts => '[{"kind": "note"}, {"at": "2030-01-01 12:00"}]'))),
     'PD107 the field at of fact 2 has no time zone',
-    'a fact that seems untimely for want of a zone is not sent back as one that is');
+    'a fact without a zone is refused, not answered as untimely');
 select is(
     verdict_of(a_turn('k', facts => '[{"at": "2030-01-01T11:00:00Z"}]')),
     'replay',
-    'as one is that comes too late');
+    'a fact with a time in the past is answered as untimely');
 select is(
     verdict_of(a_turn('k', facts => '[{"at": "2030-01-01T21:00:00+09:00"}]')),
     'keep',
-    'a time is read in its zone');
+    'the time of a fact is read in its zone');
 
 select finish();
 rollback;

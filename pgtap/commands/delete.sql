@@ -1,4 +1,4 @@
--- delete (C34) and get (C35): taking away, and looking.
+-- delete (C34) and get (C35).
 
 begin;
 select plan(62);
@@ -6,23 +6,23 @@ select plan(62);
 select have_cases();
 
 insert into cases (about, context, op, path, argument, made, answer, code) values
-    ('a key goes, and its value is told',
+    ('a key is deleted, and its value is returned',
      '{"a": {"x": 1}, "b": 2}', 'delete', 'a', null, '{"b": 2}', '{"x": 1}', null),
-    ('a nested key goes and its parents stay',
+    ('a nested key is deleted, and its parents stay',
      '{"a": {"b": {"c": 1}}}', 'delete', 'a.b.c', null, '{"a": {"b": {}}}', '1', null),
-    ('everything goes, and is told',
+    ('the whole memory is emptied, and its value is returned',
      '{"a": 1, "b": 2}', 'delete', '', null, '{}', '{"a": 1, "b": 2}', null),
-    ('a null goes',
+    ('a null is deleted',
      '{"a": null}', 'delete', 'a', null, '{}', 'null', null),
-    ('a key that is missing is no change',
+    ('a missing key is no change',
      '{"a": 1}', 'delete', 'b', null, '{"a": 1}', 'null', null),
     ('a key below a missing one is no change',
      '{"a": 1}', 'delete', 'b.c.d', null, '{"a": 1}', 'null', null),
-    ('an element of an array goes',
+    ('an element of an array is deleted',
      '{"a": [1, 2, 3]}', 'delete', 'a.1', null, '{"a": [1, 3]}', '2', null),
-    ('the last element of an array goes',
+    ('the last element of an array is deleted',
      '{"a": [1, 2, 3]}', 'delete', 'a.-1', null, '{"a": [1, 2]}', '3', null),
-    ('a key inside an element goes',
+    ('a key inside an element is deleted',
      '{"a": [{"b": 1, "c": 2}]}', 'delete', 'a.0.b', null, '{"a": [{"c": 2}]}', '1', null),
     ('a key with dots is one key',
      '{"a": {"b": 1}, "a.b": 2}', 'delete', '"a.b"', null, '{"a": {"b": 1}}', '2', null),
@@ -33,7 +33,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
     ('a key of a text is refused',
      '{"a": "text"}', 'delete', 'a.b', null, null, null, 'PD102'),
 
-    ('no other word is a command',
+    ('an unknown command is refused',
      '{"a": 1}', 'drop', 'a', '1', null, null, 'PD103');
 
 select is(outcome_by_verb(context, op, path, argument), wanted_outcome(context, made, answer, code),
@@ -44,7 +44,7 @@ select is(outcome_by_turn(context, op, path, argument), wanted_outcome(context, 
           format('%s in a turn: %s (C34)', op, about))
   from cases;
 
--- get: from outside, and as a fact that is told again on replay.
+-- get: from outside, and as a fact that replay reads again.
 
 create temporary table looks (path text, found jsonb) on commit drop;
 insert into looks (path, found) values
@@ -67,7 +67,7 @@ select given(entity_create('e', 'note', (select found from looks where path = ''
 select is(
     entity_get('e', path),
     found,
-    format('get from outside: %s holds %s (C35)', write_path(parse_path(path)), coalesce(found::text, 'nothing')))
+    format('get from outside: %s is %s (C35)', write_path(parse_path(path)), coalesce(found::text, 'nothing')))
   from looks;
 
 select have_held_job('j', (select found from looks where path = ''));
@@ -77,21 +77,21 @@ select given(tell(a_turn('j', facts => (
 select is(
     (select f.value from journal as f where f.job_id = 'j' and f.kind = 'read' and f.key = l.path),
     coalesce(l.found, 'null'),
-    format('get in a turn: %s holds %s, and the journal says so for ever (C35)', write_path(parse_path(l.path)),
+    format('get in a turn: %s is %s, and so in the journal (C35)', write_path(parse_path(l.path)),
            coalesce(l.found::text, 'nothing')))
   from looks as l;
 
-select is(the_job('j') ->> 'version', '1', 'reading has no version (C35)');
+select is(the_job('j') ->> 'version', '1', 'reading makes no version (C35)');
 select is(entity_get('e'), entity_get('e', ''), 'without a path get returns everything (C35)');
 select throws_ok(
     $$ select entity_get('nobody') $$, 'PD401', null,
     'the memory of a job that does not exist cannot be read');
 select throws_ok(
     $$ select entity_get('e', 'a..b') $$, 'PD101', null,
-    'what is no path cannot be looked at');
+    'a path that does not parse cannot be read');
 select throws_ok(
     $$ select run_command('e', 'set', null, '1', null, null) $$, 'PD103', null,
-    'a command needs a path');
+    'a command with a path of null is refused');
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;

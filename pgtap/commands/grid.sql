@@ -1,11 +1,11 @@
--- Every command at every kind of path: one case a cell, from outside and in a turn. sql/memory.md has the same table for
--- people; it is written down here once more, so that neither is derived from the other.
+-- Every command at every kind of path, from outside and in a turn, one case for each. sql/memory.md has the same table
+-- for people; it is repeated here, so that neither is derived from the other.
 
 begin;
 select plan(491);
 
--- What a command is given; what it finds in the place of V; what it then leaves there, and answers; and what it makes where
--- it begins. No `leaves`: the place is gone.
+-- The argument of a command; the value at V before it and after it; its answer; and the value and the answer if nothing
+-- was there. Without `leaves`, the path is gone afterwards.
 create temporary table commands (
     number   serial,
     op       text,
@@ -29,8 +29,8 @@ insert into commands (op, claim, given, finds, leaves, answers, makes, tells) va
     ('delete',            'C34', null,       '{"a": 1}', null,               '{"a": 1}',  null,       null),
     ('get',               'C35', null,       '{"a": 1}', '{"a": 1}',         '{"a": 1}',  null,       null);
 
--- The outcomes stand in the order of the commands. `makes` is the memory after a command that has put V; `without` the one
--- from which it is gone.
+-- The outcomes are in the order of the commands. `makes` is the memory after a command that has set V; `without` the
+-- memory from which V is gone.
 create temporary table places (
     about     text,
     memory    text,
@@ -118,7 +118,7 @@ select is(outcome_by_turn(context, op, path, given), wanted_outcome(context, mad
           format('in a turn %s (%s)', about, claim))
   from cells;
 
--- A path comes from a turn as keys, and may be none.
+-- A path in a turn is a list of keys, which may contain a null.
 
 select have_held_job('hole', '{"a": 1}');
 select is(
@@ -126,10 +126,10 @@ select is(
         jsonb_build_object('op', op, 'path', '["a", null]'::jsonb, 'value', given),
         '{"op": "increment", "path": ["a"], "value": 1}'::jsonb))) #> '{answers,0,2}' ->> 'code',
     'PD101',
-    format('in a turn %s at a path with a hole is refused, and undoes no neighbour (%s)', op, claim))
+    format('in a turn %s at a path with a null is refused, and its neighbours are applied (%s)', op, claim))
   from commands
  where op <> 'get';
-select is(the_job('hole') -> 'context', '{"a": 10}', 'the neighbours of refused commands are carried out [P3]');
+select is(the_job('hole') -> 'context', '{"a": 10}', 'the neighbours of refused commands are applied [P3]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

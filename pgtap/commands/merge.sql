@@ -1,4 +1,4 @@
--- merge (C27): objects are merged key by key, to any depth; arrays and scalars replace.
+-- merge (C27): objects are merged key by key at any depth; arrays and scalars are replaced.
 
 begin;
 select plan(75);
@@ -6,7 +6,7 @@ select plan(75);
 select have_cases();
 
 insert into cases (about, context, op, path, argument, made, answer, code) values
-    ('a key is added and the others stay',
+    ('a key is added, and the others stay',
      '{"a": 1}', 'merge', '', '{"b": 2}', '{"a": 1, "b": 2}', '"version"', null),
     ('a value is replaced',
      '{"a": 1, "b": 2}', 'merge', '', '{"a": 3}', '{"a": 3, "b": 2}', '"version"', null),
@@ -21,12 +21,12 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
     ('several branches are merged at once',
      '{"a": {"x": 1}, "b": {"y": {"z": 1}}, "c": 1}', 'merge', '', '{"a": {"n": 2}, "b": {"y": {"n": 2}}, "d": 2}',
      '{"a": {"x": 1, "n": 2}, "b": {"y": {"z": 1, "n": 2}}, "c": 1, "d": 2}', '"version"', null),
-    ('a synthesis leaves its siblings as they are (C61)',
+    ('a merge leaves siblings as they are (C61)',
      '{"perspectives": {"optimistic": {"f": [1]}, "skeptical": {"f": [2]}}, "status": "researching"}', 'merge', '',
      '{"perspectives": {"synthesis": {"confidence": 0.8}}, "status": "completed"}',
      '{"perspectives": {"optimistic": {"f": [1]}, "skeptical": {"f": [2]}, "synthesis": {"confidence": 0.8}},
        "status": "completed"}', '"version"', null),
-    ('objects are made where nothing is',
+    ('missing objects are made',
      '{}', 'merge', '', '{"a": {"b": {"c": 1}}}', '{"a": {"b": {"c": 1}}}', '"version"', null),
     ('an array replaces an array',
      '{"a": [1, 2]}', 'merge', '', '{"a": [3]}', '{"a": [3]}', '"version"', null),
@@ -44,12 +44,12 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": {"b": 1}}', 'merge', '', '{"a": {}}', '{"a": {"b": 1}}', '"version"', null),
     ('a null is stored as null',
      '{"a": {"b": 1, "c": 2}}', 'merge', '', '{"a": {"b": null}}', '{"a": {"b": null, "c": 2}}', '"version"', null),
-    ('an empty patch is a change too',
+    ('an empty patch makes a version too',
      '{"a": 1}', 'merge', '', '{}', '{"a": 1}', '"version"', null),
     ('an object is merged at a path',
      '{"a": {"b": {"x": 1}}, "c": 1}', 'merge', 'a.b', '{"y": {"z": 2}}',
      '{"a": {"b": {"x": 1, "y": {"z": 2}}}, "c": 1}', '"version"', null),
-    ('a path that is missing is made',
+    ('a missing path is made',
      '{"c": 1}', 'merge', 'a.b', '{"y": 2}', '{"a": {"b": {"y": 2}}, "c": 1}', '"version"', null),
     ('an empty object is made at a path',
      '{}', 'merge', 'a.b', '{}', '{"a": {"b": {}}}', '"version"', null),
@@ -74,11 +74,11 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": []}', 'merge', 'a.0', '{"b": 1}', null, null, 'PD102'),
     ('a key of a number cannot be merged into',
      '{"a": 5}', 'merge', 'a.b', '{"c": 1}', null, null, 'PD102'),
-    ('an array is no patch',
+    ('an array is not a patch',
      '{"a": 1}', 'merge', '', '[1]', null, null, 'PD103'),
-    ('a number is no patch',
+    ('a number is not a patch',
      '{"a": 1}', 'merge', '', '1', null, null, 'PD103'),
-    ('a null is no patch',
+    ('a null is not a patch',
      '{"a": 1}', 'merge', '', 'null', null, null, 'PD103');
 
 select is(outcome_by_verb(context, op, path, argument), wanted_outcome(context, made, answer, code),
@@ -89,14 +89,14 @@ select is(outcome_by_turn(context, op, path, argument), wanted_outcome(context, 
           format('merge in a turn: %s (C27)', about))
   from cases;
 
--- As deep as a value may be.
+-- The depth of a merge.
 
 select given(entity_create('deep', 'note', (repeat('{"a": ', 90) || '{"x": 1}' || repeat('}', 90))::jsonb));
 select given(entity_merge('deep', (repeat('{"a": ', 90) || '{"y": 2}' || repeat('}', 90))::jsonb));
 select is(the_job('deep') -> 'context', (repeat('{"a": ', 90) || '{"x": 1, "y": 2}' || repeat('}', 90))::jsonb,
           'siblings stay at the ninetieth level (C27)');
 
--- Branches that grow one beside the other, each by its own patch (C62).
+-- Many merges of adjacent subtrees (C62).
 
 select given(entity_create('tree', 'note', '{}'));
 select given(entity_merge('tree',
@@ -107,12 +107,12 @@ select is((select count(c.key)
              from jsonb_each(the_job('tree') #> '{context,a}') as b
             cross join jsonb_each(b.value) as c), 30::bigint,
           'thirty merges of adjacent subtrees leave thirty leaves (C27) (C62)');
-select is(the_job('tree') ->> 'version', '30', 'each merge has a version of its own [P3]');
+select is(the_job('tree') ->> 'version', '30', 'each merge makes a version [P3]');
 
--- The shape of a patch decides how it is walked, never what it makes.
+-- The shape of a patch changes how it is applied, never its result.
 
 select is(merge_values(old, patch), merge_at(jsonb_build_object('p', old), '{p}', patch) -> 'p',
-          format('a merge at a path makes what a merge of values makes: %s', about))
+          format('a merge at a path has the result of a merge of values: %s', about))
   from (values
         ('one key at each level', '{"a": {"b": {"c": 1}}, "k": 1}'::jsonb, '{"a": {"b": {"d": 2}}}'::jsonb),
         ('one key, then two',     '{"a": {"b": {"c": 1}}, "k": 1}', '{"a": {"b": {"d": 2}, "e": {"f": 1}}}'),

@@ -1,9 +1,9 @@
--- expected_version and key, on every command: compare and set [P3], and the same command once [P2].
+-- expected_version and key of every command: compare and set [P3], and at most once [P2].
 
 begin;
 select plan(132);
 
--- Each verb with a place for its options; what it answers and leaves on version 1; and another command under the same key.
+-- Each verb with a place for its options; its answer and its result on version 1; another command for the same key.
 create temporary table verbs (
     op       text,
     claim    text,
@@ -77,15 +77,15 @@ select is(jsonb_build_array(done_by(format(verb, 'version ' || op, ', expected_v
 select is(jsonb_build_array(done_by(format(verb, 'version ' || op, ', expected_version => 1')),
                             memory_of('version ' || op)),
           jsonb_build_array(answer, jsonb_build_array(leaves, 2, 2)),
-          format('%s is carried out at the version that it expects (%s)', op, claim))
+          format('%s is applied at the version that it expects (%s)', op, claim))
   from verbs;
 select is(jsonb_build_array(done_by(format(verb, 'version ' || op, ', expected_version => 1')),
                             memory_of('version ' || op)),
           jsonb_build_array('PD105', jsonb_build_array(leaves, 2, 2)),
-          format('%s without a key is refused when it comes twice with one version (%s)', op, claim))
+          format('%s without a key is refused when repeated with the same version (%s)', op, claim))
   from verbs;
 select is(done_by(format(verb, 'nobody', ', expected_version => 1')), '"PD401"',
-          format('%s of a memory that is not there is refused whatever it expects (%s)', op, claim))
+          format('%s of a job that does not exist is refused, whatever it expects (%s)', op, claim))
   from verbs;
 
 -- key
@@ -96,43 +96,43 @@ select is(jsonb_build_array(done_by(format(verb, 'key ' || op, format(', key => 
           jsonb_build_array('PD104', fresh(format('bad %s %s', op, number))),
           format('%s refuses a key that is %s, and changes nothing (%s)', op, about, claim))
   from verbs
- cross join (values (1, 'no text at all', ''), (2, 'more than a line', E'a\nb'), (3, 'not printable', E'a\x1b'))
+ cross join (values (1, 'empty', ''), (2, 'two lines long', E'a\nb'), (3, 'not printable', E'a\x1b'))
     as keys (number, about, bad);
 select is(jsonb_build_array(done_by(format(verb, 'key ' || op, ', key => ''k''')), memory_of('key ' || op)),
           jsonb_build_array(answer, jsonb_build_array(leaves, 2, 2)),
-          format('%s with a new key is carried out (%s)', op, claim))
+          format('%s with a new key is applied (%s)', op, claim))
   from verbs;
 select given(entity_set('key ' || op, '{"changed": true}')) from verbs;
 select is(
     jsonb_build_array(done_by(format(verb, 'key ' || op, ', key => ''k''' || more)), memory_of('key ' || op)),
     jsonb_build_array(answer, '[{"changed": true}, 3, 3]'::jsonb),
-    format('%s with the same key gets the first answer%s, whatever has happened since (%s)', op, about, claim))
+    format('%s with the same key gets the first answer%s after other commands (%s)', op, about, claim))
   from verbs
  cross join (values ('', ''), (', expected_version => 1', ' with its version')) as options (more, about);
 select is(jsonb_build_array(done_by(format(another, 'key ' || op, ', key => ''k''')), memory_of('key ' || op)),
           '["PD106", [{"changed": true}, 3, 3]]',
-          format('%s leaves its key to no other command (%s)', op, claim))
+          format('%s refuses its key for another command (%s)', op, claim))
   from verbs;
 
--- A command that is refused takes no key.
+-- A refused command does not use up its key.
 
 select given(fresh('free ' || op)) from verbs;
 select is(
     jsonb_build_array(done_by(format(verb, 'free ' || op, ', key => ''k'', expected_version => 9')),
                       done_by(format(verb, 'free ' || op, ', key => ''k'', expected_version => 1'))),
     jsonb_build_array('PD105', answer),
-    format('%s may use its key again when it was refused (%s)', op, claim))
+    format('%s may use its key again after it was refused (%s)', op, claim))
   from verbs;
 
--- Nothing of all this leaves a gap.
+-- Versions after all these commands.
 
 select is_empty(
     $$ select job_id from history group by job_id having max(version) <> count(*) $$,
     'refused and repeated commands leave no gap between versions [P3]');
-select is(the_job('wrong set 0') -> 'version', '1', 'a memory that no command has reached stays as it began');
+select is(the_job('wrong set 0') -> 'version', '1', 'a memory without a successful command stays at version 1');
 select is(entity_set('key set', '1', 'a', key => repeat('k', 200)), '4', 'a key may have two hundred bytes');
 select is(done_by($$ entity_set('key set', '1', 'a', key => repeat('k', 201)) $$), '"PD104"',
-          'a key may not have more');
+          'a key may not have more than two hundred bytes');
 select is(entity_set('key set', '2', 'a', key => '''; drop table jobs; --'), '5', 'a key may be any printable text');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

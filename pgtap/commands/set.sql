@@ -1,4 +1,4 @@
--- set (C26): replaces a value, or the whole memory. set_if_not_exists (C33): only where nothing is.
+-- set (C26) replaces a value, or the whole memory. set_if_not_exists (C33) sets only a value that is missing.
 
 begin;
 select plan(95);
@@ -8,16 +8,16 @@ select have_cases();
 insert into cases (about, context, op, path, argument, made, answer, code) values
     ('a value is replaced',
      '{"a": 1, "b": 2}', 'set', 'a', '"new"', '{"a": "new", "b": 2}', '"version"', null),
-    ('a key that is missing is made',
+    ('a missing key is made',
      '{"b": 2}', 'set', 'a', '1', '{"a": 1, "b": 2}', '"version"', null),
-    ('a nested value is replaced and its neighbours stay',
+    ('a nested value is replaced, and its neighbours stay',
      '{"user": {"name": "Jane", "age": 3}}', 'set', 'user.name', '"Joe"',
      '{"user": {"name": "Joe", "age": 3}}', '"version"', null),
     ('missing parents are made as objects',
      '{}', 'set', 'a.b.c', '1', '{"a": {"b": {"c": 1}}}', '"version"', null),
-    ('a missing parent of a number is an object too',
+    ('a missing parent of a numeric key is an object too',
      '{}', 'set', 'items.0', '1', '{"items": {"0": 1}}', '"version"', null),
-    ('missing parents are made beside what is there',
+    ('missing parents are made beside existing keys',
      '{"a": {"x": 1}}', 'set', 'a.b.c', '1', '{"a": {"x": 1, "b": {"c": 1}}}', '"version"', null),
     ('the whole memory is replaced',
      '{"a": 1, "b": {"c": 2}}', 'set', '', '{"d": 3}', '{"d": 3}', '"version"', null),
@@ -25,11 +25,11 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": 1}', 'set', '', '{}', '{}', '"version"', null),
     ('an object is replaced, not merged',
      '{"a": {"b": 1}}', 'set', 'a', '{"c": 2}', '{"a": {"c": 2}}', '"version"', null),
-    ('an object gives way to a number',
+    ('a number replaces an object',
      '{"a": {"b": 1}}', 'set', 'a', '5', '{"a": 5}', '"version"', null),
     ('a null is stored as null',
      '{"a": 1}', 'set', 'a', 'null', '{"a": null}', '"version"', null),
-    ('a null gives way to a value',
+    ('a value replaces a null',
      '{"a": null}', 'set', 'a', '1', '{"a": 1}', '"version"', null),
     ('an empty array stays an array',
      '{}', 'set', 'a', '[]', '{"a": []}', '"version"', null),
@@ -47,7 +47,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": [{}]}', 'set', 'a.0.b.c', '1', '{"a": [{"b": {"c": 1}}]}', '"version"', null),
     ('an element inside an element is replaced',
      '{"a": [[1, 2], [3]]}', 'set', 'a.0.-1', '9', '{"a": [[1, 9], [3]]}', '"version"', null),
-    ('a number is a key where an object is',
+    ('a number is a key in an object',
      '{"a": {"0": "x"}}', 'set', 'a.0', '"y"', '{"a": {"0": "y"}}', '"version"', null),
     ('a key with dots is one key',
      '{"a": {"b": 1}}', 'set', '"a.b"', '2', '{"a": {"b": 1}, "a.b": 2}', '"version"', null),
@@ -55,7 +55,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{}', 'set', '"".a', '1', '{"": {"a": 1}}', '"version"', null),
     ('keys of other alphabets are keys',
      '{}', 'set', 'größe.数', '"🙂"', '{"größe": {"数": "🙂"}}', '"version"', null),
-    ('a value that is the same is a change too',
+    ('an equal value makes a version too',
      '{"a": 1}', 'set', 'a', '1', '{"a": 1}', '"version"', null),
     ('an element beyond the end is refused',
      '{"a": [1]}', 'set', 'a.1', '2', null, null, 'PD102'),
@@ -63,7 +63,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": [1]}', 'set', 'a.-2', '2', null, null, 'PD102'),
     ('an element of an empty array is refused',
      '{"a": []}', 'set', 'a.0', '2', null, null, 'PD102'),
-    ('an index without an end is refused',
+    ('an index that is too large is refused',
      '{"a": [1]}', 'set', 'a.99999999999', '2', null, null, 'PD102'),
     ('a key of an array is refused',
      '{"a": [1]}', 'set', 'a.b', '2', null, null, 'PD102'),
@@ -82,23 +82,23 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
     ('a memory that is null is refused',
      '{"a": 1}', 'set', '', 'null', null, null, 'PD103'),
 
-    ('a value is put where nothing is',
+    ('a missing value is set',
      '{}', 'set_if_not_exists', 'a', '1', '{"a": 1}', '1', null),
-    ('the value that stands is kept, and told',
+    ('an existing value is kept and returned',
      '{"a": {"b": 1}}', 'set_if_not_exists', 'a', '2', '{"a": {"b": 1}}', '{"b": 1}', null),
-    ('parents that are missing are made (C33)',
+    ('missing parents are made (C33)',
      '{}', 'set_if_not_exists', 'a.b.c', '[1]', '{"a": {"b": {"c": [1]}}}', '[1]', null),
-    ('a null stands',
+    ('an existing null is kept',
      '{"a": null}', 'set_if_not_exists', 'a', '1', '{"a": null}', 'null', null),
-    ('a null is put where nothing is',
+    ('a null may be set',
      '{}', 'set_if_not_exists', 'a', 'null', '{"a": null}', 'null', null),
-    ('an element that exists stands',
+    ('an existing element is kept',
      '{"a": [7]}', 'set_if_not_exists', 'a.0', '1', '{"a": [7]}', '7', null),
-    ('the whole memory always stands',
+    ('the whole memory always exists',
      '{"a": 1}', 'set_if_not_exists', '', '{"b": 2}', '{"a": 1}', '{"a": 1}', null),
     ('an element that does not exist is refused',
      '{"a": [7]}', 'set_if_not_exists', 'a.1', '1', null, null, 'PD102'),
-    ('a key of a number cannot be put where nothing is',
+    ('a key of a number is refused (C33)',
      '{"a": 7}', 'set_if_not_exists', 'a.b', '1', null, null, 'PD102');
 
 select is(outcome_by_verb(context, op, path, argument), wanted_outcome(context, made, answer, code),
@@ -112,8 +112,8 @@ select is(outcome_by_turn(context, op, path, argument), wanted_outcome(context, 
 select given(entity_create('e', 'note', '{"user": {"age": 3}}'));
 select throws_ok(
     $$ select entity_set('e', '1', 'user.age.years') $$, 'PD102', 'user.age is a number, not an object',
-    'a refusal says which type was found where, and which was wanted');
-select is(the_job('e') ->> 'version', '1', 'a refused command has no version');
+    'the error names the path, the type found and the type expected');
+select is(the_job('e') ->> 'version', '1', 'a refused command makes no version');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -73,20 +73,20 @@ end
 $$;
 
 select is(schema_failure(schema), null, format('%s is a contract', schema)) from rules;
-select is(fault(value, schema), null, format('%s: fits %s', schema, value))
+select is(fault(value, schema), null, format('%s fits %s', schema, value))
   from rules
  cross join jsonb_array_elements(fits) as value;
-select isnt(fault(value, schema), null, format('%s: does not fit %s', schema, value))
+select isnt(fault(value, schema), null, format('%s does not fit %s', schema, value))
   from rules
  cross join jsonb_array_elements(unfit) as value;
 
--- What writes are held against is shorter, and says the same.
+-- The rules against which writes are checked are shorter than the schema, and as strict.
 
-select is(fault(value, rules_of(schema)) is null, fault(value, schema) is null, format('%s: is as strict of %s',
+select is(fault(value, rules_of(schema)) is null, fault(value, schema) is null, format('%s is as strict for %s',
           rules_of(schema), value))
   from rules
  cross join jsonb_array_elements(fits || unfit) as value;
-select is(rules_of(schema), rules, format('%s asks for %s', schema, rules))
+select is(rules_of(schema), rules, format('%s has the rules %s', schema, rules))
   from (values
         ('{"title": "T", "description": "D", "default": 1}'::jsonb, '{}'::jsonb),
         ('{"properties": {"title": {"title": "Title", "type": "string"}}}',
@@ -107,7 +107,7 @@ select is(rules_of(schema), rules, format('%s asks for %s', schema, rules))
         ('{"anyOf": [{"type": "null"}, {"type": "null"}]}', '{"type": ["null", "null"]}')
        ) as cases (schema, rules);
 
--- What people are told: the place, what stands there, and what the contract wants.
+-- The error: the path, what is there, and what the contract wants.
 
 create temporary table told (schema jsonb, context jsonb, path text, rule text, message text) on commit drop;
 insert into told values
@@ -171,8 +171,8 @@ select is(failure - '{detail,hint}'::text[],
           message), message)
   from answers;
 
-select is(contract_failure('memo', '{"a": 1}'), null, 'an entity without a contract is free');
-select is(contract_failure(null, '{"a": 1}'), null, 'a job without an entity is free');
+select is(contract_failure('memo', '{"a": 1}'), null, 'an entity without a contract has no rules');
+select is(contract_failure(null, '{"a": 1}'), null, 'a job without an entity has no rules');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

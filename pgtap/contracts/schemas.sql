@@ -1,11 +1,11 @@
--- What a contract may say: a mistake in it is refused when it is defined, never met by a write.
+-- Schemas: a mistake in a contract is refused when it is defined, so no write ever meets it.
 
 begin;
 select plan(75);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- The keyword at fault is named by its path.
+-- The error names the path of the wrong keyword.
 
 create temporary table wrong (schema jsonb, path text, detail text) on commit drop;
 insert into wrong values
@@ -56,7 +56,7 @@ select is(jsonb_build_array(failure -> 'code', failure -> 'path',
           jsonb_build_array('PD107', path, detail), format('%s: %s is refused', schema, path))
   from answers;
 
--- What goes into the document may come back to itself.
+-- Recursion into the document is allowed.
 
 select is(schema_failure(schema), null, format('%s is a contract', schema))
   from (values
@@ -73,50 +73,52 @@ select is(schema_failure(schema), null, format('%s is a contract', schema))
 select throws_ok(
     $$ select define_contract('note', '{"properties": {"confidence": {"maximun": 1}}}') $$,
     'PD107', 'properties.confidence.maximun is not a rule of a contract',
-    'a keyword that is misspelt is refused by its path');
+    'the error names the path of a misspelt keyword');
 select is(error_of(statement), code, about)
   from (values
-        ($$ select define_contract('note', '[]') $$, 'PD107', 'a contract is an object'),
-        ($$ select define_contract('note', null) $$, 'PD107', 'a contract is not null'),
-        ($$ select define_contract('', '{}') $$, 'PD104', 'a contract belongs to an entity'),
-        ($$ select define_contract(null, '{}') $$, 'PD104', 'a contract belongs to an entity that has a name'),
-        ($$ select define_contract('$schedule', '{}') $$, 'PD104', 'what belongs to perdure has no contract of yours'),
+        ($$ select define_contract('note', '[]') $$, 'PD107', 'a contract that is not an object is refused'),
+        ($$ select define_contract('note', null) $$, 'PD107', 'a contract of null is refused'),
+        ($$ select define_contract('', '{}') $$, 'PD104', 'a contract of an empty entity is refused'),
+        ($$ select define_contract(null, '{}') $$, 'PD104', 'a contract of an entity of null is refused'),
+        ($$ select define_contract('$schedule', '{}') $$, 'PD104', 'a contract of an entity of perdure is refused'),
         ($$ select define_contract('note', (repeat('{"items": ', 101) || '{}' || repeat('}', 101))::jsonb) $$, 'PD302',
-         'a contract is at most as deep as a memory'),
+         'a contract that is too deep is refused'),
         ($$ select define_contract('note', jsonb_build_object('title', repeat('x', 1048576))) $$, 'PD301',
-         'a contract has a size')
+         'a contract that is too large is refused')
        ) as cases (statement, code, about);
-select is(contract_of('note'), null, 'what was refused is no contract');
+select is(contract_of('note'), null, 'a refused contract is not defined');
 
 select define_contract('note', '{"title": "Note", "required": ["a"]}');
-select is(contract_of('note'), '{"title": "Note", "required": ["a"]}', 'a contract is read as it was defined');
-select is((select c.rules from contracts as c), '{"required": ["a"]}', 'writes are held against the rules alone');
-select is((select c.defined_at from contracts as c), clock(), 'a contract tells when it was defined');
+select is(contract_of('note'), '{"title": "Note", "required": ["a"]}',
+          'contract_of() returns a contract as it was defined');
+select is((select c.rules from contracts as c), '{"required": ["a"]}',
+          'writes are checked against the rules without titles');
+select is((select c.defined_at from contracts as c), clock(), 'a contract has the time of its definition');
 select time_passes('1 hour');
 select define_contract('note', '{"required": ["b"]}');
 select is((select jsonb_build_array(c.schema, c.rules, c.defined_at) from contracts as c),
           jsonb_build_array('{"required": ["b"]}'::jsonb, '{"required": ["b"]}'::jsonb, clock()),
           'a contract can be changed');
-select is(error_of($$ select define_contract('note', '{"typ": 1}') $$), 'PD107', 'a change is looked at too');
-select is(contract_of('note'), '{"required": ["b"]}', 'a change that was refused leaves the contract as it was');
+select is(error_of($$ select define_contract('note', '{"typ": 1}') $$), 'PD107', 'a wrong change is refused');
+select is(contract_of('note'), '{"required": ["b"]}', 'a refused change keeps the old contract');
 select define_contract('memo', '{"required": ["c"]}');
 select is(drop_contract('note'), true, 'a contract can be dropped');
-select is(drop_contract('note'), false, 'a contract that is not there cannot be dropped');
-select is(contract_of('note'), null, 'a contract that was dropped is gone');
+select is(drop_contract('note'), false, 'a contract that does not exist cannot be dropped');
+select is(contract_of('note'), null, 'a dropped contract is gone');
 select is(contract_of('memo'), '{"required": ["c"]}', 'the contracts of other entities stay');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 
--- A memory is an object.
+-- A contract must allow an object, because a memory is one.
 
 select throws_ok(
     format($$ select define_contract('impossible', %L) $$, schema),
-    'PD107', 'no memory can meet this contract', format('%s is no contract: a memory is an object', schema))
+    'PD107', 'no memory can meet this contract', format('%s is refused, because a memory is an object', schema))
   from (values ('{"type": "array"}'), ('{"type": "integer", "minimum": 3}'), ('{"type": ["string", "null"]}'),
                ('{"anyOf": [{"type": "string"}, {"type": "null"}]}'), ('{"allOf": [{}, {"type": "array"}]}'),
                ('{"oneOf": [{"anyOf": [{"type": "null"}]}]}')) as cases (schema);
 select lives_ok(
-    format($$ select define_contract('possible', %L) $$, schema), format('%s is one', schema))
+    format($$ select define_contract('possible', %L) $$, schema), format('%s is a contract', schema))
   from (values ('{"type": "object"}'), ('{"type": ["null", "object"]}'), ('{}'),
                ('{"anyOf": [true]}'), ('{"required": ["a"]}'),
                ('{"anyOf": [{"type": "string"}, {"type": "object"}]}'), ('{"anyOf": [{"type": "null"}, {}]}'),

@@ -1,4 +1,4 @@
--- Trying a contract, and moving many documents to a new one by one statement that has been looked at before.
+-- A contract is tried on existing documents, and one statement moves many documents to a new contract.
 
 begin;
 select plan(20);
@@ -21,22 +21,22 @@ select is(
        "message": "n is a number, but the contract of note wants at most 8"},
       {"id": "n-bad", "path": "n", "rule": "type",
        "message": "n is a string of length 1, but the contract of note wants a number"}]',
-    'a schema is tried on the documents of an entity before it is defined');
+    'broken_contracts() tries a schema before it is defined');
 select is(
     array(select b.id from broken_contracts('note', '{"required": ["none"]}', after => 'n-7', max_rows => 2) as b),
-    '{n-8,n-9}', 'what breaks a contract is listed in pages');
+    '{n-8,n-9}', 'broken_contracts() returns pages');
 select is_empty($$ select * from broken_contracts('note', '{"properties": {"n": {}}}') $$,
-'nothing breaks what asks for nothing');
+'no document breaks a schema without rules');
 select is_empty($$ select * from broken_contracts('note', '{"required": ["n"]}') $$,
-'an empty document has not begun, and breaks nothing, also beside a log');
+'an empty document breaks no contract, even with a log');
 select throws_ok($$ select * from broken_contracts('note') $$, 'PD107', 'entity ''note'' has no contract',
-                 'where there is no contract, a schema must be given');
+                 'broken_contracts() of an entity without a contract needs a schema');
 select is(error_of($$ select * from broken_contracts('note', '{"typ": 1}') $$), 'PD107',
-          'a schema on trial is looked at too');
+          'broken_contracts() refuses a wrong schema');
 select define_contract('note', '{"properties": {"n": {"type": "number"}}}');
 select is(array(select b.id from broken_contracts('note') as b), '{n-bad}',
-          'documents from before a contract are found');
-select is(the_job('n-bad') -> 'version', '1', 'documents are not changed when a contract is defined');
+          'broken_contracts() finds documents that are older than their contract');
+select is(the_job('n-bad') -> 'version', '1', 'define_contract() does not change documents');
 
 -- A migration: n becomes the object {"value": n}. First the new contract is tried on what the statement would write.
 
@@ -60,15 +60,15 @@ select given(entity_set('n-bad', '{"n": {"value": 0}}'));
 update perdure.jobs set context = context || jsonb_build_object('n', jsonb_build_object('value', context -> 'n'))
  where entity = 'note' and jsonb_typeof(context -> 'n') = 'number';
 select is((select count(*) from jobs as j where j.version = 2 and j.context #> '{n,value}' is not null), 10::bigint,
-          'one statement changes many documents, each with a version [P3]');
+          'one statement changes many documents, and each gets a version [P3]');
 select is((select count(*) from history as h where h.version = 2 and h.op = 'set' and h.path = '{}'), 10::bigint,
-          'each document that a statement changes has its row in the history (C21)');
+          'each document that a statement changes is in the history (C21)');
 select is(the_job('n-3') -> 'context', '{"n": {"value": 3}, "name": "x3"}',
-          'a statement leaves the rest of a document as it was');
+          'a statement keeps the rest of a document');
 select is_empty($$ select * from broken_contracts('note') $$,
-'after the migration every document keeps to the contract');
-select is(the_job('m-1') -> 'version', '1', 'documents of other entities are left alone');
-select is(entity_increment('n-3', 'n.value'), '4', 'work goes on with the new shape');
+'after the migration no document breaks the contract');
+select is(the_job('m-1') -> 'version', '1', 'documents of other entities are not changed');
+select is(entity_increment('n-3', 'n.value'), '4', 'commands work on the new shape');
 
 create function refusal_detail(statement text) returns text
 language plpgsql
@@ -86,9 +86,9 @@ $$;
 select is(
     refusal_detail($$ update perdure.jobs set context = '{"n": 1}' where id = 'n-5' $$),
     'The rule is type. Nothing was written: this would be the memory of ''n-5''.',
-    'a statement that is refused is told which document it was');
+    'the error of a refused statement names the document');
 select is(error_of($$ update perdure.jobs set context = '{"n": 1}' where entity = 'memo' $$), null,
-          'entities without a contract are free');
+          'documents of entities without a contract may be anything');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

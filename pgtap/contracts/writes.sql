@@ -1,4 +1,5 @@
--- Whoever writes a memory keeps to the contract of its entity (C23): a write that would break it is refused, without a trace.
+-- Writes: every way to write a memory respects the contract of its entity (C23). A write that would break it is refused
+-- and leaves no trace.
 
 begin;
 select plan(68);
@@ -68,14 +69,14 @@ create temporary table before as select world('e') as world;
 select is(refusal_of('select' || verb), jsonb_build_array('PD109', path, rule), format('%s is refused: %s, %s',
           trim(verb), path, rule))
   from verbs;
-select is(world('e'), world, 'refused commands leave document, version and journal as they were [P3]') from before;
+select is(world('e'), world, 'refused commands change neither document, version nor journal [P3]') from before;
 select throws_ok(
     $$ select entity_set('e', '11', 'n') $$, 'PD109', 'n is a number, but the contract of note wants at most 10',
-    'a refusal names the place, what it would be, the entity, and what its contract wants');
+    'the error names the path, the value, the entity, and what its contract wants');
 select is(error_of($$ select entity_set('e', '11', 'n', key => 'k') $$), 'PD109',
-          'a command with a key is held to it too');
+          'a command with a key respects the contract');
 select is(entity_set('e', '10', 'n', key => 'k'), '2', 'a refused command does not use up its key [P2]');
-select is(error_of('select' || verb), null, format('%s keeps to the contract', trim(verb)))
+select is(error_of('select' || verb), null, format('%s respects the contract', trim(verb)))
   from (values
         ($$ entity_increment('e', 'n', -2) $$), ($$ entity_append('e', 'tags', '["b"]') $$), ($$ entity_toggle('e',
          'on') $$),
@@ -85,7 +86,7 @@ select is(error_of('select' || verb), null, format('%s keeps to the contract', t
                                 {"op": "increment", "path": "n", "value": -90}]') $$)
        ) as cases (verb);
 select is(error_of($$ select entity_set('e', '"x"', 'n.m') $$), 'PD102',
-          'a command that cannot be carried out is refused for that');
+          'a command that cannot be applied is refused for that reason');
 
 -- First documents.
 
@@ -98,19 +99,21 @@ select is(refusal_of(statement), jsonb_build_array('PD109', 'n', rule), format('
         ($$ insert into perdure.jobs (id, entity, context) values ('y', 'note', '{"n": 1}'), ('x', 'note',
          '{"n": "x"}') $$, 'type')
        ) as cases (statement, rule);
-select is_empty($$ select from jobs where id in ('x', 'y') $$, 'nothing is left of a start that was refused');
-select is_empty($$ select from tasks where job_id in ('x', 'y') $$, 'nothing runs of a start that was refused');
-select is(entity_create('empty', 'note'), true, 'a memory may begin empty: a contract holds from the first command on');
-select is(error_of($$ select entity_set('empty', '"x"', 'n') $$), 'PD109', 'the first command is held to the contract');
-select is(entity_set('empty', '{"n": 1}'), '1', 'the first command may make what the contract wants');
-select is(error_of($$ select entity_delete('empty') $$), 'PD109', 'a memory cannot be emptied against its contract');
+select is_empty($$ select from jobs where id in ('x', 'y') $$, 'a refused start leaves no job');
+select is_empty($$ select from tasks where job_id in ('x', 'y') $$, 'a refused start leaves no task');
+select is(entity_create('empty', 'note'), true,
+          'a memory may begin empty: the contract applies from the first command');
+select is(error_of($$ select entity_set('empty', '"x"', 'n') $$), 'PD109', 'the first command respects the contract');
+select is(entity_set('empty', '{"n": 1}'), '1', 'the first command may make what the contract requires');
+select is(error_of($$ select entity_delete('empty') $$), 'PD109',
+          'a memory whose contract requires a key cannot be emptied');
 select is(entity_create('e', 'note', '{"n": "x"}'), false,
-          'a memory that is there is not made, and not looked at [P12]');
+          'entity_create() of an id that exists does not check the contract [P12]');
 select is((start('research', id => 's', entity => 'note', context => '{"n": 1}', key => 'k')).is_new, true,
-          'a workflow may start with a memory that keeps to the contract');
+          'a workflow may start with a memory that respects the contract');
 select define_contract('note', contract_of('note') || '{"required": ["n", "on"]}');
 select is((start('research', id => 's', entity => 'note', context => '{"n": 1}', key => 'k')).is_new, false,
-          'a start that is repeated gets its answer, whatever the contract says by now [P12]');
+          'a repeated start gets its answer, although the contract has changed [P12]');
 select define_contract('note', contract_of('note') || '{"required": ["n"]}');
 
 -- Plain statements.
@@ -120,18 +123,19 @@ select is(refusal_of($$ update perdure.jobs set context = '{"n": 11}' where id =
           'a plain UPDATE is refused (C25)');
 select throws_ok(
     $$ update perdure.jobs set context = context || '{"other": 1}' where id = 'e' $$, 'PD109',
-    'other is a number, but the contract of note wants nothing there', 'a plain UPDATE is told why');
+    'other is a number, but the contract of note wants nothing there',
+    'the error of a plain UPDATE says what the contract wants');
 select is(refusal_of($$ merge into perdure.jobs as j using (values ('e', '{"n": "x"}'::jsonb)) as new (id,
           context) on j.id = new.id
                         when matched then update set context = new.context $$), '["PD109", "n", "type"]',
                         'a MERGE is refused');
-select is(world('e'), world, 'refused statements leave document, version and journal as they were [P3]') from held;
+select is(world('e'), world, 'refused statements change neither document, version nor journal [P3]') from held;
 update perdure.jobs set context = '{"n": 3}' where id = 'e';
-select is(the_job('e') -> 'context', '{"n": 3}', 'a plain UPDATE that keeps to the contract is a command as ever');
+select is(the_job('e') -> 'context', '{"n": 3}', 'a plain UPDATE that respects the contract is a command');
 select is(error_of($$ update perdure.jobs set entity = 'memo', context = '{"n": 99}' where id = 'e' $$), null,
-          'a statement that changes the entity is held to the contract of the new one');
+          'a statement that changes the entity respects the contract of the new one');
 
--- Turns: a refused command is a fact, and its neighbours stay.
+-- Turns: a refused command is a fact, and its neighbours are applied.
 
 select given(start('research', id => 'j', entity => 'note', context => '{"n": 1}', queue => 'j'));
 select given(take('ada', '{j}'));
@@ -143,17 +147,17 @@ select is(
            {"key": "c", "op": "set", "path": ["other"], "value": 1},
            {"key": "d", "op": "increment", "path": ["n"], "value": 1}]')) -> 'answers') as answer),
     '[[1, true, 2], [2, false, "maximum"], [3, false, "additionalProperties"], [4, true, 3]]',
-    'in a turn a command that breaks the contract is an answer, and its neighbours stay [P3]');
+    'a command of a turn that breaks the contract is answered with its failure, and its neighbours are applied [P3]');
 select is(jsonb_build_array(the_job('j') -> 'context', the_job('j') -> 'version'), '[{"n": 3}, 3]',
-          'refused commands of a turn have no version');
+          'refused commands of a turn make no version');
 select is(
     (select f.value - 'hint' from journal as f where f.job_id = 'j' and f.key = 'b'),
     '{"code": "PD109", "type": "ContractBroken", "path": "n", "rule": "maximum",
       "message": "n is a number, but the contract of note wants at most 10",
       "detail": "The rule is maximum. The memory was not changed."}',
-    'the journal tells why a command was refused, with path and rule [P9]');
+    'the journal has the failure of a refused command, with path and rule [P9]');
 
--- Children: one that would break its contract has failed, and its asker is told.
+-- Children: a child that would break its contract fails, and its asker gets the failure.
 
 select is(
     tell(a_turn('j', state => 'keep', requests => '[
@@ -169,32 +173,34 @@ select is(
        from jobs as j
       where j.parent = 'j'),
     '[["alone", "running", null, {}, 1], ["bad", "failed", "maximum", {}, 0], ["good", "running", null, {"n": 1}, 1],
-      ["lost", "failed", "type", {}, 0]]', 'a child that breaks its contract has failed before it began [P10]');
+      ["lost", "failed", "type", {}, 0]]', 'a child that breaks its contract fails before it begins [P10]');
 select is((select jsonb_agg(jsonb_build_array(m -> 0, m -> 1, m -> 2,
           m #> '{3,code}')) from jsonb_array_elements(mail_of('j')) as m),
-          '[["1/main", "bad", false, "PD109"]]', 'who asked for a child is told that it broke its contract [P10]');
+          '[["1/main", "bad", false, "PD109"]]', 'the asker gets the failure of a child that broke its contract [P10]');
 select given(tell(a_turn('j', requests => '[
     {"key": "bad", "kind": "job", "name": "w", "id": "bad", "entity": "note", "context": {"n": 11}},
     {"key": "twin", "kind": "job", "name": "w", "id": "bad", "entity": "note", "context": {"n": 11}}]')));
 select is((select jsonb_agg(jsonb_build_array(m -> 1, m #> '{3,code}')) from jsonb_array_elements(mail_of('j')) as m),
-          '[["bad", "PD109"], ["twin", "PD402"]]', 'a child that failed is told of once, and its id is taken [P12]');
+          '[["bad", "PD109"], ["twin", "PD402"]]',
+          'the failure of a child is answered once, and its id is taken [P12]');
 
--- A document from before the contract: only what it becomes is looked at.
+-- Documents that are older than their contract: only their next version is checked.
 
 select given(entity_create('old', 'draft', '{"n": "x", "m": 1}'));
 select define_contract('draft', '{"properties": {"n": {"type": "number"}, "m": {"type": "number"}}}');
 select is(error_of($$ select entity_set('old', '2', 'm') $$), 'PD109',
-          'a document that breaks its contract takes no command that leaves it so');
+          'a document that breaks its contract takes no command that does not repair it');
 select is(error_of($$ select entity_apply('old', '[{"op": "log", "path": "l", "value": 1}]') $$), null,
-          'items of a log are no part of the document, and are added all the same');
-select is(entity_set('old', '1', 'n'), '3', 'a document that breaks its contract is repaired by a command');
-select is(entity_set('old', '2', 'm'), '4', 'a document that was repaired takes commands again');
-select is(error_of($$ select entity_restore('old', 1) $$), 'PD109', 'what breaks the contract is not brought back');
-select is(entity_at('old', 1), '{"n": "x", "m": 1}', 'it can be looked at all the same');
-select is(drop_contract('draft'), true, 'a contract is dropped while documents stand under it');
-select is(entity_set('old', '"y"', 'n'), '5', 'without a contract an entity is free again');
+          'items of a log are not part of the document, and may be added');
+select is(entity_set('old', '1', 'n'), '3', 'a command may repair a document that breaks its contract');
+select is(entity_set('old', '2', 'm'), '4', 'a repaired document takes commands');
+select is(error_of($$ select entity_restore('old', 1) $$), 'PD109',
+          'a version that breaks the contract cannot be restored');
+select is(entity_at('old', 1), '{"n": "x", "m": 1}', 'a version that breaks the contract can be read');
+select is(drop_contract('draft'), true, 'a contract can be dropped while documents exist');
+select is(entity_set('old', '"y"', 'n'), '5', 'an entity without a contract takes any command');
 
--- A schema that comes back to itself, by five alternatives at each level, and a document as deep as one may be.
+-- A recursive schema with five alternatives at each level, and a document of the largest depth.
 
 create function nested(levels integer, inside jsonb default '{}') returns jsonb
 language sql
@@ -210,8 +216,8 @@ select define_contract('tree', '{
         {"properties": {"c": {"$ref": "#/$defs/node"}}}]}]}]}]}]}}}');
 select is((select jsonb_agg(to_jsonb(b) - 'message') from broken_contracts('tree') as b),
           '[{"id": "deep", "path": "the memory", "rule": "depth"}]',
-          'what was there before is listed with what breaks the contract');
-select is(entity_set('deep', nested(5)), '3', 'a contract that comes back to itself is followed into a document');
+          'broken_contracts() lists a document that is too deep to be checked');
+select is(entity_set('deep', nested(5)), '3', 'a recursive contract is checked to the depth of the document');
 select given(take(queues => '{k}'));
 select is(
     (select jsonb_agg(jsonb_build_array(answer -> 0, answer -> 1, answer #> '{2,rule}', answer #> '{2,message}'))
@@ -222,10 +228,11 @@ select is(
         jsonb_build_array(1, false, 'depth', 'the memory is nested too deeply to be looked through, '
                                              'but the contract of tree wants fewer levels'),
         jsonb_build_array(2, true, null, null)),
-    'where the stack of the server ends a document is refused, and its neighbours stay [P3]');
-select is(error_of($$ select entity_restore('deep', 2) $$), 'PD109', 'a verb refuses it too');
+    'a document too deep for the stack of the server is refused, and its neighbours are applied [P3]');
+select is(error_of($$ select entity_restore('deep', 2) $$), 'PD109',
+          'entity_restore() refuses a document that is too deep');
 select is(entity_at('deep', 2) #> array_fill('c'::text, array[50]), nested(95),
-          'what is so deep can be looked at all the same');
+          'a document that is too deep can be read');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

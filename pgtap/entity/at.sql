@@ -1,11 +1,11 @@
--- The past: what a memory was at any version and at any time. (C21)
+-- The past: a memory at any version and at any time. (C21)
 
 begin;
 select plan(45);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- A long history, one command a minute, with each document as it stood.
+-- A long history, one command a minute, with each document.
 
 create temporary table stood (version bigint, at timestamptz, document jsonb) on commit drop;
 select given(entity_create('e', 'note'));
@@ -31,48 +31,51 @@ begin
 end
 $$;
 select live_on(230);
-select is(entity_at('e', version), document, format('version %s is what it was', version))
+select is(entity_at('e', version), document, format('entity_at() returns the memory of version %s', version))
   from stood
  where version = any('{0,1,2,7,50,99,100,101,104,199,200,201,229,230}')
  order by version;
-select is_empty($$ select version from stood where entity_at('e', version) <> document $$, 'so is every other version');
+select is_empty($$ select version from stood where entity_at('e', version) <> document $$,
+                'entity_at() returns the memory of every version');
 select is_empty($$ select version from stood where entity_at('e', at => at) <> document $$,
-                'each version is found by its time');
+                'entity_at() finds each version by its time');
 select is_empty($$ select version from stood where entity_at('e', at => at + interval '59 s') <> document $$,
-                'a version stands until the next one');
-select is(entity_at('e', at => '2029-12-31'), '{}', 'before its first version a memory was empty');
-select is(entity_at('e', at => 'infinity'), the_job('e') -> 'context', 'at the end of time it is what it is now');
+                'entity_at() finds a version until the time of the next');
+select is(entity_at('e', at => '2029-12-31'), '{}', 'entity_at() before the first version returns an empty memory');
+select is(entity_at('e', at => 'infinity'), the_job('e') -> 'context',
+          'entity_at() of infinity returns the present memory');
 select is(entity_at('e', 101, path => 'n'), (select document -> 'n' from stood where version = 101),
-          'a part of the past is read at its path');
-select is(entity_at('e', 3, path => 'a.b'), null, 'where nothing was, there is null');
-select is(entity_at('e', at => '2030-01-01 12:02:30+00', path => 'l.-1'), '2', 'a part is found by time too');
+          'entity_at() returns the value at a path');
+select is(entity_at('e', 3, path => 'a.b'), null, 'entity_at() of a path without a value returns null');
+select is(entity_at('e', at => '2030-01-01 12:02:30+00', path => 'l.-1'), '2',
+          'entity_at() finds the value at a path by time');
 
--- A log has a past too.
+-- Logs at earlier versions.
 
-select is(entity_at('e', version, path => 'log'), items, format('the log of version %s was %s', version, items))
+select is(entity_at('e', version, path => 'log'), items, format('the log at version %s is %s', version, items))
   from (values (3, null::jsonb), (4, '[4]'), (10, '[4]'), (11, '[4, 11]'), (30, '[4, 11, 18, 25]'))
     as cases (version, items);
 
--- Refusals.
+-- Refused calls.
 
 select throws_ok(format('select entity_at(''e'', %s)', moment), code, null,
-                 format('%s is no moment of the past', about))
+                 format('entity_at() refuses %s', about))
   from (values
-        ('a version that is not yet', '231', 'PD404'),
+        ('a future version', '231', 'PD404'),
         ('a version before the first', '-1', 'PD404'),
         ('nothing', 'null', 'PD107'),
         ('a version and a time', '1, clock()', 'PD107'),
-        ('a path that is none', '1, path => ''.''', 'PD101')
+        ('a path that does not parse', '1, path => ''.''', 'PD101')
        ) as cases (about, moment, code);
-select throws_ok($$ select entity_at('nobody', 0) $$, 'PD401', null, 'who is nobody has no past');
+select throws_ok($$ select entity_at('nobody', 0) $$, 'PD401', null, 'entity_at() refuses a job that does not exist');
 
--- Whoever writes: a plain INSERT, turns of several tasks in one batch, clients between them.
+-- Every way to write: a plain INSERT, turns of several tasks in one batch, clients in between.
 
 insert into perdure.jobs (id, entity, context) values ('i', 'note', '{"n": 1}');
 update perdure.jobs set context = '{"n": 2}' where id = 'i';
-select is(entity_at('i', 0), '{}', 'what was inserted was empty before');
-select is(entity_at('i', 1), '{"n": 1}', 'what was inserted is version 1');
-select is(entity_at('i', 2), '{"n": 2}', 'a plain UPDATE is in the past like any command');
+select is(entity_at('i', 0), '{}', 'version 0 of an inserted memory is empty');
+select is(entity_at('i', 1), '{"n": 1}', 'version 1 of an inserted memory is its document');
+select is(entity_at('i', 2), '{"n": 2}', 'a plain UPDATE makes a version like any command');
 
 select have_held_job('j', '{"n": 0}');
 select given(hook('j', 'h', key => 'h', queue => 'hooks'));
@@ -91,9 +94,9 @@ select given(tell(a_turn('j', facts => '[{"op": "delete", "path": ["by"]}]')));
 select is((select jsonb_agg(entity_at('j', version) order by version) from generate_series(0, 7) as version),
           '[{}, {"n": 0}, {"n": 1}, {"n": 1, "by": "main"}, {"n": 1, "by": "hook"}, {"n": 1, "by": "hook", "t": true},
             {"n": 2, "by": "hook", "t": true}, {"n": 2, "t": true}]',
-          'the past knows what tasks and clients did between each other');
+          'the past has the commands of tasks and clients in their order');
 
--- A memory that is replaced as a whole, again and again.
+-- Memories that are replaced as a whole, again and again.
 
 select given(entity_create('w', 'note', '{"old": {"a": 1}}'));
 select given(entity_merge('w', '{"n": 1}'));
@@ -105,18 +108,20 @@ select given(entity_merge('w', '{"last": {"b": 2}}'));
 select is((select jsonb_agg(entity_at('w', version) order by version) from generate_series(0, 7) as version),
           '[{}, {"old": {"a": 1}}, {"old": {"a": 1}, "n": 1}, {"new": 1}, {"new": 2}, {}, {"last": {"a": 1}},
             {"last": {"a": 1, "b": 2}}]',
-          'what was before the whole was replaced does not show through');
+          'values from before a replacement do not appear after it');
 
--- Numbers that are equal, and not the same: what was read once is read again as it was written.
+-- Numbers that are equal but written differently keep their spelling.
 
 select given(entity_create('same', 'note', '{"n": 1}'));
 select given(entity_log('same', 'l', '0')) from generate_series(2, 100);
 select given(entity_set('same', '1.0', 'n'));
 select given(entity_log('same', 'l', '0')) from generate_series(102, 300);
-select is(entity_at('same', 100)::text, '{"n": 1}', 'a snapshot keeps 1 as 1');
-select is(entity_at('same', 300)::text, '{"n": 1.0}', 'a later one keeps 1.0 as 1.0, though they are equal [P4]');
+select is(entity_at('same', 100)::text, '{"n": 1}', 'a snapshot keeps the spelling 1');
+select is(entity_at('same', 300)::text, '{"n": 1.0}',
+          'a later snapshot keeps the spelling 1.0, although it is equal [P4]');
 
--- What a task has done comes with its own time, after what clients did meanwhile: what they did later does not show early.
+-- A task reports its commands with their own time, after clients have written. A later write of a client must not
+-- appear early.
 
 select have_held_job('late', '{"n": 0}');
 create temporary table moments on commit drop as select clock() as started_at;
@@ -127,7 +132,7 @@ select given(tell(a_turn('late', facts => jsonb_build_array(
     jsonb_build_object('op', 'set', 'path', '{n}'::text[], 'value', 1, 'at', clock() - interval '15 s')))));
 select time_passes('10 s');
 select given(entity_set('late', '2', 'by_client'));
-select is(entity_at('late', at => m.started_at + after), document, format('a memory after %s is %s', after, document))
+select is(entity_at('late', at => m.started_at + after), document, format('the memory after %s is %s', after, document))
   from moments as m
  cross join (values (interval '7 s', '{"n": 0}'::jsonb), ('12 s', '{"n": 1, "by_client": 1}'),
                     ('29 s', '{"n": 1, "by_client": 1}')) as cases (after, document);

@@ -1,4 +1,4 @@
--- Blame: who wrote what stands in a memory. (E9)
+-- Blame: the author of each value of a memory. (E9)
 
 begin;
 select plan(28);
@@ -14,7 +14,7 @@ begin
 end
 $$;
 
--- Each value by itself.
+-- Each value has its own author.
 
 select have_held_job('j', '{"a": {"b": 1, "c": 2}, "l": [1, 2]}');
 select time_passes('1 minute');
@@ -25,13 +25,14 @@ select is((select jsonb_agg(jsonb_build_array(b.path, b.value, b.version, b.task
           '[["a.b", 2, 3, "$outside", "increment", true], ["a.c", 3, 2, "1/main", "merge", true],
             ["a.d", {}, 2, "1/main", "merge", true], ["l", [1, 2], 1, "$outside", "set", false]]',
           'each value has the task, the version, the command and the time that wrote it');
-select is(blame_of('j', 'a.c'), '[["a.c", 3, 2, "merge"]]', 'one value is asked for by its path');
+select is(blame_of('j', 'a.c'), '[["a.c", 3, 2, "merge"]]', 'entity_blame() of a path returns its value');
 select is(blame_of('j', 'a'), '[["a.b", 2, 3, "increment"], ["a.c", 3, 2, "merge"], ["a.d", {}, 2, "merge"]]',
-          'or all that is beneath a path');
-select is(blame_of('j', 'nothing'), '[]', 'where nothing is, nobody wrote it');
-select throws_ok($$ select from entity_blame('nobody') $$, 'PD401', null, 'blame needs a memory');
+          'entity_blame() of a path returns all values beneath it');
+select is(blame_of('j', 'nothing'), '[]', 'entity_blame() of a path without a value is empty');
+select throws_ok($$ select from entity_blame('nobody') $$, 'PD401', null,
+                 'entity_blame() of a job that does not exist is refused');
 
--- What counts as writing.
+-- Which commands count as writing a value.
 
 create temporary table steps (number serial, op text, path text, value jsonb, blamed jsonb) on commit drop;
 insert into steps (op, path, value, blamed) values
@@ -70,14 +71,14 @@ select is(blame_after(op, path, value), blamed,
                  coalesce(value::text, 'nothing')))
   from (select * from steps order by number) as steps;
 
--- Elements of an array move: the whole array is one place.
+-- Elements of an array move, so the whole array counts as one value.
 
 select given(entity_create('list', 'note', '{"l": [{"n": 1}, {"n": 2}]}'));
 select given(entity_set('list', '5', 'l.1.n'));
-select is(blame_of('list', 'l.0'), '[["l.0.n", 1, 2, "set"]]', 'what is in an array has the author of the array');
+select is(blame_of('list', 'l.0'), '[["l.0.n", 1, 2, "set"]]', 'a value in an array has the author of the array');
 
 select given(entity_create('empty', 'note'));
-select is(blame_of('empty'), '[]', 'nobody wrote what was never written');
+select is(blame_of('empty'), '[]', 'a memory that was never written has no authors');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,4 @@
--- Differences: where a memory differs between two versions, and from a version to now.
+-- Differences between two versions of a memory, and between a version and the present.
 
 begin;
 select plan(28);
@@ -43,21 +43,22 @@ select is(
     (select jsonb_agg(to_jsonb(d) order by d.path) from entity_diff('e', 1, 3) as d),
     '[{"path": "a.b", "change": "changed", "old": 1, "new": 2},
       {"path": "l.1", "change": "added", "old": null, "new": 2}]',
-    'two versions differ in what the commands between them have changed');
+    'entity_diff() returns the changes of the commands between two versions');
 select is(
     (select jsonb_agg(to_jsonb(d) order by d.path) from entity_diff('e', 3) as d),
     '[{"path": "a", "change": "removed", "old": {"b": 2}, "new": null}]',
-    'without a second version, now is meant');
+    'entity_diff() without a second version compares with the present');
 select is(
     (select jsonb_agg(jsonb_build_array(d.path, d.change) order by d.path) from entity_diff('e', 3, 1) as d),
     '[["a.b", "changed"], ["l.1", "removed"]]',
-    'one may look backwards');
-select is_empty($$ select from entity_diff('e', 2, 2) $$, 'a version does not differ from itself');
-select is_empty($$ select from entity_diff('e', 4) $$, 'now does not differ from now');
+    'entity_diff() may compare backwards');
+select is_empty($$ select from entity_diff('e', 2, 2) $$, 'entity_diff() of a version with itself is empty');
+select is_empty($$ select from entity_diff('e', 4) $$,
+                'entity_diff() of the present version with the present is empty');
 select is((select jsonb_agg(d.path order by d.path) from entity_diff('e', 0, 1) as d), '["a", "l"]',
-          'the first version differs from nothing');
+          'entity_diff() of version 0 compares with an empty memory');
 select throws_ok(format('select from entity_diff(''%s'', %s)', id, versions), code, null,
-                 format('between %s of %s there is no difference to be told', versions, id))
+                 format('entity_diff() of versions %s of %s is refused', versions, id))
   from (values ('e', '5, 1', 'PD404'), ('e', '1, 5', 'PD404'), ('e', '-1, 1', 'PD404'), ('nobody', '0, 0', 'PD401'),
                ('e', 'null, 1', 'PD107'))
     as cases (id, versions, code);

@@ -1,11 +1,11 @@
--- History: every version of a memory, of all of it or of one place, page by page. (C21) (E9)
+-- History: the versions of a whole memory or of one path, page by page. (C21) (E9)
 
 begin;
 select plan(60);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- All of it.
+-- The whole memory.
 
 select given(entity_create('e', 'note', '{"n": 1}', key => 'made'));
 select given(entity_increment('e', 'n', 4, key => 'k'));
@@ -19,11 +19,11 @@ select is(
     {"version": 2, "task": "$outside", "op": "increment", "path": "n", "argument": 4, "answer": 5, "key": "k"},
     {"version": 3, "task": "$outside", "op": "set", "path": "", "argument": {"n": 5, "m": 2}, "answer": 3, "key": null},
     {"version": 4, "task": "$outside", "op": "log", "path": "events", "argument": ["seen"], "answer": 4, "key": null}]',
-    'the history tells who did what where, with what, and what he was told');
+    'the history has the task, the command and the answer of each version');
 select is(
     (select array_agg(clock() - h.at order by h.version) from entity_history('e') as h),
     '{1 min,1 min,0,0}'::interval[],
-    'the history tells when it was');
+    'the history has the time of each version');
 
 select have_held_job('j', '{"n": 1}');
 select given(tell(a_turn('j', facts => '[
@@ -34,14 +34,15 @@ select is(
     (select jsonb_agg(jsonb_build_array(h.version, h.task, h.op, h.path, h.key) order by h.version)
        from entity_history('j') as h),
     '[[1, "$outside", "set", "", null], [2, "1/main", "set", "\"a.b\".c", "set#1"]]',
-    'what a task was refused, has read or noted is no change of the memory');
-select is_empty($$ select from entity_history('j', after => 2) $$, 'there is nothing after the last version');
+    'refused commands, reads and notes are not in the history of the memory');
+select is_empty($$ select from entity_history('j', after => 2) $$, 'the page after the last version is empty');
 select given(entity_create('empty', 'note'));
 select is_empty($$ select from entity_history('empty') $$, 'a memory that was never changed has no history');
-select throws_ok($$ select from entity_history('nobody') $$, 'PD401', null, 'a history belongs to a memory');
-select throws_ok($$ select from entity_history('e', 'a..b') $$, 'PD101', null, 'a place has a path');
+select throws_ok($$ select from entity_history('nobody') $$, 'PD401', null,
+                 'the history of a job that does not exist is refused');
+select throws_ok($$ select from entity_history('e', 'a..b') $$, 'PD101', null, 'a path that does not parse is refused');
 
--- One place: what was written above it, at it and beneath it. `reaches` tells of every command whether it did.
+-- One path: commands above it, at it and beneath it. `reaches` says of each command whether it affects the path.
 
 create temporary table written (number serial, op text, path text, value jsonb, reaches boolean) on commit drop;
 insert into written (op, path, value, reaches) values
@@ -91,7 +92,7 @@ select is(
   left join entity_history('places', 'a.b') as h on w.number = h.version
  order by w.number;
 
--- What counts from the end of an array may be any of its elements; one element may be written in several ways.
+-- A negative index may mean any element, and one element may have several spellings.
 
 select given(entity_create('list', 'note', '{"l": [{"n": 1}, {"n": 2}], "m": {"-1": 1}}'));
 select given(entity_set('list', '5', 'l.0.n'));
@@ -136,7 +137,7 @@ select is(
 select is(
     array(select h.version from entity_history('pages', 'even', 7, 3) as h),
     '{8,10,12}'::bigint[],
-    'a page of a place holds as many changes as are asked for');
+    'a page of one path has as many changes as were asked for');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

@@ -1,4 +1,4 @@
--- The verbs of a memory, as any SQL client calls them: answers, versions, and the keys that make a repeat harmless.
+-- The verbs of a memory, as any SQL client calls them: answers, versions and keys.
 
 begin;
 select plan(62);
@@ -7,8 +7,8 @@ select the_time_is('2030-01-01 12:00+00');
 
 -- entity_create
 
-select is(entity_create('e', 'note', '{"n": 1}'), true, 'a memory that is new is made');
-select is(entity_create('e', 'other', '{"n": 2}'), false, 'an id belongs to one memory');
+select is(entity_create('e', 'note', '{"n": 1}'), true, 'entity_create() makes a new memory');
+select is(entity_create('e', 'other', '{"n": 2}'), false, 'entity_create() of an id that exists makes nothing');
 select is(
     the_job('e') - '{watched,paused,asked_as}'::text[],
     jsonb_build_object('id', 'e', 'entity', 'note', 'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1,
@@ -18,13 +18,14 @@ select is(
                        'on_parent_end', null, 'created_at', clock(),
                        'updated_at', clock(), 'finished_at', null),
     'a plain entity has a document and no workflow (C19)');
-select is(tasks_of('e'), '{}', 'a plain entity has nothing to run');
+select is(tasks_of('e'), '{}', 'a plain entity has no tasks');
 select is(entity_create('empty', 'note'), true, 'a memory may begin empty');
-select is(the_job('empty') ->> 'version', '0', 'an empty memory has seen no command');
-select is(error_of($$ select entity_create('x', 'note', '[1]') $$), 'PD103', 'a memory is an object');
-select is(error_of($$ select entity_create('x', 'note', null) $$), 'PD103', 'a memory is not null');
+select is(the_job('empty') ->> 'version', '0', 'an empty memory has version 0');
+select is(error_of($$ select entity_create('x', 'note', '[1]') $$), 'PD103',
+          'a memory that is not an object is refused');
+select is(error_of($$ select entity_create('x', 'note', null) $$), 'PD103', 'a memory of null is refused');
 
--- Each verb: its answer, and what it makes. In order, on one document.
+-- Each verb in turn on one document: its answer and its result.
 
 create temporary table verbs (number serial, verb text, answer jsonb, made jsonb) on commit drop;
 insert into verbs (verb, answer, made) values
@@ -64,12 +65,12 @@ select is(done_by(verb), jsonb_build_array(answer, made, number), format('%s mak
   from (select * from verbs order by number) as verbs;
 select is((select jsonb_agg(h.op order by h.version) from history as h where h.job_id = 'v'),
           (select jsonb_agg(substring(verb from '^ entity_(\w+)') order by number) from verbs),
-          'the history tells every command in its order (C21) (C72)');
+          'the history has every command in order (C21) (C72)');
 select throws_ok(
     format('select %s', replace(verb, '''v''', '''nobody''')),
     'PD401',
     null,
-    format('%s needs a memory', substring(verb from '^ (\w+)')))
+    format('%s on a job that does not exist is refused', substring(verb from '^ (\w+)')))
   from (select distinct on (substring(verb from '^ (\w+)')) verb
           from verbs
          order by substring(verb from '^ (\w+)'), number) as verbs;
@@ -77,32 +78,34 @@ select throws_ok(
 -- expected_version: compare and set (E11).
 
 select given(entity_create('cas', 'note', '{"n": 1}'));
-select is(entity_set('cas', '2', 'n', expected_version => 1), '2', 'a command that knows the version is carried out');
+select is(entity_set('cas', '2', 'n', expected_version => 1), '2',
+          'a command that expects the present version is applied');
 select throws_ok(
     $$ select entity_set('cas', '3', 'n', expected_version => 1) $$, 'PD105', 'job ''cas'' is at version 2, not 1',
     'a command that expects an old version is refused [P3]');
 select throws_ok(
     $$ select entity_toggle('cas', 'on', expected_version => 7) $$, 'PD105', null,
     'a command that expects a later version is refused');
-select is(the_job('cas') -> 'context', '{"n": 2}', 'a command that was refused for its version changed nothing');
+select is(the_job('cas') -> 'context', '{"n": 2}', 'a command that was refused for its version changes nothing');
 
--- key: the same command once [P2].
+-- key: a command with a key is applied once [P2].
 
 select given(entity_create('keys', 'note', '{"n": 1}'));
-select is(entity_increment('keys', 'n', 5, key => 'k1'), '6', 'the first call with a key is carried out [P2]');
+select is(entity_increment('keys', 'n', 5, key => 'k1'), '6', 'the first call with a key is applied [P2]');
 select is(entity_increment('keys', 'n', 5, key => 'k1'), '6', 'a repeated call gets the first answer [P2] [P12]');
-select is(entity_increment('keys', 'n', 1), '7', 'a call without a key is always carried out');
+select is(entity_increment('keys', 'n', 1), '7', 'a call without a key is always applied');
 select is(
     entity_increment('keys', 'n', 5, key => 'k1'),
     '6',
-    'a repeated call gets the first answer, whatever has happened since [P2]');
-select is(the_job('keys') ->> 'version', '3', 'a repeated call has no version');
+    'a repeated call gets the first answer after other commands [P2]');
+select is(the_job('keys') ->> 'version', '3', 'a repeated call makes no version');
 select is(
     entity_increment('keys', 'n', 5, expected_version => 1, key => 'k1'),
     '6',
-    'a repeated call may name the version of its first time');
-select is(entity_delete('keys', 'nothing', key => 'k2'), 'null', 'a key may stand for a command that finds nothing');
-select is(entity_delete('keys', 'nothing', key => 'k2'), 'null', 'nothing is found again, once');
+    'a repeated call may name the version of its first call');
+select is(entity_delete('keys', 'nothing', key => 'k2'), 'null', 'a command that finds nothing may have a key');
+select is(entity_delete('keys', 'nothing', key => 'k2'), 'null',
+          'a repeated command that found nothing returns null again');
 select throws_ok(
     format('select %s', verb),
     'PD106',
@@ -114,33 +117,33 @@ select throws_ok(
         ('value', $$ entity_increment('keys', 'n', 6, key => 'k1') $$)
        ) as cases (about, verb);
 select is(entity_increment('cas', 'n', 6, key => 'k1'), '8', 'a key belongs to one memory');
-select is(the_job('keys') -> 'context', '{"n": 7}', 'what was refused or repeated left the memory alone');
+select is(the_job('keys') -> 'context', '{"n": 7}', 'refused and repeated calls leave the memory unchanged');
 select is(
     error_of($$ select entity_set('keys', '"x"', 'n.m', key => 'k3') $$),
     'PD102',
     'a refused command does not use up its key');
 select is(entity_set('keys', '"x"', 'm', key => 'k3'), '5', 'the key of a refused command may be used again');
 
--- Answers are told once and for all, as they are stored.
+-- Stored answers.
 
 select is(
     (select h.value from history as h where h.job_id = 'keys' and h.version = 2),
     '6',
-    'the history holds what the caller was told');
+    'the history has the answer of a command');
 select is(
     (select h.argument from history as h where h.job_id = 'keys' and h.version = 2),
     '5',
-    'the history holds what the command was given');
+    'the history has the argument of a command');
 select is(
     (select h.task from history as h where h.job_id = 'keys' and h.version = 2),
     '$outside',
-    'a command of no task stands under nobody''s name');
+    'a command from outside has $outside as its task');
 select is(
     (select array_agg(h.version order by h.version) from history as h where h.job_id = 'keys'),
     '{1,2,3,4,5}',
     'versions have no gap [P3]');
 
--- A memory outlives its run, and may be changed at any time (C25).
+-- A memory may be changed after its run has ended (C25).
 
 select have_held_job('over');
 select given(tell(a_turn('over', state => 'done', value => '1')));
@@ -158,7 +161,7 @@ select results_eq(
                                 (status(p.email collate "C")).status, hook(p.email collate "C", p.name, key => p.name))
          from people as p $$,
     $$ values ('[1, true, false, "running", "$hook/Jane"]'::jsonb) $$,
-    'a text that says how it is compared is taken from any column');
+    'texts with a collation are accepted');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,4 @@
--- Conditions: which memories find() finds. Typed, two-valued, and null is a value.
+-- Conditions: which memories find() finds. Comparisons are typed and either true or false, and null is a value.
 
 begin;
 select plan(307);
@@ -142,10 +142,10 @@ values -- Everything, and equality by type.
 select is(found(q.asked), q.answer, format('%s finds %s (E12)', left(q.asked::text, 100), q.answer))
   from (select * from questions order by number) as q;
 select is(count_found('doc', q.asked), cardinality(string_to_array(q.answer, ' '))::bigint,
-          format('%s counts them (E12)', left(q.asked::text, 100)))
+          format('%s counts its matches (E12)', left(q.asked::text, 100)))
   from (select * from questions order by number) as q;
 
--- The answers are the same where indexes stand.
+-- Indexes do not change the results.
 
 select given(create_index('doc', 'v', kind)) from unnest('{text,number,boolean,time,contains}'::text[]) as kind;
 select given(create_index('doc', '', 'contains'));
@@ -153,7 +153,7 @@ select given(set_config(name, 'off', true)) from unnest('{enable_seqscan,enable_
 select is(found(q.asked), q.answer, format('%s finds the same with indexes (C73)', left(q.asked::text, 100)))
   from (select * from questions order by number) as q;
 
--- What is not understood is refused.
+-- Wrong conditions are refused.
 
 select throws_ok(
     format('select * from find(%L, %L)', entity, asked), code, null,
@@ -203,9 +203,9 @@ select throws_ok(
         ('doc', repeat('{"$not": ', 30) || '{}' || repeat('}', 30), 'PD107'),
         ('doc', jsonb_build_object('v', repeat('x', 1048577))::text, 'PD301')
        ) as refused (entity, asked, code);
-select throws_ok($$ select * from find('doc', null) $$, 'PD107', null, 'conditions are not null');
+select throws_ok($$ select * from find('doc', null) $$, 'PD107', null, 'conditions of null are refused');
 select lives_ok(
-    $$ select * from find('doc', '{"v": {"$match": "$ == \"a$\""}}') $$, 'a dollar in a text is no variable');
+    $$ select * from find('doc', '{"v": {"$match": "$ == \"a$\""}}') $$, 'a dollar in a text is not a variable');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

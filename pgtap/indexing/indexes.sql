@@ -1,4 +1,4 @@
--- Indexes: made once, told truly, dropped again.
+-- Indexes: created once, listed with their state, dropped again.
 
 begin;
 select plan(50);
@@ -13,22 +13,22 @@ $$;
 
 select given(entity_create('one', 'doc', '{"v": 5, "tags": ["a"]}'));
 
--- create_index() may be repeated.
+-- create_index: may be repeated.
 
 select matches(create_index('doc', 'v', kind), '^memory_[0-9a-f]{20}$',
                format('an index of kind %s has a name of its own (C73)', kind))
   from unnest('{text,number,boolean,time,contains}'::text[]) as kind;
 select is(create_index('doc', path, 'number'), index_name('doc', '{v}', 'number'),
-          format('an index that is there is made again at %s without effect (C73)', path))
+          format('an existing index at %s is not created again (C73)', path))
   from unnest(array['v', '"v"']) as path;
 select is((select count(*) from indexes), 5::bigint, 'an index is listed once (C73)');
-select is((select count(distinct i.name) from indexes as i), 5::bigint, 'every kind has its own');
+select is((select count(distinct i.name) from indexes as i), 5::bigint, 'each kind has its own index');
 select is(state_of('v', kind), 'valid', format('the index of kind %s is valid', kind))
   from unnest('{text,number,boolean,time,contains}'::text[]) as kind;
 select cmp_ok(
     (select i.bytes from indexes as i where i.kind = 'number'), '>', 0::bigint, 'a listed index has its size');
 select is(obj_description(format('perdure.%I', index_name('doc', '{v}', 'number'))::regclass, 'pg_class'),
-          'Finds doc by v (number).', 'an index says what it is for');
+          'Finds doc by v (number).', 'an index has a comment');
 select given(create_index('doc', '', 'contains'));
 select is(state_of('', 'contains'), 'valid', 'the whole memory can be indexed');
 select given(create_index('other', 'v', 'number'));
@@ -38,49 +38,49 @@ select is(
       where i.indrelid = 'jobs'::regclass
         and i.indexrelid::regclass::text ~ 'memory_'),
     7::bigint,
-    'an entity has indexes of its own');
+    'each entity has its own indexes');
 
--- What the catalogue lost is told, and made again.
+-- Missing and invalid indexes are listed, and created again.
 
 select lives_ok(format('drop index perdure.%I', index_name('doc', '{v}', 'number')),
-                'an index is an index: who owns the table can drop it');
-select is(state_of('v', 'number'), 'missing', 'an index that was dropped by hand is missing');
+                'the owner of the table may drop an index by hand');
+select is(state_of('v', 'number'), 'missing', 'an index that was dropped by hand is listed as missing');
 select given(create_index('doc', 'v', 'number'));
-select is(state_of('v', 'number'), 'valid', 'an index that was missing is made again');
+select is(state_of('v', 'number'), 'valid', 'a missing index is created again');
 update pg_index as i
    set indisvalid = false
  where i.indexrelid = format('perdure.%I', index_name('doc', '{v}', 'text'))::regclass;
-select is(state_of('v', 'text'), 'invalid', 'an index whose build was broken off is invalid');
+select is(state_of('v', 'text'), 'invalid', 'an index whose build was interrupted is listed as invalid');
 select is(array(select substring(s from '^\w+ \w+') from statements_to_create_index('doc', 'v', 'text') as s),
           array['drop index', 'create statistics', 'create index', 'comment on', 'analyze perdure'],
-          'the statements of a client drop what is invalid, and make it again');
+          'statements_to_create_index() drops an invalid index and creates it again');
 select given(create_index('doc', 'v', 'text'));
-select is(state_of('v', 'text'), 'valid', 'an invalid index is made again');
+select is(state_of('v', 'text'), 'valid', 'an invalid index is created again');
 select is_empty(
     $$ select statements_to_create_index('doc', 'v', 'text') $$,
-    'nothing is left to do for a valid index (C73)');
+    'statements_to_create_index() returns nothing for a valid index (C73)');
 
--- What is read for likeness is not read by ANALYZE, which would take minutes of long texts.
+-- ANALYZE does not read the words of a search index: for long texts that would take minutes.
 
 select is(array(select substring(s from '^\w+ \w+') from statements_to_create_index('doc', 'v', 'search') as s),
           array['create index', 'alter index', 'comment on', 'analyze perdure'],
-          'words have an index, and no statistics');
+          'a search index has no statistics');
 select given(create_index('doc', 'v', 'search'));
 select is((select a.attstattarget::integer
              from pg_attribute as a
             where a.attrelid = format('perdure.%I', index_name('doc', '{v}', 'search'))::regclass), 0,
-          'nor does ANALYZE make them of the index');
+          'ANALYZE makes no statistics of a search index');
 
--- drop_index().
+-- drop_index.
 
-select is(drop_index('doc', 'v', 'text'), true, 'an index is dropped');
-select is(drop_index('doc', 'v', 'text'), false, 'an index that is not there is not dropped');
-select is(state_of('v', 'text'), null, 'an index that was dropped is wanted no more');
+select is(drop_index('doc', 'v', 'text'), true, 'drop_index() drops an index');
+select is(drop_index('doc', 'v', 'text'), false, 'drop_index() of a missing index does nothing');
+select is(state_of('v', 'text'), null, 'a dropped index is no longer listed');
 select is_empty(
     $$ select statements_to_drop_index('doc', 'v', 'text') $$,
-    'nothing is left to do for an index that is missing');
+    'statements_to_drop_index() returns nothing for a missing index');
 select is(array(select substring(s from '^\w+ \w+') from statements_to_drop_index('doc', 'v', 'time') as s),
-          '{drop index,drop statistics}', 'the statements of a client drop an index and its statistics');
+          '{drop index,drop statistics}', 'statements_to_drop_index() drops an index and its statistics');
 
 -- Limits.
 
@@ -89,9 +89,9 @@ select throws_ok($$ select create_index('many', 'v65') $$, 'PD306', null, 'a 65t
 select throws_ok(
     $$ select * from statements_to_create_index('many', 'v65') $$, 'PD306', null,
     'statements for a 65th index are refused');
-select lives_ok($$ select create_index('many', 'v64') $$, 'an index that is there is not counted again');
+select lives_ok($$ select create_index('many', 'v64') $$, 'an existing index does not count again');
 select given(drop_index('many', 'v1'));
-select lives_ok($$ select create_index('many', 'v65') $$, 'an index that was dropped leaves its place');
+select lives_ok($$ select create_index('many', 'v65') $$, 'a dropped index makes room for another');
 select throws_ok(format('select create_index(%L, %L, %L)', entity, path, kind), code, null,
                  format('an index of %s at %s as %s is refused (%s)', left(entity, 20), left(path, 20), kind, code))
   from (values
@@ -109,9 +109,9 @@ select throws_ok(format('select create_index(%L, %L, %L)', entity, path, kind), 
        ) as refused (entity, path, kind, code);
 select throws_ok(
     $$ select * from statements_to_create_index('doc', 'v', 'text', 'quickly') $$, 'PD107', null,
-    'an index is made concurrently, or not');
+    'an unknown mode is refused');
 
--- Names that a catalogue would cut, or quote (S9).
+-- Names that are too long for the catalogue, or need quotes (S9).
 
 select given(create_index(entity, path))
   from (values
@@ -122,7 +122,7 @@ select given(create_index(entity, path))
         ('select', 'drop')
        ) as cases (entity, path);
 select is((select string_agg(i.state, ' ') from indexes as i where i.entity not in ('doc', 'other', 'many')),
-          'valid valid valid valid valid', 'any name and any place will do');
+          'valid valid valid valid valid', 'any name and any path can be indexed');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

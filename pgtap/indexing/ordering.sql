@@ -1,4 +1,4 @@
--- Ordering: what is missing comes last, the id breaks ties, and pages join without a gap.
+-- Ordering: missing values come last, the id breaks ties, and pages join without gaps.
 
 begin;
 select plan(174);
@@ -71,7 +71,7 @@ values ('[]', 'abcdefghijkl'),
        ('["-$updated_at"]', null),
        ('["v", "-w", "$status", "$version"]', null);
 
-select is(paged(o.order_by, 1000), o.answer, format('%s orders so (E12)', o.order_by))
+select is(paged(o.order_by, 1000), o.answer, format('%s gives this order (E12)', o.order_by))
   from (select * from orders order by number) as o
  where o.answer is not null;
 select is(paged(o.order_by, size), paged(o.order_by, 1000),
@@ -86,25 +86,25 @@ select is(paged(o.order_by, 2), o.answer, format('an index does not change the o
   from (select * from orders order by number) as o
  where o.answer is not null;
 select is(paged('[{"path": "v", "as": "number", "descending": true}]', 1, '{"$not": {"v": 2}}'), 'iblkjgfec',
-          'pages keep to the conditions (E12)');
+          'pages respect the conditions (E12)');
 
--- A place survives whatever happens to its row, and says nothing of the session.
+-- A place remains valid whatever happens to its row, and does not depend on the session.
 
 select is((select f.place from find('doc', '{"$id": "k"}', '["v", {"path": "t", "as": "time"}, "nothing"]') as f),
-          '[[false], ["2025-12-31T10:00:00Z"], [], ["k"]]', 'a place holds what a row is ordered by');
+          '[[false], ["2025-12-31T10:00:00Z"], [], ["k"]]', 'a place has the values by which its row is ordered');
 select given(entity_delete('d'));
 select is((select string_agg(f.id, '')
              from find('doc', '{}', '[{"path": "w", "as": "text"}]', 2, '[["x"], ["d"]]') as f), 'bc',
-          'a page begins where its place is, though nothing is there any more');
+          'a page begins at a place whose row is gone');
 select given(entity_create('m', 'doc', jsonb_build_object('w', repeat('w', 600) || 'b')));
 select given(entity_create('n', 'doc', jsonb_build_object('w', repeat('w', 600) || 'a')));
 select is((select string_agg(f.id, '') from find('doc', '{"$id": {"$gt": "l"}}', '["w"]') as f), 'nm',
-          'a whole text orders where no type is given');
+          'without a type, whole texts are compared');
 select is((select string_agg(f.id, '')
              from find('doc', '{"$id": {"$gt": "l"}}', '[{"path": "w", "as": "text"}]') as f), 'mn',
-          'as text the first 512 characters order');
+          'as text, the first 512 characters are compared');
 
--- What is not understood is refused.
+-- Wrong orders and places are refused.
 
 select throws_ok(format('select * from find(%L, %L, %L, %s, %L)', 'doc', '{}', order_by, max_rows, after), code, null,
                  format('order %s, %s rows, after %s is refused', left(order_by, 60), max_rows, after))
@@ -137,7 +137,7 @@ select throws_ok(format('select * from find(%L, %L, %L, %s, %L)', 'doc', '{}', o
         ('["$created_at"]', 10, '[["now"], ["a"]]', 'PD107'),
         ('["$created_at"]', 10, '[[], ["a"]]', 'PD107')
        ) as refused (order_by, max_rows, after, code);
-select throws_ok($$ select * from find('doc', '{}', null) $$, 'PD107', null, 'an order is not null');
+select throws_ok($$ select * from find('doc', '{}', null) $$, 'PD107', null, 'an order of null is refused');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,4 @@
--- Similarity: the words of a search, in their stems, wherever they stand in a value; what answers best comes first.
+-- Similarity: a search finds the stems of words anywhere in a value, and the best matches come first.
 
 begin;
 select plan(128);
@@ -47,10 +47,10 @@ values ('{"notes": {"$search": "solar"}}', 'array quoted solar'),
 select is(found(q.asked), q.answer, format('%s finds %s (E12)', q.asked, q.answer))
   from (select * from questions order by number) as q;
 select is(count_found('doc', q.asked), cardinality(string_to_array(q.answer, ' '))::bigint,
-          format('%s counts them (E12)', q.asked))
+          format('%s counts its matches (E12)', q.asked))
   from (select * from questions order by number) as q;
 
--- The best answer first; what does not answer at all last, and ties by id.
+-- The best match comes first; what does not match comes last, and the id breaks ties.
 
 create temporary table orders (number integer generated always as identity, order_by jsonb, answer text);
 insert into orders (order_by, answer)
@@ -78,13 +78,13 @@ begin
     return array_to_string(ids, ' ');
 end
 $$;
-select is(ordered(o.order_by), o.answer, format('%s orders so (E12)', o.order_by))
+select is(ordered(o.order_by), o.answer, format('%s gives this order (E12)', o.order_by))
   from (select * from orders order by number) as o;
 select is(ordered(o.order_by, size), o.answer, format('pages of %s join in the order of %s (E12)', size, o.order_by))
   from (select * from orders order by number) as o
  cross join unnest('{1,2,9}'::integer[]) as size;
 
--- The answers are the same where indexes stand.
+-- Indexes do not change the results.
 
 select given(create_index('doc', path, kind))
   from (values
@@ -100,7 +100,7 @@ select is(found(q.asked), q.answer, format('%s finds the same with indexes (C73)
 select is(ordered(o.order_by, 2), o.answer, format('%s orders the same with indexes (C73)', o.order_by))
   from (select * from orders order by number) as o;
 
--- What nothing is like to is refused.
+-- Wrong orders are refused.
 
 select throws_ok(format('select * from find(''doc'', ''{}'', %L)', order_by), code, null,
                  format('%s is refused (%s)', order_by, code))
@@ -124,16 +124,18 @@ select throws_ok(format('select * from find(''doc'', ''{}'', %L)', order_by), co
        ) as refused (order_by, code);
 select throws_like(
     $$ select * from find('doc', '{}', '[{"path": "v", "near": [1, 2]}]') $$, 'vectors need the extension pgvector%',
-    'vectors are looked for where pgvector is');
+    'an order by a vector needs pgvector');
 select throws_like(
-    $$ select create_index('doc', 'v', 'vector(3)') $$, 'vectors need the extension pgvector%', 'and indexed there');
+    $$ select create_index('doc', 'v', 'vector(3)') $$, 'vectors need the extension pgvector%',
+    'an index of vectors needs pgvector');
 select throws_ok(format('select * from find(''doc'', ''{}'', %L, 10, %L)', '[{"path": "notes", "search": "x"}]', place),
-                 'PD107', null, format('%s is no place of a rank', place))
+                 'PD107', null, format('the place %s is refused for a search', place))
   from unnest('{"[[], [\"a\"]]","[[\"x\"], [\"a\"]]","[[1e300], [\"a\"]]","[[1]]"}'::text[]) as place;
 
--- numbers_at() reads what a vector can hold, and nothing else.
+-- numbers_at() reads only what a vector can hold.
 
-select is(numbers_at(jsonb_build_object('v', v::jsonb), '{v}', 3), numbers, format('%s is read so', left(v, 40)))
+select is(numbers_at(jsonb_build_object('v', v::jsonb), '{v}', 3), numbers,
+          format('numbers_at() reads %s', left(v, 40)))
   from (values
         ('[1, -2.5, 0]', '{1,-2.5,0}'::real[]),
         ('[1, 2]', null),
@@ -151,7 +153,7 @@ select is(numbers_at(jsonb_build_object('v', v::jsonb), '{v}', 3), numbers, form
         ('[0.1234567890123456789012345678901234567890123456789, 1, 1]', '{0.12345679,1,1}')
        ) as cases (v, numbers);
 
--- A text is searched to its hundred thousandth character, all texts of a value together.
+-- The first hundred thousand characters of a value are searched, all its texts together.
 
 select given(entity_create(id, 'doc', context))
   from (values
@@ -162,7 +164,7 @@ select given(entity_create(id, 'doc', context))
         ('numbers', (select jsonb_build_object('long', jsonb_agg(i)) from generate_series(1, 30000) as i))
        ) as cases (id, context);
 select is(found('{"long": {"$search": "first"}}'), 'long longer many', 'the beginning of a long text is searched');
-select is(found('{"long": {"$search": "last"}}'), 'long', 'its end is, as long as it is no longer than that');
+select is(found('{"long": {"$search": "last"}}'), 'long', 'the end of a text is searched up to that length');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

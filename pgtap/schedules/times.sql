@@ -1,4 +1,4 @@
--- Times: schedules by interval, the last of many due times, and what is owed.
+-- Times: schedules by interval, the last of many due times, and the due times that were missed.
 
 begin;
 select plan(78);
@@ -30,7 +30,7 @@ select is(
          '2030-01-01 00:00:00, 2030-01-01 00:01:30, 2030-01-01 00:03:00'),
         ('7 min', 'UTC', '1970-01-01 00:00+00', '2199-12-31 23:59+00',
          '2200-01-01 00:05:00, 2200-01-01 00:12:00, 2200-01-01 00:19:00'),
-        -- A day of 24 hours passes by the wall, a day of the calendar keeps to it.
+        -- 24 hours are time that passes; 1 day keeps the time on the clock.
         ('24 hours', 'Europe/Berlin', '2030-03-29 09:00+01', '2030-03-29 09:00+01',
          '2030-03-30 09:00:00, 2030-03-31 10:00:00, 2030-04-01 10:00:00'),
         ('1 day', 'Europe/Berlin', '2030-03-29 09:00+01', '2030-03-29 09:00+01',
@@ -43,7 +43,7 @@ select is(
          '2030-03-11 08:00:00, 2030-03-18 08:00:00, 2030-03-25 08:00:00'),
         ('3 days', 'UTC', '2000-01-01 00:00+00', '2030-01-02 00:00+00',
          '2030-01-05 00:00:00, 2030-01-08 00:00:00, 2030-01-11 00:00:00'),
-        -- The end of a month comes back after a short one.
+        -- The last day of a month returns after a short month.
         ('1 month', 'UTC', '2030-01-31 12:00+00', '2030-01-31 12:00+00',
          '2030-02-28 12:00:00, 2030-03-31 12:00:00, 2030-04-30 12:00:00'),
         ('3 months', 'UTC', '2029-11-30 00:00+00', '2030-01-15 00:00+00',
@@ -60,13 +60,13 @@ select is(
     due, format('every %s for two years: %s times, whenever one asks', every, due))
   from (values ('1 day', 731::bigint), ('1 month', 25), ('7 days', 105)) as cases (every, due);
 
-select is(interval_failure(every::interval) ->> 'code', 'PD110', format('nothing is due every %s', every))
+select is(interval_failure(every::interval) ->> 'code', 'PD110', format('an interval of %s is refused', every))
   from unnest('{0 s,-1 s,500 ms,1.5 s,1 day 1 s,1 month 1 day,-1 day,1 month -1 day,1 day -1 hour,101 years,
                 1 hour -1 month}'::text[]) as every;
-select is(interval_failure(every::interval), null, format('something may be due every %s', every))
+select is(interval_failure(every::interval), null, format('an interval of %s is accepted', every))
   from unnest('{1 s,90 min,24 hours,1 day,2 weeks,1 month,1 year,100 years}'::text[]) as every;
 
--- What a memory says.
+-- Definitions of schedules.
 
 select is(
     schedule_failure('n', about.definition::jsonb) ->> 'code', about.code,
@@ -100,17 +100,17 @@ select is(
 set local timezone = 'Pacific/Apia';
 select is(
     (read_schedule('{"starts_at": "02/01/2030 12:00Z"}')).starts_at, '2030-02-01 12:00:00+00',
-    format('a time that others have written is the same to whoever follows the schedule: %s', style))
+    format('the start of a schedule is read the same in every session: %s', style))
   from (values ('ISO, MDY'), ('SQL, DMY'), ('German')) as s (style)
  cross join lateral set_config('datestyle', s.style, true) as setting
  where setting <> '';
 set local datestyle = 'ISO, MDY';
 select is(
     (read_schedule('{"starts_at": "2030-01-01 12:00:00.75"}')).starts_at, '2030-01-01 12:00:00+00',
-    'a start without a zone is in UTC, whoever reads it, and parts of a second do not count');
+    'a start without a zone is in UTC in every session, and parts of a second are cut off');
 set local timezone = 'UTC';
 
--- What is owed at noon, when nobody had looked since the given time.
+-- The due times that are owed at noon, if no worker has run since the given time.
 
 create function pg_temp.owed(cron text, catch_up text, owed text, since text default null) returns text
 language plpgsql
@@ -127,20 +127,20 @@ $$;
 
 select is(pg_temp.owed(cron, catch_up, owed, since), due, about)
   from (values
-        ('0 * * * *', 'all', '08:00', null, '08:00 09:00 10:00 11:00 12:00', 'all that was missed is owed'),
-        ('0 * * * *', 'last', '08:00', null, '12:00', 'the last that was missed is owed'),
-        ('0 * * * *', 'none', '08:00', null, '12:00', 'what is half a minute late was not missed'),
-        ('50 * * * *', 'none', '08:50', null, '', 'what is older than a minute was'),
-        ('50 * * * *', 'last', '08:50', null, '11:50', 'the last may be older'),
-        ('30 8 * * *', 'last', '08:30', null, '08:30', 'the only one is the last'),
-        ('30 8 * * *', 'none', '08:30', null, '', 'or none'),
-        ('0 * * * *', 'all', '08:30', '10:30', '08:30 11:00 12:00', 'a new timetable counts from the edit on'),
-        ('0 * * * *', 'last', '08:30', '10:30', '12:00', 'for the last too'),
-        ('0 23 * * *', 'last', '08:30', '10:30', '08:30', 'what an edit found undone is owed')
+        ('0 * * * *', 'all', '08:00', null, '08:00 09:00 10:00 11:00 12:00', 'all: every missed time is owed'),
+        ('0 * * * *', 'last', '08:00', null, '12:00', 'last: the last missed time is owed'),
+        ('0 * * * *', 'none', '08:00', null, '12:00', 'none: a time of half a minute ago was not missed'),
+        ('50 * * * *', 'none', '08:50', null, '', 'none: a time of more than a minute ago was missed'),
+        ('50 * * * *', 'last', '08:50', null, '11:50', 'last: the last missed time may be older'),
+        ('30 8 * * *', 'last', '08:30', null, '08:30', 'last: a single missed time is owed'),
+        ('30 8 * * *', 'none', '08:30', null, '', 'none: a single missed time is not owed'),
+        ('0 * * * *', 'all', '08:30', '10:30', '08:30 11:00 12:00', 'all: a new timetable counts from its edit'),
+        ('0 * * * *', 'last', '08:30', '10:30', '12:00', 'last: a new timetable counts from its edit'),
+        ('0 23 * * *', 'last', '08:30', '10:30', '08:30', 'last: a time that was due before the edit is owed')
        ) as cases (cron, catch_up, owed, since, due, about);
 select is(
     array_length(string_to_array(pg_temp.owed('* * * * *', 'all', '00:00'), ' '), 1), 100,
-    'at most a hundred at a time');
+    'at most a hundred times are owed at once');
 select is(
     last_due_time(read_schedule(about.definition), '1990-01-01 00:00+00', '2030-01-01 12:00:30+00'),
     about.due_at::timestamptz,

@@ -1,11 +1,11 @@
--- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
+-- Children: jobs that a task requests. They answer their parent. When the parent ends: `family.sql` (E3).
 
 begin;
 select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- What a request makes.
+-- The rows of a request.
 
 select have_held_job('p');
 select is(
@@ -24,7 +24,7 @@ select is(
     '{"id": "p/c#1", "entity": null, "workflow": "child", "status": "running", "context": {}, "version": 0, "run": 1,
     "args": [], "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#1", "headers": null,
      "pinned_version": null, "start_key": null, "finished_at": null}',
-    'a child is named after its parent and its key, and knows its parent');
+    'the id of a child is made of its parent and its key');
 select is(
     the_job('named')
         - '{watched,paused,created_at,updated_at,queue,priority,limit_key,timeout}'::text[]
@@ -33,12 +33,12 @@ select is(
     "run": 1, "args": ["x"], "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#2",
     "headers": {"h": 1},
      "pinned_version": "v2", "start_key": null, "finished_at": null}',
-    'a child has everything that it was given');
+    'a child has all options of its request');
 select is(
     jsonb_build_array(t -> 'queue', t -> 'priority', (t ->> 'due_at')::timestamptz, t -> 'pinned_version',
                       t -> 'asker_job', t -> 'asker_task', t -> 'asker_key'),
     wanted,
-    format('the coordinator of %s has its place and its asker', id))
+    format('the coordinator of %s has its queue and its asker', id))
   from (values
         ('p/c#1', jsonb_build_array('default', 5, clock(), null, 'p', '1/main', 'c#1')),
         ('named', jsonb_build_array('agents@v2', 1, '2030-01-01 13:00+00'::timestamptz, 'v2', 'p', '1/main', 'c#2')),
@@ -48,13 +48,13 @@ select is(
 select is(
     (select array_agg(j.id order by j.id) from jobs as j where j.parent = 'p'),
     '{named,p/c#1,p/c#3}',
-    'a parent can be asked for its children');
+    'the children of a parent can be found');
 select is(
     (select jsonb_build_array(h.version, h.argument) from history as h where h.job_id = 'named'),
     '[1, {"n": 1}]',
     'the history of a child begins with its document');
 
--- Once.
+-- Repeated requests.
 
 select given(tell(a_turn('p',
                          requests => '[{"key": "c#1", "kind": "job", "name": "child"},
@@ -62,8 +62,8 @@ select given(tell(a_turn('p',
 select is(
     (select count(*) from jobs where parent = 'p'),
     3::bigint,
-    'a child is started once, however often it is asked for [P1] [P12]');
-select is(mail_of('p'), '[]', 'asking again for a child that lives is no mistake');
+    'a repeated request starts no other child [P1] [P12]');
+select is(mail_of('p'), '[]', 'a repeated request for a live child is no error');
 select is(
     tell(a_turn('p',
                 facts => '[{"signal": "go", "target": "told", "value": 1},
@@ -71,8 +71,8 @@ select is(
                 requests => '[{"key": "c#4", "kind": "job", "name": "child", "id": "told", "detached": true}]'))
         #> '{answers}',
     '[[1, true, null], [2, true, null]]',
-    'a turn may signal the child that it asks for [P5]');
-select is(mail_of('told'), '[[null, "go", true, 1]]', 'which finds the signal when it begins');
+    'a turn may signal the child that it requests [P5]');
+select is(mail_of('told'), '[[null, "go", true, 1]]', 'the child has the signal in its inbox');
 
 select given(tell(a_turn('p',
                          requests => '[{"key": "c#2", "kind": "job", "name": "child", "id": "named again"},
@@ -81,10 +81,10 @@ select given(tell(a_turn('p',
 select is(
     (select array_agg(j.id order by j.id) from jobs as j where j.parent = 'p'),
     '{named,p/c#1,p/c#3,told}',
-    'a child is known by its request: the same one under another id begins no other [P12]');
-select is(mail_of('p'), '[]', 'which is no mistake either');
+    'a repeated request with another id starts no other child [P12]');
+select is(mail_of('p'), '[]', 'a repeated request with another id is no error');
 
--- An id that is used again.
+-- Ids that are reused.
 
 select have_held_job('again');
 select given(tell(a_turn('again',
@@ -93,17 +93,17 @@ select given(tell(a_turn('again',
                                         "queue": "left"}]')));
 select given(take('bob', '{left}', claim_as => 'bob left'));
 select given(tell(a_turn('left', state => 'done', worker => 'bob left')));
-select is(forget('again'), true, 'a job is forgotten whose child has ended');
+select is(forget('again'), true, 'a job whose child has ended can be forgotten');
 select time_passes('1 s');
 select have_held_job('again');
 select given(tell(a_turn('again', requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
 select is(
     the_job('again/c#1') ->> 'status',
     'running',
-    'the child of an earlier job of that id is none of the new one [P1]');
+    'a job does not take over a child of an earlier job with its id [P1]');
 select time_passes('-1 s');
 
--- A clock that is set back.
+-- Clocks that are set back.
 
 select have_held_job('set back');
 select time_passes('-1 s');
@@ -113,17 +113,17 @@ select given(tell(a_turn('set back', requests => jsonb_build_array(
 select is(
     (select array_agg(j.id) from jobs as j where j.parent = 'set back'),
     '{first drawn}',
-    'a child is known by its request also where the clock was set back since its parent was started [P12]');
+    'a repeated request starts no other child, although the clock was set back [P12]');
 select given(tell(a_turn('set back', state => 'done')));
 select given(terminate(j.id)) from jobs as j where j.parent = 'set back' and j.status = 'running';
-select is(forget('set back'), true, 'a job is forgotten before the clock shows the time at which it was started');
+select is(forget('set back'), true, 'a job can be forgotten before the clock shows the time of its start');
 select time_passes('-1 s');
 select have_held_job('set back');
 select given(tell(a_turn('set back', requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
 select is(
     the_job('set back/c#1') ->> 'status',
     'running',
-    'the child of an earlier job of that id is none of one that is started before it [P1]');
+    'a job that starts before an earlier one with its id does not take over its child [P1]');
 select given(tell(a_turn('set back', state => 'done')));
 select given(terminate(j.id)) from jobs as j where j.parent = 'set back' and j.status = 'running';
 select time_passes('2 s');
@@ -135,11 +135,11 @@ select is(
     tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', worker => 'bob'))
         - '{error,answers,messages,again}'::text[],
     '{"state": "refused"}',
-    'a child that ends must say whom it touches: its parent''s job');
+    'a child that ends without naming the job of its parent is refused');
 select is(
     tell(a_turn('p/c#1', state => 'done', worker => 'bob')) #>> '{error,code}',
     'PD107',
-    'and is told so (PD107)');
+    'the error for a child that does not name its parent is PD107');
 select is((the_job('p/c#1') ->> 'status'), 'running', 'nothing of a turn that does not name its asker is applied');
 select is(
     tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', touches => '{p}', worker => 'bob')),
@@ -150,7 +150,7 @@ select given(tell(a_turn('p',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'c#1',
                                                                        'message', message_of('p', 'c#1'))),
                          requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
-select is(mail_of('p'), '[]', 'a child that has answered is not asked again, nor refused [P4]');
+select is(mail_of('p'), '[]', 'a request for a child that has answered does nothing [P4]');
 select is(tell(a_turn('p', state => 'park')) ->> 'state', 'parked', 'a parent waits for its other child');
 select time_passes('1 h');
 select given(take('bob', '{agents@v2}', claim_as => 'bob 2'));
@@ -160,13 +160,13 @@ select is(
     jsonb_path_query_array(take('ada', '{p}'), '$[0].messages[*].ok'),
     '[false]',
     'a child that fails wakes its parent [P10]');
-select is(mail_of('p') -> 0 -> 3, '{"type": "E", "message": "m"}', 'the parent is told why [P10]');
+select is(mail_of('p') -> 0 -> 3, '{"type": "E", "message": "m"}', 'the parent gets the failure of its child [P10]');
 select is(
     tell(a_turn('p/c#3', state => 'done', worker => 'bob')),
     '{"state": "done"}',
-    'a detached child ends without naming anybody');
+    'a detached child ends without naming a job');
 
--- An id that belongs to another job.
+-- Ids of other jobs.
 
 select given(entity_create('taken', 'note', '{"n": 1}'));
 select have_held_job('q');
@@ -181,13 +181,13 @@ select is(
        from jsonb_array_elements(mail_of('q')) as m),
     '[["c#1", false, "PD402"], ["c#2", false, "PD402"], ["c#3", false, "PD402"]]',
     'a child whose id belongs to another job is answered with a failure (PD402)');
-select is(the_job('taken') -> 'context', '{"n": 1}', 'the other job is as it was');
+select is(the_job('taken') -> 'context', '{"n": 1}', 'the other job is not changed');
 select given(tell(a_turn('q', requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "taken"}]')));
-select is(jsonb_array_length(mail_of('q')), 3, 'a refused child is refused once [P12]');
+select is(jsonb_array_length(mail_of('q')), 3, 'a request for a refused child is answered once [P12]');
 select is(
     tell(a_turn('q', state => 'park')) #> '{messages,0,payload,code}',
     '"PD402"',
-    'a parent learns at once that its child was refused');
+    'a parent that parks receives the failure of a refused child at once');
 
 -- Two requests of one turn for one id.
 
@@ -197,12 +197,12 @@ select is(
                       requests => '[{"key": "c#1", "kind": "job", "name": "second", "id": "r-child"},
                                     {"key": "c#2", "kind": "job", "name": "first", "id": "r-child"}]')),
     'keep',
-    'one turn may ask twice for one id');
-select is(the_job('r-child') ->> 'asked_as', '1/main/c#1', 'who asked first has the child, whatever it is');
+    'one turn may request one id twice');
+select is(the_job('r-child') ->> 'asked_as', '1/main/c#1', 'the first request gets the child, whatever its name');
 select is(
     (select jsonb_agg(m #> '{3,code}') from jsonb_array_elements(mail_of('r')) as m),
     '["PD402"]',
-    'one of the two requests is refused');
+    'the second request gets a failure');
 
 -- Cancelling a child.
 
@@ -214,40 +214,40 @@ select given(take('bob', '{sc}', 2));
 select given(tell(a_turn('s/c#1', state => 'park', awaits => '{go}', worker => 'bob'),
                   a_turn('s/c#2', state => 'park', awaits => '{go}', worker => 'bob')));
 select is(tell(a_turn('s', cancels => '["c#1"]')), '{"state": "keep"}', 'a parent may ask a child to cancel (E2)');
-select is(mail_of('s/c#1'), '[["1/main", "$cancel", false, null]]', 'the child is asked');
-select is(mail_of('s/c#2'), '[]', 'its sibling is not');
+select is(mail_of('s/c#1'), '[["1/main", "$cancel", false, null]]', 'the child has a request to cancel');
+select is(mail_of('s/c#2'), '[]', 'the sibling has no request to cancel');
 select is(
     jsonb_path_query_array(take('bob', '{sc}', 2, claim_as => 'bob 2'), '$[*].job'),
     '["s/c#1"]',
-    'the child wakes at once (E2)');
+    'the asked child wakes at once (E2)');
 select given(tell(a_turn('s/c#1', state => 'cancelled', value => '{"message": "enough"}', touches => '{s}',
                          worker => 'bob 2')));
 select is(
     mail_of('s'),
     '[["1/main", "c#1", false, {"message": "enough"}]]',
     'a child that was cancelled answers its parent');
-select is(the_job('s/c#1') ->> 'status', 'cancelled', 'and is cancelled');
+select is(the_job('s/c#1') ->> 'status', 'cancelled', 'the child has the status cancelled');
 
--- A child that is terminated, and parents that are gone.
+-- Terminated children, and parents that have ended.
 
 select given(terminate('s/c#2', 'by hand'));
 select is(
     jsonb_build_array(mail_of('s') #> '{1,1}', mail_of('s') #> '{1,2}', mail_of('s') #> '{1,3,message}'),
     '["c#2", false, "by hand"]',
-    'a child that is terminated answers its parent [P10]');
+    'a terminated child answers its parent [P10]');
 select have_held_job('t');
 select given(tell(a_turn('t', requests => '[
     {"key": "c", "kind": "job", "name": "child", "queue": "tc", "on_parent_end": "continue"}]')));
 select given(take('bob', '{tc}'));
 select given(tell(a_turn('t', state => 'done', value => '1')));
-select is(the_job('t/c') ->> 'status', 'running', 'a child that is to go on lives on when its parent ends');
+select is(the_job('t/c') ->> 'status', 'running', 'a child that is to continue lives on when its parent ends');
 select is(
     tell(a_turn('t/c', state => 'done', value => '2', touches => '{t}', worker => 'bob')),
     '{"state": "done"}',
-    'a child ends after its parent');
+    'a child may end after its parent');
 select is(mail_of('t'), '[]', 'a parent that has ended gets no answer');
 
--- A hook asks for a child, a child for a grandchild.
+-- Children of hooks, and grandchildren.
 
 select have_held_job('u');
 select given(tell(a_turn('u', requests => '[{"key": "h", "name": "h", "queue": "u"}]')));
@@ -260,9 +260,9 @@ select given(take('ada', '{ug}'));
 select given(tell(a_turn('u/c/g', state => 'done', value => '3', touches => '{u/c}')));
 select is(mail_of('u/c'), '[["1/main", "g", true, 3]]', 'a grandchild answers the child');
 select given(tell(a_turn('u/c', state => 'done', value => '4', touches => '{u}')));
-select is(mail_of('u'), '[["1/main/h", "c", true, 4]]', 'a child answers the hook that asked for it');
+select is(mail_of('u'), '[["1/main/h", "c", true, 4]]', 'a child answers the hook that requested it');
 
--- Names grow from level to level, until none fits beneath.
+-- Names grow with each level, until no further one fits.
 
 create function pg_temp.asked(parent text, task text, key text, kind text, id text default null) returns text
 language plpgsql
@@ -276,7 +276,7 @@ begin
 end
 $$;
 
--- Nothing that an index could make shorter.
+-- Text that an index cannot compress.
 create function pg_temp.noise(seed text, size integer) returns text
 language sql
 as $$
@@ -298,7 +298,7 @@ select create_index('deep', 'text', 'text');
 select is(
     pg_temp.asked(pg_temp.deep(), '1/main', key, kind, id),
     refusal,
-    format('a %s of it %s', kind, about))
+    format('a %s of such a child %s', kind, about))
   from (values
         ('job', pg_temp.noise('e', 180), null, 'PD104', 'may not have a long key'),
         ('job', pg_temp.noise('e', 179), null, 'keep', 'may have a shorter one'),
@@ -319,7 +319,7 @@ select is(
     pg_temp.asked(pg_temp.deep(), concat('1/main/', pg_temp.noise('h', 200), '/', pg_temp.noise('i', 200)),
                   pg_temp.noise('k', 180), 'activity'),
     'PD104',
-    'at last a hook may not');
+    'a name that would be too long is refused');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

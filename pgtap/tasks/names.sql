@@ -1,5 +1,5 @@
--- Names: what is asked for is named after who asked and its key. No two requests of a job have one name, and none stands
--- beneath another's, by whatever keys: it would be the other's task, or end with it. [P4] [P8]
+-- Names: the name of a requested task is made of its asker and its key. No two requests of a job have one name, and
+-- none is beneath another's, whatever their keys: it would be the other's task, or end with it. [P4] [P8]
 
 begin;
 select plan(52);
@@ -21,12 +21,12 @@ begin
 end
 $$;
 
--- Beside one another.
+-- Two requests of one turn.
 
 select is(
     jsonb_build_array(pg_temp.code_of(job, pg_temp.asked(one), pg_temp.asked(other)), tasks_of(job)),
     jsonb_build_array('PD104', '{1/main}'::text[]),
-    format('nobody can ask for %s and %s in one turn', one, other))
+    format('one turn cannot request %s and %s', one, other))
   from (values
         ('a', 'a/b#1'), ('a/b#1', 'a'), ('a', 'a/b/c#1'), ('a b', 'a b/c#1'), ('a#x', 'a#x/b#1'),
         ('a#1', 'a#1/b#1'), ('.p', '.p/a#1'), ('.p#1', '.p#1/a#1'), ('.p/a#1', '.p/a#1/b#1'), ('a', 'a/')
@@ -35,14 +35,14 @@ select is(
  cross join lateral have_held_job(job);
 select is(
     pg_temp.code_of(job, variadic array(select pg_temp.asked(key) from unnest(keys) as key)), null,
-    format('what stands beside one another may be asked for: %s', keys))
+    format('one turn may request %s', keys))
   from (values
         ('{a,b,a#1,ab/c#1,c/d#1,c/d/e#1,c:d#1}'::text[]), ('{.1/a#1,.1.1/a#1,.2/a#1,.w#1/a#1,.w#1/a/b#1,a/b#1}')
        ) as cases (keys)
  cross join lateral array_to_string(keys, ' ') as job
  cross join lateral have_held_job(job);
 
--- One after the other, whatever became of the first, and whatever it is.
+-- Requests of two turns, whatever became of the first, and of any kind.
 
 create temporary table orders as
 select case when is_turned then later else before end as before,
@@ -57,18 +57,20 @@ select is(
     array[pg_temp.code_of(job, pg_temp.asked(before, kind)), pg_temp.code_of(job, pg_temp.asked(later, other_kind)),
           pg_temp.code_of(job, pg_temp.asked(before, kind))],
     array[null, 'PD104', null],
-    format('after a %s %s there is no %s %s, and the first may be repeated', kind, before, other_kind, later))
+    format('after a %s %s a request of the %s %s is refused, and the first may be repeated', kind, before, other_kind,
+           later))
   from orders
  order by job;
 select given(take('bob', '{default}', 100));
 select given(tell(a_turn(t.job_id, t.task, 'done', worker => 'bob')))
   from tasks as t
  where t.worker = 'bob';
-select is(pg_temp.code_of(job, pg_temp.asked(later, other_kind)), 'PD104', format('nor when it has ended: %s', job))
+select is(pg_temp.code_of(job, pg_temp.asked(later, other_kind)), 'PD104',
+          format('the later request is refused after the first has ended: %s', job))
   from orders
  order by job;
 
--- Beneath each other: what a hook asks for is its own.
+-- A hook has its own requests.
 
 select have_held_job('deep');
 select given(pg_temp.code_of('deep', pg_temp.asked('a')));
@@ -76,11 +78,12 @@ select given(take('bob', '{default}', 100));
 select is(
     tell(a_turn('deep', '1/main/a', requests => jsonb_build_array(pg_temp.asked('b#1')), worker => 'bob')) ->> 'state',
     'keep',
-    'a hook may ask for what its asker may not');
-select is(tasks_of('deep'), '{1/main,1/main/a,1/main/a/b#1}', 'it stands beneath the hook');
-select is(pg_temp.code_of('deep', pg_temp.asked('a/b#1')), 'PD104', 'and is no answer to anybody else');
+    'a hook may make a request that its asker may not make');
+select is(tasks_of('deep'), '{1/main,1/main/a,1/main/a/b#1}', 'the task is beneath the hook');
+select is(pg_temp.code_of('deep', pg_temp.asked('a/b#1')), 'PD104',
+          'the asker of the hook cannot request the same name');
 
--- Detached: beside the hooks from outside.
+-- Detached tasks are named beside the hooks from outside.
 
 select have_held_job('loose');
 select given(pg_temp.code_of('loose', pg_temp.asked('x#1')));
@@ -112,14 +115,14 @@ select is(
         ' ', '$hook/$hook:13:1:main:a\|b#1:c#1', '$hook/$hook:13:1:main:a\|b#1:c#1:d#1',
         '$hook/$hook:13:1:main:a\|b#1:c#1\:d#1', '$hook/1:main:.p:a#1', '$hook/1:main:a\:b#1', '$hook/1:main:a\\\:b#1',
         '$hook/1:main:a\\\|b#1', '$hook/1:main:a\|b#1', '$hook/1:main:x#1:y#1', '$hook/1:main:x#1\:y#1'),
-    'each is a task of its own');
+    'each detached request makes its own task');
 select is(
     error_of(format('select hook(''loose'', ''h'', key => %L)', key)), 'PD104',
-    format('nobody outside takes the name %s', key))
+    format('a hook from outside with the key %s is refused', key))
   from unnest('{1:main:a:b#1,12:main:x,$hook:k:x,$schedule}'::text[]) as key;
-select is(hook('loose', 'h', key => '1:of:2'), '$hook/1:of:2', 'other keys may hold colons');
+select is(hook('loose', 'h', key => '1:of:2'), '$hook/1:of:2', 'a hook from outside may have other keys with colons');
 
--- All keys of up to four parts that a request can have: which of them lead beneath others, and what is named alike.
+-- All keys of up to four parts that a request can have: which of them are beneath others, and which names are equal.
 
 create temporary table parts as select unnest('{"",a,/,#1,.,:,"\\","|"}'::text[]) as part;
 create temporary table keys as
@@ -134,7 +137,7 @@ select is_empty(
          from keys as above
          join keys as k on starts_with(k.key, above.key || '/')
         where above.key ~ '#[0-9]+$' or k.key !~ '^[^.].*/' $$,
-    'what leads beneath another has no number at its end, and no place before it');
+    'a key beneath another neither ends in a number nor begins with a place');
 create temporary table askers as
 select distinct a.task
   from keys as k
@@ -154,13 +157,14 @@ select is_empty(
         where k.is_short
         group by 1
        having count(*) > 1 $$,
-    'no two that are detached have one name, whoever asks for them under whatever keys');
+    'no two detached requests have one name, whatever their askers and keys');
 
--- What perdure itself keeps beneath a coordinator, or leaves a task.
+-- Reserved keys.
 
 select given(start('w', id => 'own', queue => 'own', timeout => '1 h'));
 select given(take('ada', '{own}'));
-select is(pg_temp.code_of('own', pg_temp.asked(key, kind)), 'PD104', format('no %s has the key %s', kind, key))
+select is(pg_temp.code_of('own', pg_temp.asked(key, kind)), 'PD104',
+          format('a %s with the key %s is refused', kind, key))
   from (values ('$deadline', 'hook'), ('$cancel', 'item')) as cases (key, kind);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

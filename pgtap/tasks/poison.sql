@@ -1,4 +1,5 @@
--- Poison: a task that kills its workers is parked after N deliveries without progress, and blocks nobody [P10].
+-- Poison: a task that kills its workers is parked after N deliveries without progress, and holds up no other task
+-- [P10].
 
 begin;
 select plan(48);
@@ -27,22 +28,22 @@ select is(take('worker 21', '{poison}'), '[]', 'a task is not delivered a twenty
 select is(
     the_task('poison') #>> '{stuck_reason,code}',
     'PD305',
-    'a task that was delivered too often is parked with its reason (PD305)');
+    'a task that was delivered too often is stuck with a reason (PD305)');
 select is(
     (the_task('poison') ->> 'due_at')::timestamptz,
     'infinity',
     'a poisonous task is not due until somebody resumes it');
-select is(the_task('poison') -> 'token', 'null', 'a poisonous task is held by nobody');
+select is(the_task('poison') -> 'token', 'null', 'a poisonous task has no holder');
 select is(tell(a_turn('poison', state => 'done', value => '1', worker => 'worker 20')) ->> 'state', 'fenced',
           'the last holder of a poisonous task is fenced [P6]');
 select matches((status('poison')).waiting_for, '^somebody to resume it: the task was claimed 20 times',
-               'the status says why a poisonous task waits');
+               'the status shows the reason of a poisonous task');
 select is(
     (select jsonb_build_array(state, waits_for) from waiting where job_id = 'poison') ->> 0,
     'stuck',
-    'a poisonous task is seen as stuck');
+    'the view waiting shows a poisonous task as stuck');
 
--- Others go on.
+-- Other tasks.
 
 select given(start('w', id => 'poison-2', queue => 'mixed'));
 select die_with('mixed', 20);
@@ -50,46 +51,49 @@ select given(start('w', id => 'good-' || n, queue => 'mixed')) from generate_ser
 select is(
     take('ada', '{mixed}') #>> '{0,task}',
     '1/main',
-    'a poisonous task does not use up the room of a claim [P10]');
+    'a poisonous task does not take the place of another in a claim [P10]');
 select is(
     (select count(*) from tasks where queue = 'mixed' and token is not null),
     1::bigint,
-    'a good task is claimed in place of a poisonous one');
-select is(claim('{poison}', 'ada', idle => true)::jsonb -> 'next_due_at', 'null', 'a poisonous task is never due next');
+    'a claim gets a good task instead of a poisonous one');
+select is(claim('{poison}', 'ada', idle => true)::jsonb -> 'next_due_at', 'null',
+          'a poisonous task has no next due time');
 
--- Signals and cancellation do not wake it.
+-- Messages do not wake a poisonous task.
 
 select is(signal('poison', 'go'), true, 'a job with a stuck coordinator takes signals');
 select is(cancel('poison', 'enough'), true, 'a job with a stuck coordinator can be asked to cancel');
-select is((the_task('poison') ->> 'due_at')::timestamptz, 'infinity', 'mail does not wake a stuck task');
+select is((the_task('poison') ->> 'due_at')::timestamptz, 'infinity', 'messages do not wake a stuck task');
 
 -- resume
 
 select is(resume('poison'), 1, 'a poisonous task can be resumed');
 select is(jsonb_build_array(the_task('poison') -> 'stuck_reason', the_task('poison') -> 'deliveries'), '[null, 0]',
-          'a task that is resumed begins to count again');
+          'a resumed task counts from zero');
 select is(
     take('ada', '{poison}') -> 0 @@ '$.deliveries == 1 && $.messages[*].key == "$cancel"',
     true,
-    'a task that is resumed is claimed, and hears that it was asked to cancel meanwhile (E2)');
+    'a resumed task is claimed, and receives the request to cancel (E2)');
 
--- A poisonous child, and what the database runs itself.
+-- Poisonous children, and poisonous tasks of the database.
 
 select have_held_job('family');
 select given(tell(a_turn('family', state => 'park', requests => '[
     {"key": "bad", "kind": "job", "name": "c", "queue": "bad"}, {"key": "good", "kind": "job", "name": "c", "queue": "good"}]')));
 select die_with('bad', 21);
 select is(
-    (status('family/bad')).waiting_for like 'somebody to resume it: %', true, 'a poisonous child is seen by itself');
+    (status('family/bad')).waiting_for like 'somebody to resume it: %', true,
+    'the status of a poisonous child shows its reason');
 select is((status('family')).waiting_for, 'answers of bad, good: a worker on queue good (none has registered)',
-          'its parent waits for it, as for others');
+          'the parent waits for a poisonous child as for others');
 select given(take('ada', '{good}'));
 select given(tell(a_turn('family/good', state => 'done', value => '1', touches => '{family}')));
-select is(take('ada', '{family}') #>> '{0,messages,0,key}', 'good', 'and hears of these meanwhile');
-select is(resume('family/bad'), 1, 'the child can be resumed');
+select is(take('ada', '{family}') #>> '{0,messages,0,key}', 'good',
+          'the parent receives the answers of other children meanwhile');
+select is(resume('family/bad'), 1, 'a poisonous child can be resumed');
 select given(take('ada', '{bad}'));
 select is(
-    tell(a_turn('family/bad', state => 'done', touches => '{family}')) ->> 'state', 'done', 'and ends, after all');
+    tell(a_turn('family/bad', state => 'done', touches => '{family}')) ->> 'state', 'done', 'a resumed child may end');
 select have_held_job(id) from unnest('{left,left-2}'::text[]) as id;
 select given(tell(a_turn('left', state => 'done', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
 select die_with('$sql', 21);
@@ -97,13 +101,14 @@ select given(tell(a_turn('left-2', state => 'done', requests => '[{"key": "c", "
 select is(
     jsonb_path_query_array(take('ada', '{$sql}', 2), '$[*].job'),
     '["left-2"]',
-    'what the database runs is parked too, when it takes its workers down, and blocks nobody');
-select is(the_task('left', '$parent_end/1/main') #>> '{stuck_reason,code}', 'PD305', 'it is seen as stuck');
-select is(resume('left'), 1, 'and can be resumed');
+    'a task of the database that kills its workers holds up no other task');
+select is(the_task('left', '$parent_end/1/main') #>> '{stuck_reason,code}', 'PD305',
+          'a poisonous task of the database is stuck');
+select is(resume('left'), 1, 'a poisonous task of the database can be resumed');
 select given(take('ada', '{$sql}'));
-select is(run_task('left', '$parent_end/1/main', token_of('ada')), 'done', 'and does its work');
+select is(run_task('left', '$parent_end/1/main', token_of('ada')), 'done', 'a resumed task of the database runs');
 
--- Progress counts from one.
+-- Progress resets the count.
 
 select given(start('w', id => 'slow', queue => 'slow'));
 select die_with('slow', 19);
@@ -115,10 +120,10 @@ select given(start('w', id => state, queue => state)) from unnest('{park,release
 select given(take('ada', array[state])) from unnest('{park,release,retry}'::text[]) as state;
 select given(tell(a_turn(state, state => state, until => clock(), awaits => '{}')))
   from unnest('{park,release,retry}'::text[]) as state;
-select is(the_task(state) ->> 'deliveries', '0', format('%s resets the count', state))
+select is(the_task(state) ->> 'deliveries', '0', format('a turn that ends as %s resets the count', state))
   from unnest('{park,release,retry}'::text[]) as state;
 
--- What dies beside a poisonous task is not parked for it.
+-- Tasks that share a worker with a poisonous one are not blamed for it: suspects.
 
 create function die_together(queue text) returns void
 language plpgsql
@@ -143,48 +148,49 @@ select die_together('dark');
 select given(start('w', id => 'fresh-' || n, queue => 'dark')) from generate_series(1, 3) as n;
 select is(
     names_taken('ada', 'dark', 3), 'suspect-1 fresh-1 fresh-2',
-    'of several suspects a worker is given one, and others in place of the rest [P10]');
+    'a claim gets one of several suspects, and other tasks instead of the rest [P10]');
 select is(
-    names_taken('ada', 'dark', 1), 'fresh-3', 'whoever holds a suspect is given others, whatever waits before them');
+    names_taken('ada', 'dark', 1), 'fresh-3',
+    'a worker that holds a suspect gets other tasks, although suspects come before them');
 select is(
     claim('{dark}', 'ada', max_tasks => 3)::jsonb @@ format('$.tasks.size() == 0 && $.next_due_at == "%s"',
                                                             to_json(clock() + interval '50 ms') #>> '{}')::jsonpath,
     true,
-    'but no second suspect, and is told to ask again soon');
+    'a worker gets no second suspect, and learns that it should ask again soon');
 select is(
     (claim('{dark}', 'eve', max_tasks => 3)::jsonb ->> 'next_due_at')::timestamptz,
     clock() + interval '50 ms',
-    'so is who was given the first of several');
+    'a repeated question gets the same time');
 select time_passes('1 ms');
-select is(names_taken('bob', 'dark', 3), 'suspect-3', 'another worker may try another');
+select is(names_taken('bob', 'dark', 3), 'suspect-3', 'another worker gets another suspect');
 select given(tell(a_turn('suspect-1', worker => 'ada')));
-select is(names_taken('ada', 'dark', 3), 'suspect-4', 'a suspect that has made progress is none any more');
+select is(names_taken('ada', 'dark', 3), 'suspect-4', 'a worker whose suspect made progress gets the next one');
 select given(start('w', id => 'broad', queue => 'narrow'));
-select is(names_taken('ada', 'narrow', 3), 'broad', 'a worker holds one suspect of whatever queue');
-select is(names_taken('tom', 'narrow', 3), 'narrow-1', 'a queue with limits gives one as well');
+select is(names_taken('ada', 'narrow', 3), 'broad', 'a worker that holds a suspect gets none from another queue');
+select is(names_taken('tom', 'narrow', 3), 'narrow-1', 'a queue with limits gives one suspect');
 select given(pause_queue('narrow'));
-select is(names_taken('ann', 'narrow', 3), null, 'one that is paused gives none');
+select is(names_taken('ann', 'narrow', 3), null, 'a paused queue gives no suspect');
 select is(
-    (claim('{narrow}', 'ann', idle => true)::jsonb -> 'next_due_at'), 'null', 'and tells nobody to ask again');
+    (claim('{narrow}', 'ann', idle => true)::jsonb -> 'next_due_at'), 'null', 'a paused queue has no next due time');
 select is(
-    (select max(deliveries) from tasks where job_id like 'suspect-%'), 6, 'what was left was not delivered');
+    (select max(deliveries) from tasks where job_id like 'suspect-%'), 6, 'suspects that were left were not delivered');
 select time_passes('31 s');
 select is(
     (select string_agg(n, ' ' order by n) from unnest(string_to_array(names_taken('ada', 'dark', 9), ' ')) as n),
     'fresh-1 fresh-2 fresh-3 suspect-1 suspect-2',
-    'a suspect under a lease that has ended is held no more; what has made progress is due as others are');
-select is(names_taken('ada', 'dark', 9), null, 'she holds one again, and is given no other');
+    'a suspect whose lease has ended no longer counts as held; a task that made progress is due as usual');
+select is(names_taken('ada', 'dark', 9), null, 'a worker that holds a suspect again gets no other');
 
 -- The number is a setting of the app.
 
 insert into perdure.settings (name, value) values ('max_deliveries', '2');
 select given(start('w', id => 'short', queue => 'short'));
 select die_with('short', 2);
-select is(take('ada', '{short}'), '[]', 'how often is a setting');
+select is(take('ada', '{short}'), '[]', 'max_deliveries is a setting');
 select is(
     the_task('short') #>> '{stuck_reason,message}',
     'the task was claimed 2 times without a successful turn',
-    'the reason says how often it was');
+    'the reason names the number of deliveries');
 
 delete from perdure.settings where name = 'max_deliveries';
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

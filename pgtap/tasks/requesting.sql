@@ -1,11 +1,11 @@
--- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
+-- Requests: hooks and activities that a task requests, once per key; their answers come as messages.
 
 begin;
 select plan(83);
 
 select the_time_is('2030-01-01 12:00+00');
 
--- What a request makes.
+-- The rows of a request.
 
 select have_held_job('j');
 select is(
@@ -17,11 +17,11 @@ select is(
     {"key": "act#1", "kind": "activity", "name": "a", "args": ["x"]},
     {"key": "free#1", "kind": "hook", "name": "f", "detached": true}]')),
     '{"state": "keep"}',
-    'a turn may ask for hooks and activities (C55)');
+    'a turn may request hooks and activities (C55)');
 select is(
     tasks_of('j'),
     '{$hook/1:main:free#1,1/main,1/main/act#1,1/main/hook#1,1/main/plain#1}',
-    'what a task asks for is named after it and its key; what is detached stands beside it');
+    'a requested task is named after its asker and its key; a detached one is beside its asker');
 select is(
     jsonb_build_object('kind', t -> 'kind', 'name', t -> 'name', 'args', t -> 'args', 'queue', t -> 'queue',
                        'priority', t -> 'priority', 'due_at', (t ->> 'due_at')::timestamptz, 'signal', t -> 'signal',
@@ -31,7 +31,7 @@ select is(
     jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', '[]'::jsonb, 'queue', 'default', 'priority', 5,
                        'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', '', 'detached', false,
                        'asker', '["j", "1/main", "plain#1"]'::jsonb) || wanted,
-    format('%s has what was asked for', task))
+    format('%s has the options of its request', task))
   from (values
         ('1/main/plain#1', '{}'::jsonb),
         ('1/main/hook#1',
@@ -43,7 +43,7 @@ select is(
        ) as cases (task, wanted)
  cross join lateral the_task('j', task) as t;
 
--- Once: while it lives, while its answer lies open, after it was consumed, after it was dropped.
+-- A key requests once: while the task lives, while its answer is open, after the answer was consumed or dropped.
 
 create function ask(task text, key text) returns text[]
 language plpgsql
@@ -57,35 +57,36 @@ $$;
 
 select have_held_job('once');
 select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request makes a task');
-select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request is made once while its task lives [P12]');
+select is(ask('1/main', 'h1'), '{1/main,1/main/h1}',
+          'a repeated request makes no other task while the first lives [P12]');
 select given(take('ada', '{once}'));
-select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request is made once while its task is held');
+select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a repeated request makes no other task while the first is held');
 select given(tell(a_turn('once', '1/main/h1', 'done', value => '1')));
-select is(ask('1/main', 'h1'), '{1/main}', 'a request is not made again while its answer lies open [P4]');
+select is(ask('1/main', 'h1'), '{1/main}', 'a repeated request makes no task while its answer is open [P4]');
 select given(tell(a_turn('once',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'h1',
                                                                        'message', message_of('once', 'h1'))))));
-select is(ask('1/main', 'h1'), '{1/main}', 'a request is not made again when its answer has been consumed [P4]');
-select is(jsonb_array_length(mail_of('once')), 0, 'nor is it answered again');
+select is(ask('1/main', 'h1'), '{1/main}', 'a repeated request makes no task after its answer was consumed [P4]');
+select is(jsonb_array_length(mail_of('once')), 0, 'a repeated request is not answered again');
 select given(ask('1/main', 'h2'));
 select given(take('ada', '{once}'));
 select given(tell(a_turn('once', '1/main/h2', 'failed', value => '{"message": "m"}')));
 select given(tell(a_turn('once',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'dropped', 'key', 'h2',
                                                                        'message', message_of('once', 'h2'))))));
-select is(ask('1/main', 'h2'), '{1/main}', 'a request is not made again when its answer was dropped');
+select is(ask('1/main', 'h2'), '{1/main}', 'a repeated request makes no task after its answer was dropped');
 
--- A coordinator that crashed after its hook had finished, before it was told.
+-- The coordinator crashed after its hook had finished, and before it got the answer.
 select time_passes('31 s');
 select given(take('bob', '{once}'));
 select is(
     tell(a_turn('once', requests => '[{"key": "h1", "name": "h"}, {"key": "h2", "name": "h"}]',
                 worker => 'bob')) ->> 'state',
     'keep',
-    'a coordinator that runs again asks again');
+    'a coordinator that runs again repeats its requests');
 select is(tasks_of('once'), '{1/main}', 'a hook that has finished does not run again (C4) [P4]');
 
--- A detached one answers nobody, and is made once too.
+-- A detached request answers no one, and is made once too.
 
 select have_held_job('free');
 create temporary table freely as
@@ -94,15 +95,15 @@ select given(tell(a_turn('free', requests => asked))) from freely;
 select given(take('ada', '{free}'));
 select given(tell(a_turn('free', '$hook/1:main:d', 'failed', value => '{"message": "m"}',
                          facts => '[{"kind": "note", "key": "n"}]')));
-select is(mail_of('free'), '[]', 'a detached hook answers nobody');
+select is(mail_of('free'), '[]', 'a detached hook sends no answer');
 select is(
     journal_of('free', '$hook/1:main:d'),
     '[[1, "note", "n", true, null], [2, "end", null, false, {"message": "m"}]]',
-    'how a detached hook ended stands in its journal [P10]');
+    'the journal of a detached hook has its end [P10]');
 select given(tell(a_turn('free', requests => asked))) from freely;
 select is(tasks_of('free'), '{1/main}', 'a detached hook that has ended does not run again');
 
--- A hook asks too.
+-- Requests of hooks.
 
 select have_held_job('deep');
 select given(tell(a_turn('deep', requests => '[{"key": "h", "name": "h", "queue": "deep"}]')));
@@ -112,8 +113,8 @@ select given(tell(a_turn('deep', '1/main/h',
 select is(
     take('ada', '{deep}') #> '{0,asker}',
     '{"job": "deep", "task": "1/main/h", "key": "a"}',
-    'a hook may ask for an activity');
-select is(tell(a_turn('deep', '1/main/h', 'park')) ->> 'state', 'parked', 'and wait for it');
+    'a hook may request an activity');
+select is(tell(a_turn('deep', '1/main/h', 'park')) ->> 'state', 'parked', 'a hook may wait for an activity');
 select given(tell(a_turn('deep', '1/main/h/a', 'done', value => '"found"')));
 select is(take('ada', '{deep}') #>> '{0,messages,0,payload}', 'found', 'the answer wakes the hook that asked');
 select given(tell(a_turn('deep', '1/main/h',
@@ -122,13 +123,13 @@ select given(tell(a_turn('deep', '1/main/h', 'done', value => '1')));
 select is(
     tasks_of('deep'),
     '{$hook/1:main:h:c,1/main}',
-    'the end of a hook ends what it has asked for, except what is detached [P8]');
+    'the end of a hook ends its requests, except detached ones [P8]');
 select is(
     mail_of('deep'),
     '[["1/main", "h", true, 1]]',
-    'the answer of the hook lies with its asker, and nothing else is left');
+    'the asker has the answer of the hook, and no other message is left');
 
--- Early answers: a hook signals under the name that its asker gave it (C47).
+-- Early answers: a hook answers by a signal with the name that its asker gave it (C47).
 
 select have_held_job('early');
 select given(tell(a_turn('early', state => 'park',
@@ -142,7 +143,7 @@ select is(
 select is(
     mail_of('early'),
     '[["1/main", "h", true, {"n": 1}]]',
-    'a hook''s own signal is the answer to its asker (C45)');
+    'the signal with the name of a hook is the answer to its asker (C45)');
 select is(take('ada', '{early}') #>> '{0,messages,0,key}', 'h', 'an early answer wakes the asker');
 select given(tell(a_turn('early', '1/main/h', facts => '[{"signal": "done", "key": "s2", "value": "again"}]',
                          worker => 'bob')));
@@ -150,7 +151,7 @@ select given(tell(a_turn('early', '1/main/h', 'done', value => '"returned"', wor
 select is(
     mail_of('early'),
     '[["1/main", "h", true, {"n": 1}]]',
-    'the first answer stands, whatever the hook says later (C47)');
+    'later answers of a hook are ignored (C47)');
 select given(tell(a_turn('early',
                          requests => '[{"key": "e", "name": "h", "queue": "early", "signal": "done"},
                                        {"key": "o", "name": "h", "queue": "early"}]')));
@@ -162,7 +163,7 @@ select is(mail_of('early') -> 1, '["1/main", "e", true, null]', 'a hook may comp
 select is(
     mail_of('early') -> 2,
     '[null, "done", true, 5]',
-    'the same name is an ordinary signal where it is not the hook''s own (C52)');
+    'the same name is an ordinary signal from another hook (C52)');
 select have_held_job('other');
 select given(tell(a_turn('early', '1/main/e',
                          facts => '[{"signal": "done", "key": "s", "target": "other", "value": 6}]',
@@ -177,9 +178,9 @@ select given(tell(a_turn('early', '$hook/1:main:d', facts => '[{"signal": "miles
 select is(
     mail_of('early') -> 3,
     '[null, "milestone", true, 7]',
-    'a detached hook that answers nobody still signals [P5]');
+    'a detached hook may signal [P5]');
 
--- What was asked to cancel may clean up, though its asker ends first (E2).
+-- A hook that was asked to cancel may clean up after its asker has ended (E2).
 
 select have_held_job(id) from unnest('{clean,quick}'::text[]) as id;
 select given(tell(a_turn(id, requests => jsonb_build_array(
@@ -191,35 +192,38 @@ select given(tell(a_turn(id, '1/main/h', worker => 'bob', requests => '[
   from unnest('{clean,quick}'::text[]) as id;
 select given(tell(a_turn(id, cancels => '["h"]'))) from unnest('{clean,quick}'::text[]) as id;
 select given(tell(a_turn('clean', state => 'cancelled', value => '{"type": "C"}')));
-select is(the_job('clean') ->> 'status', 'cancelled', 'a job ends at once, when its coordinator does');
-select is(tasks_of('clean'), '{1/main/h,1/main/h/x}', 'but for what it has asked to cancel, and all beneath that');
+select is(the_job('clean') ->> 'status', 'cancelled', 'a job ends with its coordinator');
+select is(tasks_of('clean'), '{1/main/h,1/main/h/x}',
+          'a hook that was asked to cancel outlives its coordinator, with its own requests');
 select is(
     tell(a_turn('clean', '1/main/h', 'park', worker => 'bob', awaits => '{}',
                 facts => '[{"op": "set", "path": ["n"], "value": 7}]')) #> '{messages}' @@ '$[*].key == "u"',
     true,
-    'that may do whatever it likes');
-select is_empty('select * from assert_invariants()', 'and breaks no law');
+    'a hook that cleans up may write and get messages');
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is(
     extend(jsonb_build_array(a_turn('clean', '1/main/h', worker => 'bob')))::jsonb #> '{0,cancel}',
     'true',
-    'it hears of it with its heartbeat');
-select throws_ok($$ select forget('clean') $$, 'PD407', null, 'its memory is kept meanwhile');
+    'a hook that cleans up learns of the request to cancel with its heartbeat');
+select throws_ok($$ select forget('clean') $$, 'PD407', null, 'a job with a hook that cleans up is not forgotten');
 select given(tell(a_turn('clean', '1/main/h', 'cancelled', worker => 'bob')));
-select is(jsonb_build_array(tasks_of('clean'), mail_of('clean')), '[[], []]', 'and nothing is left when it has ended');
+select is(jsonb_build_array(tasks_of('clean'), mail_of('clean')), '[[], []]',
+          'nothing is left when the hook has ended');
 select given(hook('clean', 'h', queue => 'outside', key => 'k'));
 select given(take('bob', '{outside}'));
 select given(tell(a_turn('clean', '$hook/k', worker => 'bob',
                          requests => '[{"key": "x", "name": "x", "queue": "deeper"}]')));
 select given(tell(a_turn('clean', '$hook/k', 'done', worker => 'bob', cancels => '["x"]')));
-select is(tasks_of('clean'), '{$hook/k/x}', 'so it is with a hook from outside');
-select is_empty('select * from assert_invariants()', 'which breaks no law either');
+select is(tasks_of('clean'), '{$hook/k/x}', 'a hook of a hook from outside may clean up too');
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is(
-    take('bob', '{deeper}') @@ '$[*].messages[*].key == "$cancel"', true, 'what it has asked to cancel hears of it');
+    take('bob', '{deeper}') @@ '$[*].messages[*].key == "$cancel"', true,
+    'the hook that cleans up receives the request to cancel');
 select given(tell(a_turn('clean', '$hook/k/x', 'done', worker => 'bob')));
 select given(terminate('quick'));
-select is(tasks_of('quick'), '{}', 'a job that is terminated waits for nobody who cleans up');
+select is(tasks_of('quick'), '{}', 'terminate() ends hooks that clean up');
 
--- The end of a coordinator ends its hooks, except what is detached and what is beneath it.
+-- The end of a coordinator ends its hooks, except detached ones and those beneath them.
 
 select have_held_job('end');
 select given(tell(a_turn('end',
@@ -234,23 +238,23 @@ select given(tell(a_turn('end', state => 'done', value => '1')));
 select is(
     tasks_of('end'),
     '{$hook/1:main:d,$hook/1:main:d/x}',
-    'the end of a coordinator ends what it has asked for, except what is detached and all that this asks for [P8]');
-select is(verdict_of(a_turn('end', '1/main/h', 'done')), 'gone', 'a hook that is ended is fenced [P6]');
-select is(mail_of('end'), '[[null, "go", true, 1]]', 'signals wait on for a hook that outlives the run');
+    'the end of a coordinator ends its requests, except detached ones and theirs [P8]');
+select is(verdict_of(a_turn('end', '1/main/h', 'done')), 'gone', 'a hook that was ended is fenced [P6]');
+select is(mail_of('end'), '[[null, "go", true, 1]]', 'signals stay open for a hook that outlives the run');
 select is(
     tell(a_turn('end', '$hook/1:main:d', 'park', facts => '[{"op": "set", "path": ["n"], "value": 1}]')) ->> 'state',
     'parked',
-    'a detached hook works on after the run (C41)');
+    'a detached hook may write after the run (C41)');
 select given(take('ada', '{x}'));
 select given(tell(a_turn('end', '$hook/1:main:d/x', 'done', value => '"found"')));
 select is(
     take('ada', '{end}') #>> '{0,messages,0,payload}',
     'found',
-    'a detached hook that outlives the run gets its answers');
+    'a detached hook gets its answers after the run');
 select given(tell(a_turn('end', '$hook/1:main:d', 'done')));
-select is(tasks_of('end'), '{}', 'a detached hook ends by itself');
+select is(tasks_of('end'), '{}', 'a detached hook that has ended is gone');
 
--- A detached hook keeps its mail when the hook that asked for it ends.
+-- A detached hook keeps its messages when its asker ends.
 
 select have_held_job('mail');
 select given(tell(a_turn('mail', requests => '[{"key": "h", "name": "h", "queue": "mail"}]')));
@@ -265,9 +269,9 @@ select given(tell(a_turn('mail', '1/main/h', 'done')));
 select is(
     tell(a_turn('mail', '$hook/1:main:h:d', 'park')) #>> '{messages,0,payload}',
     'kept',
-    'the end of a hook drops no mail of a detached one beneath it [P5]');
+    'the end of a hook keeps the messages of a detached one [P5]');
 
--- What stands beneath a task ends with it, so no key may lead beneath that of another request.
+-- A task ends with everything beneath it, so no key may lead beneath another request.
 
 select have_held_job('slash');
 select is(
@@ -289,9 +293,9 @@ select is(
 select is(
     tasks_of('slash'),
     '{1/main,1/main/.a#1/b#1,1/main/a,1/main/pack/b#12}',
-    'nothing of a turn that is refused is made');
+    'a refused turn makes no task');
 
--- What one kind is asked for by another has no use for: it must not be ignored.
+-- Fields that a kind of request does not have are refused, not ignored.
 
 select have_held_job('stray');
 select is(
@@ -299,7 +303,7 @@ select is(
         jsonb_build_object('key', 'a', 'kind', kind, case kind when 'until' then 'condition' else 'name' end,
                            case kind when 'until' then '$.n > 1' else 'f' end)
         || jsonb_build_object(field, given::jsonb)))) #>> '{error,message}',
-    message, format('a request of the kind %s says %s %s', kind, field, given))
+    message, format('a request of the kind %s with %s %s', kind, field, given))
   from (values
         ('activity', 'timeout',   '"1 s"',  'a request of the kind activity has no field ''timeout'''),
         ('activity', 'signal',    '"s"',    'a request of the kind activity has no field ''signal'''),
@@ -311,7 +315,7 @@ select is(
         ('hook',     'timeout',   'null',   null)
        ) as cases (kind, field, given, message);
 
--- When it is due has to be a time to which a timeout can be added.
+-- A due time must leave room for a timeout.
 
 select have_held_job('far');
 select is(
@@ -321,7 +325,7 @@ select is(
     format('a child due at %s is refused', due_at))
   from unnest('{infinity,+Infinity,10000-01-01T00:00:00Z,294270-01-01T00:00:00Z}'::text[]) as due_at;
 
--- When it expires has to be a time that whoever lists items can read.
+-- The expiry of an item must be a time that clients can read.
 
 select is(
     tell(a_turn('far', requests => jsonb_build_array(jsonb_build_object(
@@ -331,9 +335,9 @@ select is(
   from unnest('{infinity,-infinity,10000-01-01T00:00:00Z,0001-01-01T00:00:00Z}'::text[]) as expires_at;
 select is(
     tell(a_turn('far', requests => '[{"key": "i", "kind": "item", "name": "x", "expires_at": "9999-12-30T00:00:00Z"}]'))
-        ->> 'state', 'keep', 'one that expires in far future is not');
+        ->> 'state', 'keep', 'an item that expires in the year 9999 is accepted');
 
--- An answer has the fingerprint of its request, whoever gives it.
+-- Every answer has the fingerprint of its request.
 
 select have_held_job('print');
 select given(tell(a_turn('print',
@@ -358,18 +362,18 @@ select is(
     (select jsonb_object_agg(m ->> 'key', m -> 'fingerprint')
        from jsonb_array_elements(tell(a_turn('print', awaits => '{}')) -> 'messages') as m),
     '{"h": "1", "s": "2", "c": "3", "t": "4", "u": "5", "i": "6", "n": null}',
-    'answers come with the fingerprints of what was asked for first [P9]');
+    'an answer has the fingerprint of the first request [P9]');
 select is(
     tell(a_turn('print',
                 requests => jsonb_build_array(jsonb_build_object('key', 'x', 'name', 'h', 'fingerprint', given))))
         #>> '{error,code}',
     'PD104',
-    format('a fingerprint is a short text, and %s is none', left(given, 10)))
+    format('a fingerprint of %s is refused', left(given, 10)))
   from (values (''), (repeat('x', 201)), (E'a\nb')) as cases (given);
 select is(
     tell(a_turn('print', requests => '[{"key": "z", "name": "h", "queue": "print", "fingerprint": null}]')) ->> 'state',
     'keep',
-    'nobody has to give one');
+    'a fingerprint may be missing');
 
 select have_held_job('twice');
 select is(

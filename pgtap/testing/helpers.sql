@@ -1,24 +1,24 @@
--- Assertions for users' tests: what they print when they hold, and when they do not.
+-- Assertions for the tests of users: what they print when they hold and when they fail.
 
 begin;
 select plan(17);
 
-select lives_ok($$ select create_test_helpers() $$, 'a test creates its helpers');
-select lives_ok($$ select create_test_helpers() $$, 'twice, too');
+select lives_ok($$ select create_test_helpers() $$, 'create_test_helpers() creates the assertions');
+select lives_ok($$ select create_test_helpers() $$, 'create_test_helpers() may be repeated');
 select is_empty($$
     select p.proname
       from pg_proc as p
      where p.oid in ('is_memory'::regproc, 'is_status'::regproc, 'is_result'::regproc, 'has_history'::regproc,
                      'has_tasks'::regproc, 'holds_its_laws'::regproc)
        and (has_function_privilege('public', p.oid, 'execute') or obj_description(p.oid, 'pg_proc') is null)
-$$, 'they have comments, and are not open to the public');
+$$, 'the assertions have comments, and are not open to the public');
 
 select given(start('research', id => 'j', entity => 'agent', context => '{"n": 1}', queue => 'j'));
 select given(entity_set('j', '"subsidies"', 'query'));
 select given(entity_merge('j', '{"done": true}'));
 select given(hook('j', 'count', '[]', key => 'c', due_at => clock() + interval '1 day'));
 
--- What holds.
+-- Assertions that hold.
 
 select is_memory('j', 'query', '"subsidies"', 'a value of a memory is what is wanted');
 select is_memory('j', '', '{"n": 1, "query": "subsidies", "done": true}');
@@ -32,8 +32,8 @@ select is_status('j', 'completed', 'a status is what is wanted');
 select is_result('j', '7');
 select holds_its_laws();
 
--- What does not hold: the test fails, and shows have and want. Such a test would end this file as failed, so what it
--- says is looked at, and its number taken back.
+-- Assertions that fail: they print have and want. Such a test would fail this file, so only its output is checked, and
+-- its number is taken back.
 
 create function pg_temp.said_by(statement text) returns text
 language plpgsql
@@ -50,7 +50,7 @@ begin
 end
 $$;
 select ok(
-    pg_temp.said_by(statement) like wanted, format('%s says so', statement))
+    pg_temp.said_by(statement) like wanted, format('%s fails with have and want', statement))
   from (values
         ($$ select is_memory('j', 'n', '2') $$,     E'not ok % - n in the memory of j\n%have: 1\n%want: 2'),
         ($$ select is_memory('j', '', '2') $$,      E'not ok % - the memory of j\n%'),
@@ -59,7 +59,7 @@ select ok(
 update jobs set version = 9 where id = 'j';
 select ok(
     pg_temp.said_by($$ select holds_its_laws() $$) like E'not ok % - no invariant is broken\n%# I1 j version 9%',
-    'a broken law is told');
+    'holds_its_laws() prints a broken law');
 update jobs set version = 3 where id = 'j';
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
