@@ -1,4 +1,5 @@
-"""Programs that wait for conditions on their memory; what makes them true comes in one order."""
+"""Programs that wait for conditions on their memory; what makes the conditions true comes in a
+fixed order."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ NEVER = "$.never == true"
 
 
 def conditions(app: perdure.App, parts: Parts) -> None:
-    """Coordinators that wait for what hooks, the world outside and they themselves write."""
+    """Define coordinators that wait for writes of hooks, of the outside world and of their own."""
     _hooks(app, parts)
     _coordinators(app, parts)
     _plain(app, parts)
@@ -33,7 +34,7 @@ def _hooks(app: perdure.App, parts: Parts) -> None:
 
     @app.hook
     async def link(memory: Memory, x: int) -> Any:
-        """Wait for its turn, and let the next one have his."""
+        """Wait for the own turn, then let the next link have its turn."""
         out = [await memory.until(f"$.turn == {x}")]
         try:
             await memory.until(NEVER, timeout=0.004)

@@ -1,4 +1,4 @@
-"""Fixtures of the crash tests: one database and one stage for all of them, to be quick."""
+"""Fixtures of the crash tests: they share one database and one stage, to be quick."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.servers import AnyServer, adopt
 
 @pytest.fixture(scope="session")
 def crash_dsn(server: AnyServer, template: str) -> Iterator[str]:
-    """Give a database in which workers are killed."""
+    """Provide a database in which workers are killed."""
     name = f"{template}_engine"
     database, source = sql.Identifier(name), sql.Identifier(template)
     with psycopg.connect(server.url(), autocommit=True) as admin:
@@ -32,39 +32,39 @@ def crash_dsn(server: AnyServer, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stage(crash_dsn: str) -> Iterator[Stage]:
-    """Give a stage on which workers live and die."""
+    """Provide a stage on which workers live and die."""
     with stage_on(crash_dsn) as stage:
         yield stage
 
 
 @pytest.fixture(scope="module")
 def programs(stage: Stage) -> perdure.App:
-    """Give the app of all programs."""
+    """Provide the app of all programs."""
     return app_of(stage.ledger)
 
 
 @pytest.fixture(scope="module")
 def references(stage: Stage, programs: perdure.App) -> References:
-    """Give what programs come to without any fault."""
+    """Provide the outcomes of the programs without faults."""
     return References(stage, programs)
 
 
 @pytest.fixture
 def app() -> perdure.App:
-    """Give an empty app."""
+    """Provide an empty app."""
     return perdure.App()
 
 
 @pytest.fixture
 def client(dsn: str) -> Iterator[perdure.Client]:
-    """Give a client of the test's own database."""
+    """Provide a client of the test's own database."""
     with perdure.connect(dsn) as client:
         yield client
 
 
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
-    """Give a function that starts a worker of the app: `work(slots=1)`."""
+    """Provide a function that starts a worker of the app: `work(slots=1)`."""
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:

@@ -1,9 +1,9 @@
 """A stage for crashes: workers live and die on one event loop, at any point that a test names.
 
 A life is an engine on connections of the stage. A point is passed at each `crash_point` of the
-package and whenever a call is committed; to be killed there raises `Killed`, which stops the loop
-on the spot, as `kill -9` stops a process: nothing of the worker runs any more, but what it has sent
-is sent. The next life has a new engine; the dead one's leases are made due by the owner.
+package and whenever a call is committed. A kill there raises `Killed`, which stops the loop on the
+spot, as `kill -9` stops a process: no code of the worker runs any more, but calls that it has sent
+are sent. The next life has a new engine, and the owner makes the dead worker's leases due.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tests.engine.outside import Outside, Step
 Json = dict[str, Any]
 SCHEMA = "perdure"
 QUEUES = ["default", "far"]
-TICK = 0.003  # seconds between two looks of the world outside
+TICK = 0.003  # seconds between two steps of the outside world
 PATIENCE = 8.0  # seconds that a life may last
 TABLES = (
     "tasks", "journal", "inbox", "snapshots", "conditions", "items", "workers", "listeners", "jobs"
 )  # fmt: skip
 
-# In the order of the laws, and without waiting for anybody.
+# In the lock order of the laws, and without waiting for locks.
 END_LEASES = """
 with held as materialized (
     select job_id, task
@@ -63,25 +63,25 @@ update tasks as t
 
 
 class Killed(KeyboardInterrupt):
-    """The worker is dead. (Of this kind because it is the one that an event loop lets through.)"""
+    """The worker is dead. (A KeyboardInterrupt, because an event loop lets that through.)"""
 
 
 class Wedged(AssertionError):
-    """A life goes on and on without coming to an end."""
+    """A life does not come to an end."""
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong in one life of a worker."""
+    """The faults of one life of a worker."""
 
     kill_at: int | None = None
-    """The point at which it ends; None: it goes on to the end."""
+    """The point at which the worker is killed; None: it lives to the end."""
     kill_when: Callable[[Outside], bool] | None = None
-    """Looked at whenever a point is passed, and now and then; once true, it ends."""
+    """Checked at each point and between points; the worker is killed once it is true."""
     orderly: bool = False
-    """Whether it is asked to stop at that point, instead of killed."""
+    """Whether the worker is stopped at that point instead of killed."""
     lose_every: int | None = None
-    """Of so many calls that are committed, the reply of one is lost."""
+    """One reply of so many committed calls is lost."""
     slots: int = 100
     cache: int = 100
     """How many parked coordinators stay in memory."""
@@ -89,26 +89,26 @@ class Faults:
     """Seconds that a waiting hook stays in memory."""
     workers: int = 1
     steal_at: frozenset[int] = frozenset()
-    """Points at which all leases end though their holders live on."""
+    """Points at which all leases end although their holders live on."""
 
 
 @dataclass
 class Life:
-    """What has become of a worker so far."""
+    """The state of one life of a worker."""
 
     faults: Faults
     name: str
     passed: int = 0
     calls: int = 0
     lost: dict[psycopg.AsyncCursor[Any], list[Any]] = field(default_factory=dict)
-    """What calls had claimed whose replies were lost, until they are repeated."""
+    """The tasks of claims whose replies were lost, until the claims are repeated."""
     is_dead: bool = False
     stops: asyncio.Event = field(default_factory=asyncio.Event)
     engines: list[Engine] = field(default_factory=list)
 
 
 class Kept(psycopg.AsyncConnection[Any]):
-    """A connection that goes back to the stage when it is closed: plans are dear."""
+    """A connection that returns to the stage when it is closed, because its plans are costly."""
 
     pool: Pool
 
@@ -118,7 +118,7 @@ class Kept(psycopg.AsyncConnection[Any]):
 
 
 class Pool(Source):
-    """A source whose connections outlive the workers."""
+    """A source whose connections survive the workers."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, SCHEMA)
@@ -126,7 +126,7 @@ class Pool(Source):
         self._taken: list[Kept] = []
 
     async def connect_async(self, name: str, *, is_lent: bool = False) -> Kept:
-        """Give an idle connection, or a new one."""
+        """Return an idle connection, or a new one."""
         if self._idle:
             connection = self._idle.pop()
         else:
@@ -137,8 +137,8 @@ class Pool(Source):
         return connection
 
     def take_back(self, connection: Kept) -> None:
-        """Keep a connection; one with a call on its way is given up. Nobody waits for its socket
-        then: libuv aborts the process over one that is closed as somebody begins to."""
+        """Keep an idle connection; close one with a call on its way. Its socket is removed from the
+        loop before, because libuv aborts the process if a socket is closed while it is awaited."""
         if connection in self._taken:
             self._taken.remove(connection)
             if connection.pgconn.transaction_status == TransactionStatus.IDLE:
@@ -150,7 +150,7 @@ class Pool(Source):
                 connection.pgconn.finish()
 
     def take_all_back(self) -> None:
-        """Take what a dead worker has left."""
+        """Take back the connections of a dead worker."""
         for connection in list(self._taken):
             self.take_back(connection)
 
@@ -161,7 +161,7 @@ class Pool(Source):
 
 
 class Stage(Outside):
-    """Runs jobs through lives, and knows what they have done."""
+    """Runs jobs through several lives, and records what they did."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(psycopg.connect(dsn, autocommit=True, client_encoding="utf8", **PLAIN))
@@ -180,7 +180,7 @@ class Stage(Outside):
         self._life = Life(Faults(), "nobody", is_dead=True)
 
     def clear(self) -> None:
-        """Empty the tables, so that the next run has the same ids and meets nothing old."""
+        """Empty the tables, so that the next run has the same ids and finds no old rows."""
         for table in TABLES:
             self.many(f"delete from {table}")
         self.ledger.clear()
@@ -195,13 +195,13 @@ class Stage(Outside):
 
     @property
     def is_dead(self) -> bool:
-        """Tell whether nobody works: code that runs on is that of a dead worker."""
+        """Return whether no worker is alive: code that still runs belongs to a dead worker."""
         return self._life.is_dead
 
     # Lives.
 
     def live(self, app: perdure.App, faults: Faults, steps: list[Step]) -> bool:
-        """Let a worker live: true when everything is done, false when it has died before."""
+        """Let a worker live; return true if everything is done, false if it died before."""
         self.lives += 1
         life = self._life = Life(faults, f"life {self.lives}")
         main = self._loop.create_task(self._live(life, app, steps))
@@ -219,7 +219,7 @@ class Stage(Outside):
         return is_done
 
     def _end(self, burial: asyncio.Task[None]) -> None:
-        """Wait for a burial; whatever waited for what has died dies again."""
+        """Wait for the burial of a life; tasks that awaited dead code are killed again."""
         while not burial.done():
             with suppress(Killed):
                 self._loop.run_until_complete(burial)
@@ -248,13 +248,13 @@ class Stage(Outside):
             if not (steps or any(one.held for one in life.engines)) and self.is_over():
                 return True
             if time.monotonic() > until:
-                raise Wedged(self.told())
+                raise Wedged(self.description())
             self._end_leases("worker not like %s", f"{life.name} %")
         await self._stop(life)
         return False
 
     async def _stop(self, life: Life) -> None:
-        """End as a worker does that is asked to."""
+        """Stop as a worker does when it is asked to."""
         for one in life.engines:
             one.begin_stopping()
         for _ in range(50):
@@ -268,7 +268,7 @@ class Stage(Outside):
         await link.close()
 
     async def _bury(self, life: Life) -> None:
-        """End what would have ended with the process, without any effect."""
+        """End everything that would have ended with the process, without any effect."""
         for one in life.engines:
             await one.close()
         me = asyncio.current_task()
@@ -285,16 +285,16 @@ class Stage(Outside):
         self._pool.take_all_back()
 
     def is_over(self) -> bool:
-        """Tell whether nothing is left to do. Raises Wedged where a task is stuck."""
+        """Return whether no task is left. Raises Wedged if a task is stuck."""
         running, stuck = self.many(
             "select count(*), count(stuck_reason) from tasks"
         )[0]  # fmt: skip
         if stuck:
-            raise Wedged(self.told())
+            raise Wedged(self.description())
         return not running
 
-    def told(self) -> str:
-        """Describe what goes on and on."""
+    def description(self) -> str:
+        """Describe the tasks and messages that are left."""
         tasks = self.many(
             "select job_id, task, name, due_at - clock(), worker, position, deliveries, awaits,"
             " stuck_reason from tasks order by 1, 2"
@@ -309,7 +309,7 @@ class Stage(Outside):
     # Points.
 
     def pass_point(self, name: str) -> None:
-        """Go on, or die."""
+        """Go on, or kill the worker."""
         life = self._life
         if life.is_dead:
             return
@@ -351,7 +351,7 @@ class Stage(Outside):
 
     @staticmethod
     def _is_lost(life: Life, cursor: psycopg.AsyncCursor[Any]) -> bool:
-        """Choose the replies that are lost; that of the same call sent again is not."""
+        """Return whether this reply is lost; that of a repeated call is not."""
         every = life.faults.lose_every
         if every is None or life.lost.pop(cursor, None) is not None:
             return False
@@ -359,8 +359,8 @@ class Stage(Outside):
         return life.calls % every == 0
 
     def _compare(self, life: Life, cursor: psycopg.AsyncCursor[Any], answer: Json) -> None:
-        """Check that a repeated call has what it had claimed, but for what others have taken since
-        because its lease was ended, and no delivery more."""
+        """Check that a repeated claim returns its tasks, except those that others have claimed
+        since because their leases were ended, and without another delivery."""
         held = "select token = %s from tasks where job_id = %s and task = %s"
         kept = [
             (job, task, deliveries)
@@ -380,14 +380,18 @@ class Stage(Outside):
         return call.function == "advance" or bool(answer["tasks"])
 
     def _note(self, call: Call, answer: Json) -> None:
-        """Remember tasks as they were claimed, and what coordinators had asked for at the end."""
+        """Record the claimed tasks, and the number of requests of coordinators at their end."""
         for row in answer["tasks"]:
             self.rows[row["job"], row["task"]] = row
         if call.function == "advance":
             turns = json.loads(call.params[0])
-            for turn, told in zip(turns, answer["turns"], strict=True):
+            for turn, verdict in zip(turns, answer["turns"], strict=True):
                 kind = self.rows[turn["job"], turn["task"]]["kind"]
-                if kind == "coordinator" and told["state"] in ("done", "failed", "cancelled"):
+                if kind == "coordinator" and verdict["state"] in (
+                    "done",
+                    "failed",
+                    "cancelled",
+                ):
                     self.asked[turn["job"]] = turn["asked"]
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: Json) -> None:
@@ -397,13 +401,13 @@ class Stage(Outside):
 
 
 def claimed_in(answer: Json) -> list[Any]:
-    """Name the tasks in a reply, with their deliveries."""
+    """Return the tasks in a reply, with their deliveries."""
     return sorted((row["job"], row["task"], row["deliveries"]) for row in answer["tasks"])
 
 
 @contextmanager
 def stage_on(dsn: str) -> Iterator[Stage]:
-    """Open a stage; the package passes its points as long as it is open."""
+    """Open a stage; the package passes its points while it is open."""
     stage = Stage(dsn)
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
@@ -424,14 +428,14 @@ def stage_on(dsn: str) -> Iterator[Stage]:
 
 @contextmanager
 def with_settings(life: Faults) -> Iterator[None]:
-    """Set what of the faults is set for the whole package."""
+    """Apply the faults that are settings of the whole package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waits, "GRACE", life.grace)
         yield
 
 
 def some_faults(chance: random.Random, points: int) -> Faults:
-    """Draw what goes wrong in one life, for a run that passes so many points without faults."""
+    """Draw the faults of one life, for a run that passes so many points without faults."""
     workers = chance.choice([1, 1, 1, 2])
     stolen = chance.sample(range(1, points + 1), min(points, 3)) if workers == 2 else []
     return Faults(

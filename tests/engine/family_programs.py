@@ -1,4 +1,5 @@
-"""Programs in which parents, children and hooks are cancelled, shielded, left behind or limited."""
+"""Programs in which parents, children and hooks are cancelled, shielded, left behind or limited in
+time."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ QUICK = perdure.Retry(attempts=3, delay=0.002, jitter=0)
 
 
 def shelters(app: perdure.App, parts: Parts) -> None:
-    """What is shielded is done to its end, whenever the cancel comes."""
+    """Define programs whose shielded work is finished, whenever the cancel comes."""
 
     @app.coordinator
     async def sheltered(memory: Memory) -> Any:
@@ -60,7 +61,7 @@ def shelters(app: perdure.App, parts: Parts) -> None:
 
 
 def plain_shelters(app: perdure.App, parts: Parts) -> None:
-    """The same in plain code."""
+    """Define the same programs in plain code."""
 
     @app.coordinator
     def plain_sheltered(memory: PlainMemory) -> Any:
@@ -98,7 +99,8 @@ def plain_shelters(app: perdure.App, parts: Parts) -> None:
 
 
 def left_behind(app: perdure.App, parts: Parts) -> None:
-    """Children that are begun, awaited, withdrawn, and left when their parent ends."""
+    """Define programs whose children are started, awaited, cancelled, and left when the parent
+    ends."""
 
     @app.coordinator
     async def for_ever(memory: Memory) -> Any:
@@ -132,7 +134,7 @@ def left_behind(app: perdure.App, parts: Parts) -> None:
 
 
 def limits(app: perdure.App, parts: Parts) -> None:
-    """Work that has a limit of time and keeps it."""
+    """Define programs whose work has time limits and keeps them."""
 
     @app.activity(retry=QUICK, timeout="1 min", within="1 h")
     async def patient(x: int) -> int:

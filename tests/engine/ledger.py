@@ -1,4 +1,5 @@
-"""The ledger: what activities really did, written down outside of PostgreSQL as it happens."""
+"""The ledger: the real executions of activities, written down outside of PostgreSQL as they
+happen."""
 
 from __future__ import annotations
 
@@ -35,21 +36,21 @@ select not exists (
 
 
 class Book(Protocol):
-    """Where activities write."""
+    """A place where activities record their executions."""
 
     def note(self) -> None:
-        """Write down that the running activity is executed."""
+        """Record an execution of the running activity."""
 
 
 def running_call() -> Call:
-    """Name the call of the activity that runs."""
+    """Return the call of the running activity."""
     info = perdure.info()
     key = (info.key or "").removeprefix(f"{info.job}/{info.task}").removeprefix("/")
     return info.job, info.task, key, info.attempt
 
 
 class Ledger:
-    """Executions of activities by call, and those that should not have been."""
+    """The executions of activities by call, and those that violate a promise."""
 
     def __init__(self, stage: Stage) -> None:
         self.executions: Counter[Call] = Counter()
@@ -60,26 +61,26 @@ class Ledger:
         self._in_this_life: Counter[Call] = Counter()
 
     def clear(self) -> None:
-        """Begin a new run."""
+        """Start a new run."""
         self.executions.clear()
         self.violations.clear()
         self.next_life()
         self.is_strict = True
 
     def next_life(self) -> None:
-        """Begin to count what one worker does."""
+        """Start counting the executions of one worker."""
         with self._lock:
             self._in_this_life.clear()
 
     def note(self) -> None:
-        """Write down that the running activity is executed. [P4]
+        """[P4] Record an execution of the running activity.
 
-        It must not be if its result is recorded; nor twice by one worker, which knows what it did.
+        It must not run if its result is recorded, nor twice in one worker, which knows what it did.
         (A worker whose lease was stolen cannot know: the ledger is not strict then.)
         """
         call, stage = running_call(), self._stage
         with self._lock:
-            if stage.is_dead:  # what runs on in a thread is not there any more
+            if stage.is_dead:  # a thread of a dead worker runs on
                 return
             self.executions[call] += 1
             self._in_this_life[call] += 1
@@ -92,17 +93,17 @@ class Ledger:
 
 
 class Paper:
-    """A ledger that outlives the process: one line an execution."""
+    """A ledger that survives the process: one line for each execution."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def note(self) -> None:
-        """Write a line: it is there even if the process is killed at once."""
+        """Write a line, which survives an immediate kill of the process."""
         with Path(self.path).open("a") as file:
             file.write(f"{running_call()}\n")
 
     def read(self) -> Counter[str]:
-        """Give the executions by call."""
+        """Return the executions by call."""
         path = Path(self.path)
         return Counter(path.read_text().splitlines() if path.exists() else ())

@@ -1,4 +1,4 @@
-"""What a run comes to, comparably; and the replay of what it has left in the journal."""
+"""The outcome of a run in a comparable form, and the replay of its journal."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ select status = 'completed', coalesce(result, error)
  where id = %s
 """
 
-# Facts of a task in no order: what is side by side may happen in any. A command is told by what it
-# was given, as what it answers may depend on its neighbours; deadlines differ from run to run.
+# The facts of a task without their order, because parallel steps may happen in any. A command is
+# compared by its argument, as its answer may depend on its neighbours; deadlines differ from run to
+# run.
 FACTS = """
 select job_id, task, kind, name, op, path, ok,
        case when kind in ('command', 'read') then argument
@@ -46,7 +47,7 @@ select job_id, task, kind, name, op, path, ok,
 
 @dataclass
 class Outcome:
-    """Jobs with their memories and results, facts, and the calls of activities that were made."""
+    """Jobs with their memories and results, facts, and the calls of activities."""
 
     jobs: list[tuple[Any, ...]]
     facts: Counter[str]
@@ -54,7 +55,7 @@ class Outcome:
 
 
 def outcome_of(outside: Outside, calls: Iterable[Any]) -> Outcome:
-    """Read what a job has come to, with its children."""
+    """Read the outcome of a job, with its children."""
     told = outside.many(FACTS, outside.job, outside.job)
     facts = Counter(repr((*row, ok, _comparable(ok, value))) for *row, ok, value in told)
     family = [
@@ -69,7 +70,7 @@ def _comparable(ok: bool, value: Any) -> Any:
 
 
 def _failure(failure: Any, *more: str) -> list[Any]:
-    """Tell of a failure what is the same in every run."""
+    """Return the parts of a failure that are the same in every run."""
     told = unveiled(failure)
     return (
         [told.get(name) for name in ("type", "message", *more)] if isinstance(told, dict) else told
@@ -77,7 +78,7 @@ def _failure(failure: Any, *more: str) -> list[Any]:
 
 
 def differences(have: Outcome, want: Outcome) -> list[str]:
-    """Say how a run differs from the reference, a line each; the empty list is what is wanted."""
+    """Describe how a run differs from the reference, a line each; an empty list means equal."""
     lines = [f"want {b}\nhave {a}" for a, b in zip(have.jobs, want.jobs, strict=False) if a != b]
     if len(have.jobs) != len(want.jobs):
         lines.append(f"{len(have.jobs)} jobs instead of {len(want.jobs)}")
@@ -88,7 +89,7 @@ def differences(have: Outcome, want: Outcome) -> list[str]:
 
 
 def replay_all(stage: Stage, app: perdure.App) -> int:
-    """Replay the journal of every coordinator to the end that it came to. [P9] Gives how many."""
+    """[P9] Replay the journal of every coordinator to its end; return how many there were."""
     coordinators = [row for row in stage.rows.values() if row["kind"] == "coordinator"]
     for row in coordinators:
         replay(stage, app, row)
@@ -96,7 +97,7 @@ def replay_all(stage: Stage, app: perdure.App) -> int:
 
 
 def replay(stage: Stage, app: perdure.App, row: Json) -> None:
-    """Replay one journal: it must ask for nothing new and come to the same end."""
+    """Replay one journal: it must make no new request, and reach the same end."""
     rows = stage.one("select read_journal(%s, %s)", row["job"], row["task"])
     function = app.coordinators[row["name"]]
     unsealer = Unsealer(app.codec, Fields(app.codec.memory if app.codec else ()), {})
@@ -116,7 +117,7 @@ def replay(stage: Stage, app: perdure.App, row: Json) -> None:
 
 
 def ending_of(run: Any) -> tuple[bool, Any]:
-    """Give how a run ended: whether well, and with what."""
+    """Return whether a run ended well, and its result or failure."""
     try:
         return True, stored(run.outcome())
     except BaseException as error:  # noqa: BLE001 - whatever the code has raised

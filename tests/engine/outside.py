@@ -1,4 +1,4 @@
-"""The world outside of a job: what it can see of it, and what it does to it while it runs."""
+"""The world outside of a job: what it can see of the job, and what it does to it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Connection = psycopg.Connection[Any]
 
 @dataclass
 class Outside:
-    """A connection to the app, and the job that one looks at."""
+    """A connection to the app, and the job under test."""
 
     connection: Connection
     job: str = "job"
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def one(self, query: str, *params: Any) -> Any:
-        """Give the first value of the first row."""
+        """Return the first value of the first row."""
         rows = self.many(query, *params)
         return rows[0][0] if rows else None
 
     def many(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Give all rows."""
+        """Return all rows."""
         with self.lock:
             cursor = self.connection.execute(query.encode(), params or None)
             return cursor.fetchall() if cursor.description else []
@@ -41,21 +41,21 @@ class Outside:
         return self.one("select entity_get(%s, %s)", self.job, path)
 
     def ending(self) -> tuple[str, Any, Any]:
-        """Give status, result and error of the job."""
+        """Return status, result and error of the job."""
         status, result, error = self.many("select * from result(%s)", self.job)[0]
         return status, result, error
 
     def broken(self) -> list[tuple[Any, ...]]:
-        """List what is wrong in the tables."""
+        """Return the invariants that are broken."""
         return self.many("select * from assert_invariants()")
 
 
 Step = Callable[[Outside], bool]
-"""Something that happens outside: tried again and again until it says that it has happened."""
+"""An event outside: called again and again until it returns true, when it has happened."""
 
 
 def sends(name: str, payload: str = "null", when: str = "") -> Step:
-    """Send a signal, once the memory says true somewhere."""
+    """Send a signal, once the memory is true at a path."""
 
     def step(outside: Outside) -> bool:
         if when and outside.memory(when) is not True:
@@ -67,11 +67,11 @@ def sends(name: str, payload: str = "null", when: str = "") -> Step:
 
 
 def resolves(name: str, resolution: str) -> Step:
-    """Answer the most urgent item of a name that the job waits for, once there is one."""
-    own = "select id from list_items(name => %s) where job = %s limit 1"
+    """Resolve the most urgent item of a name that the job waits for, once there is one."""
+    find_item = "select id from list_items(name => %s) where job = %s limit 1"
 
     def step(outside: Outside) -> bool:
-        item = outside.one(own, name, outside.job)
+        item = outside.one(find_item, name, outside.job)
         if item is None:
             return False
         outside.many("select resolve_item(%s, %s::jsonb, by => 'jane')", item, resolution)
@@ -81,7 +81,7 @@ def resolves(name: str, resolution: str) -> Step:
 
 
 def cancels(when: str) -> Step:
-    """Cancel the job, once the memory says true somewhere."""
+    """Cancel the job, once the memory is true at a path."""
 
     def step(outside: Outside) -> bool:
         if outside.memory(when) is not True:
@@ -93,7 +93,7 @@ def cancels(when: str) -> Step:
 
 
 def writes(patch: str, when: str) -> Step:
-    """Change the memory by an ordinary UPDATE."""
+    """Change the memory by an ordinary UPDATE, once the memory is true at a path."""
 
     def step(outside: Outside) -> bool:
         if outside.memory(when) is not True:
@@ -105,7 +105,7 @@ def writes(patch: str, when: str) -> Step:
 
 
 def increments(path: str, when: str) -> Step:
-    """Change the memory from outside."""
+    """Increment a number of the memory, once the memory is true at a path."""
 
     def step(outside: Outside) -> bool:
         if outside.memory(when) is not True:

@@ -1,4 +1,4 @@
-"""Programs that ask people; the world outside resolves what it finds, in one order."""
+"""Programs that ask people; the outside world resolves the items in a fixed order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = "1 day"
 
 
 def people(app: perdure.App, parts: Parts) -> None:
-    """Coordinators and hooks that ask, one after the other, beside other things and in vain."""
+    """Define coordinators and hooks that ask in sequence, in parallel, and without an answer."""
     _hooks(app, parts)
     _coordinators(app, parts)
 

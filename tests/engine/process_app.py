@@ -28,7 +28,7 @@ async def greet(name: str) -> str:
 
 @app.coordinator
 async def greets(memory: perdure.AsyncEntity) -> Any:
-    """Iterate a set of strings, and be in another process before it ends."""
+    """Iterate over a set of strings, and move to another process before the end."""
     names = set(NAMES)
     out = []
     for name in names:
@@ -40,15 +40,15 @@ async def greets(memory: perdure.AsyncEntity) -> Any:
 
 
 def starve() -> None:
-    """Hold the interpreter's lock, as a call of C code may, until somebody opens a pipe: no other
-    thread of this process runs, nor does the one that keeps its leases."""
+    """Hold the interpreter's lock, as C code may, until a pipe is opened: no other thread of this
+    process runs, not even the one that keeps its leases."""
     if pipe := os.environ.get("STARVE"):
         ctypes.PyDLL(None).open(os.fsencode(pipe), os.O_RDONLY)
 
 
 @app.hook
 async def slow(memory: perdure.AsyncEntity) -> Any:
-    """Be at work for a while, write, and wait."""
+    """Work for a while, write, and wait."""
     me = os.environ["NAME"]
     await memory.append("log", "begun")
     await memory.append("workers", me)

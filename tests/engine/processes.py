@@ -1,4 +1,4 @@
-"""Workers in processes of their own, as the command line starts them, that tests kill and stop."""
+"""Workers in processes of their own, started by the command line, which tests kill and stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def worker_process(
     dsn: str, *, app: str, queues: Sequence[str] = ("default",), lease: str = "30 s",
     **settings: str,
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
-    """Run `perdure worker`; it is killed at the end, if it still lives."""
+    """Run `perdure worker`; kill it at the end if it is still alive."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT / "python"), str(ROOT)])} | settings
     command = [sys.executable, "-m", "perdure", "worker", app, "--dsn", dsn, "--lease", lease]

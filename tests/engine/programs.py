@@ -1,8 +1,8 @@
-"""The programs that are crashed: asyncio and the durable calls in every way one meets, on real SQL.
+"""The programs that are crashed: asyncio and the durable calls in every common way, on real SQL.
 
-Each comes to the same memory and result whatever happens to the workers: nothing depends on which
-of two quick things comes first. What would win a race otherwise never comes, or comes in a day.
-Activities write down in the ledger that they were executed.
+Each has the same memory and result whatever happens to the workers: nothing depends on which of two
+quick events comes first. The loser of a race never comes, or comes in a day. Activities record
+their executions in the ledger.
 """
 
 # ruff: noqa: C901, PLR0915 - a function that defines several programs counts as all of them
@@ -30,7 +30,7 @@ QUICK = perdure.Retry(attempts=3, delay=0.002, jitter=0)
 
 @dataclass(frozen=True)
 class Program:
-    """A workflow and what happens outside while it runs."""
+    """A workflow, and the events outside while it runs."""
 
     workflow: str
     steps: tuple[Step, ...] = ()
@@ -48,7 +48,7 @@ def app_of(ledger: Book) -> perdure.App:
 
 
 def ended(told: Any) -> Any:
-    """Give a result, or what a failure tells."""
+    """Return a result, or the type and message of a failure."""
     return [told.type, told.message] if isinstance(told, perdure.Failure) else told
 
 
@@ -140,7 +140,7 @@ class Parts:
 
 
 def flows(app: perdure.App, parts: Parts) -> None:
-    """asyncio as it is: activities, commands and hooks side by side."""
+    """Define plain asyncio: activities, commands and hooks in parallel."""
     double, plus, picky = parts.double, parts.plus, parts.picky
 
     @app.coordinator
@@ -228,7 +228,7 @@ def flows(app: perdure.App, parts: Parts) -> None:
 
 
 def waits(app: perdure.App, parts: Parts) -> None:
-    """Timers, timeouts, failures and what is tried again."""
+    """Define timers, timeouts, failures and retries."""
     double, plus = parts.double, parts.plus
 
     @app.coordinator
@@ -303,7 +303,7 @@ def waits(app: perdure.App, parts: Parts) -> None:
 
 
 def orders(app: perdure.App, parts: Parts) -> None:
-    """Commands on memory: every verb, alone and together."""
+    """Define commands on the memory: every verb, alone and in parallel."""
 
     @app.coordinator
     async def verbs(memory: Memory) -> Any:
@@ -353,7 +353,7 @@ def orders(app: perdure.App, parts: Parts) -> None:
 
 
 def families(app: perdure.App, parts: Parts) -> None:
-    """Children, sub-hooks, hooks that nobody waits for."""
+    """Define children, hooks of hooks, and detached hooks."""
 
     @app.coordinator
     async def small(memory: Memory, x: int) -> int:
@@ -418,7 +418,7 @@ def families(app: perdure.App, parts: Parts) -> None:
 
 
 def signals(app: perdure.App, parts: Parts) -> None:
-    """Signals between hooks, coordinators, jobs and the world outside."""
+    """Define signals between hooks, coordinators, jobs and the outside world."""
 
     @app.hook
     async def early(memory: Memory, x: int) -> str:
@@ -489,7 +489,7 @@ def signals(app: perdure.App, parts: Parts) -> None:
 
 
 def hook_flows(app: perdure.App, parts: Parts) -> None:
-    """Hooks that wait, gather, fail, are tried again and are cancelled."""
+    """Define hooks that wait, gather, fail, are retried and are cancelled."""
 
     @app.hook
     async def sleeper(memory: Memory, x: int) -> int:
@@ -571,7 +571,7 @@ def hook_flows(app: perdure.App, parts: Parts) -> None:
 
 
 def plain(app: perdure.App, parts: Parts) -> None:
-    """Plain coordinators, which run again from the top."""
+    """Define plain coordinators, which run again from the top."""
 
     @app.coordinator
     def plain_line(memory: PlainMemory) -> Any:
@@ -612,7 +612,7 @@ def plain(app: perdure.App, parts: Parts) -> None:
 
 
 def cancelled(app: perdure.App, parts: Parts) -> None:
-    """Cancellation in the middle, and what is cleaned up durably after it."""
+    """Define cancellation in the middle, and durable cleaning up after it."""
 
     @app.coordinator
     async def cleaning(memory: Memory) -> Any:

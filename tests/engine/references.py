@@ -1,4 +1,4 @@
-"""Runs of programs through lives with faults, and the references to which they are compared."""
+"""Runs of programs through lives with faults, and the references with which they are compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(stage: Stage, programs: perdure.App, program: Program, lives: list[Fault
 
 
 class References:
-    """What programs come to without any fault, and how many points they pass."""
+    """The outcomes of programs without faults, and the number of points that they pass."""
 
     def __init__(self, stage: Stage, programs: perdure.App) -> None:
         self._stage = stage
@@ -33,7 +33,7 @@ class References:
         self._known: dict[Program, tuple[Outcome, int]] = {}
 
     def of(self, program: Program) -> tuple[Outcome, int]:
-        """Give the reference of a program, run when it is first asked for."""
+        """Return the reference of a program, which runs at the first call."""
         if program not in self._known:
             outcome = run(self._stage, self._programs, program, [])
             self._known[program] = outcome, self._stage.passed

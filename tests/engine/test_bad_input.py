@@ -1,4 +1,4 @@
-"""Bad input, end to end: an error with code, detail and hint where it is given; nothing changes."""
+"""Bad input, end to end: it raises an error with code, detail and hint, and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from perdure.workflow import operations
 T = "40 s"
 Memory = perdure.AsyncEntity
 Work = Callable[..., perdure.Worker]
-Told = dict[str, Any]
+Summary = dict[str, Any]
 
 
 def nested(levels: int) -> Any:
-    """Make a list in lists."""
+    """Return a list in lists."""
     value: Any = 1
     for _ in range(levels):
         value = [value]
@@ -30,14 +30,14 @@ def nested(levels: int) -> Any:
 
 
 def endless() -> list[Any]:
-    """Make a list that holds itself."""
+    """Return a list that contains itself."""
     value: list[Any] = []
     value.append(value)
     return value
 
 
 class Photo(BaseModel):
-    """A model that pydantic writes as text, where the bytes are text."""
+    """A model that pydantic can write only if its bytes are text."""
 
     jpeg: bytes
 
@@ -77,8 +77,8 @@ ATTEMPTS = [
 ]
 
 
-def told(error: perdure.PerdureError) -> Told:
-    """Give what an error tells."""
+def summary(error: perdure.PerdureError) -> Summary:
+    """Return the code of an error, and whether it has its parts."""
     return {
         "code": error.code,
         "message": bool(error.message),
@@ -87,37 +87,37 @@ def told(error: perdure.PerdureError) -> Told:
     }
 
 
-def full(code: str) -> Told:
-    """Give what an error should tell."""
+def complete(code: str) -> Summary:
+    """Return the summary of an error that has all its parts."""
     return {"code": code, "message": True, "detail": True, "hint": True}
 
 
-async def try_all(memory: Memory) -> list[Told | None]:
-    """Try all that is bad, in async code."""
-    out: list[Told | None] = []
+async def try_all(memory: Memory) -> list[Summary | None]:
+    """Try all bad commands, in async code."""
+    out: list[Summary | None] = []
     for _, verb, args, _ in ATTEMPTS:
         try:
             await getattr(memory, verb)(*args)
             out.append(None)
         except perdure.PerdureError as error:
-            out.append(told(error))
+            out.append(summary(error))
     return out
 
 
-def try_all_plainly(memory: perdure.Entity) -> list[Told | None]:
-    """Try all that is bad, in plain code."""
-    out: list[Told | None] = []
+def try_all_plainly(memory: perdure.Entity) -> list[Summary | None]:
+    """Try all bad commands, in plain code."""
+    out: list[Summary | None] = []
     for _, verb, args, _ in ATTEMPTS:
         try:
             getattr(memory, verb)(*args)
             out.append(None)
         except perdure.PerdureError as error:
-            out.append(told(error))
+            out.append(summary(error))
     return out
 
 
 @pytest.mark.parametrize("where", ["coordinator", "plain coordinator", "hook", "plain hook"])
-def test_what_cannot_be_done_is_refused_inside_and_changes_nothing(
+def test_bad_command_in_a_task_is_refused_and_changes_nothing(
     app: perdure.App, client: perdure.Client, work: Work, where: str
 ) -> None:
     app.coordinator(name="coordinator")(try_all)
@@ -133,24 +133,24 @@ def test_what_cannot_be_done_is_refused_inside_and_changes_nothing(
     handle = client.start("runs" if "hook" in where else where, context=BEFORE)
     answers = zip(ATTEMPTS, handle.result(T), strict=True)
     assert {name: answer for (name, *_), answer in answers} == {
-        name: full(code) for name, _, _, code in ATTEMPTS
+        name: complete(code) for name, _, _, code in ATTEMPTS
     }
     assert handle.memory.get() == BEFORE
 
 
-def test_what_cannot_be_done_is_refused_outside_and_changes_nothing(client: perdure.Client) -> None:
+def test_bad_command_of_a_client_is_refused_and_changes_nothing(client: perdure.Client) -> None:
     entity = client.create_entity("e", "thing", BEFORE)
     version = client.handle("e").status().version
     answers = zip(ATTEMPTS, try_all_plainly(entity), strict=True)
     assert {name: answer for (name, *_), answer in answers} == {
-        name: full(code) for name, _, _, code in ATTEMPTS
+        name: complete(code) for name, _, _, code in ATTEMPTS
     }
     assert entity.get() == BEFORE
     assert client.handle("e").status().version == version
 
 
 @pytest.mark.parametrize("name", BAD_VALUES)
-def test_a_bad_value_is_refused_wherever_one_is_given(
+def test_bad_value_is_refused_in_every_place(
     app: perdure.App, client: perdure.Client, work: Work, name: str
 ) -> None:
     value, code = BAD_VALUES[name]
@@ -191,7 +191,7 @@ def test_a_bad_value_is_refused_wherever_one_is_given(
     ):
         with pytest.raises(perdure.PerdureError) as refused:
             call()
-        assert told(refused.value) == full(code)
+        assert summary(refused.value) == complete(code)
     with pytest.raises(perdure.JobNotFound):
         client.handle("never").status()
     waits.terminate()
@@ -209,19 +209,21 @@ def test_bad_names_are_refused(client: perdure.Client, name: str) -> None:
     for call in calls:
         with pytest.raises(perdure.PerdureError) as refused:
             call()
-        assert told(refused.value) == full("PD104")
+        assert summary(refused.value) == complete("PD104")
     handle.terminate()
 
 
-NO_TEXT = pytest.mark.parametrize("text", ["a\0b", "a\ud800"], ids=["NUL", "half a character"])
+UNSTORABLE_TEXT = pytest.mark.parametrize(
+    "text", ["a\0b", "a\ud800"], ids=["NUL", "half a character"]
+)
 
 
-@NO_TEXT
-def test_what_is_no_text_for_the_database_is_refused_where_it_is_given(
+@UNSTORABLE_TEXT
+def test_text_that_postgres_cannot_store_is_refused_in_every_place(
     app: perdure.App, client: perdure.Client, work: Work, text: str
 ) -> None:
     @app.coordinator
-    async def all_of(memory: Memory) -> list[Told]:
+    async def all_of(memory: Memory) -> list[Summary]:
         calls: list[Callable[[], Any]] = [
             lambda: perdure.child(all_of, id=text),
             lambda: perdure.child(all_of, limit_key=text),
@@ -236,17 +238,17 @@ def test_what_is_no_text_for_the_database_is_refused_where_it_is_given(
             lambda: perdure.patched(text),
             lambda: memory.until(text),
         ]
-        out: list[Told] = []
+        out: list[Summary] = []
         for call in calls:
             try:
                 await call()
             except perdure.PerdureError as error:
-                out.append(told(error))
+                out.append(summary(error))
         return out
 
     work()
     handle = client.start(all_of)
-    assert handle.result(T) == [full("PD104")] * 12
+    assert handle.result(T) == [complete("PD104")] * 12
     for call in (
         lambda: client.start("nobody", id=text),
         lambda: client.handle(text),
@@ -259,11 +261,12 @@ def test_what_is_no_text_for_the_database_is_refused_where_it_is_given(
         assert refused.value.hint
 
 
-@NO_TEXT
-def test_a_turn_that_cannot_be_written_is_parked_and_no_worker_ends(
+@UNSTORABLE_TEXT
+def test_turn_that_cannot_be_written_parks_its_task_and_no_worker_ends(
     app: perdure.App, client: perdure.Client, work: Work, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Half a character in the id of a child brought down each worker that met it. [P10]"""
+    """[P10] A turn with text that PostgreSQL cannot store gets its task stuck, and the worker goes
+    on."""
     monkeypatch.setattr(operations, "check_asked", lambda options: None)
 
     @app.coordinator
@@ -287,10 +290,10 @@ NAMES = ["it's", 'say "hi"', "a;drop table perdure.jobs", "Grün 🌱", "a/b#1",
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_names_are_only_names(
+def test_odd_names_work_everywhere(
     app: perdure.App, client: perdure.Client, work: Work, name: str
 ) -> None:
-    """Workflow, hook, activity, id, queue, entity, signal and keys may be called anything."""
+    """Workflows, hooks, activities, ids, queues, entities, signals and keys may have any name."""
 
     @app.activity(name=name)
     async def step(x: Any) -> Any:
@@ -312,17 +315,17 @@ def test_odd_names_are_only_names(
     assert handle.memory.get() == {name: {name: name}}
 
 
-def test_an_id_is_taken_once(client: perdure.Client) -> None:
+def test_id_that_exists_cannot_be_started_again(client: perdure.Client) -> None:
     handle = client.start("nobody", 1, id="taken", queue="nobody", context={"n": 1})
     with pytest.raises(perdure.JobExists) as refused:
         client.start("somebody", 2, id="taken", context={"n": 2})
-    assert told(refused.value) == full("PD402")
+    assert summary(refused.value) == complete("PD402")
     assert handle.status().workflow == "nobody"
     assert handle.memory.get() == {"n": 1}
     handle.terminate()
 
 
-def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
+def test_calls_on_a_missing_job_raise_job_not_found(client: perdure.Client) -> None:
     handle = client.handle("nobody")
     calls: list[Callable[[], Any]] = [
         handle.status,
@@ -335,7 +338,7 @@ def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
     for call in calls:
         with pytest.raises(perdure.JobNotFound) as refused:
             call()
-        assert told(refused.value) == full("PD401")
+        assert summary(refused.value) == complete("PD401")
 
 
 @pytest.mark.parametrize(
@@ -350,15 +353,16 @@ def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
         ("lease", "2 d"),
     ],
 )
-def test_a_worker_that_could_not_work_says_so_before_it_begins(
+def test_worker_with_a_bad_option_is_refused_before_it_starts(
     work: Work, option: str, value: Any
 ) -> None:
     with pytest.raises(perdure.InvalidArgument):
         work(**{option: value})
 
 
-def test_a_worker_does_not_run_where_a_loop_runs(app: perdure.App, dsn: str) -> None:
-    """In a notebook or a web framework: it left a loop and a coroutine behind, and warnings."""
+def test_worker_run_is_refused_inside_an_event_loop(app: perdure.App, dsn: str) -> None:
+    """In a notebook or a web framework, run() raises an error and changes no setting of the
+    process."""
 
     async def cell() -> None:
         perdure.Worker(app, dsn=dsn).run()
@@ -366,24 +370,24 @@ def test_a_worker_does_not_run_where_a_loop_runs(app: perdure.App, dsn: str) -> 
     threshold = gc.get_threshold()
     with pytest.raises(perdure.InvalidArgument) as refused:
         asyncio.run(cell())
-    assert told(refused.value) == full("PD107")
+    assert summary(refused.value) == complete("PD107")
     assert gc.get_threshold() == threshold
 
 
-def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Client) -> None:
+def test_result_timeout_names_a_queue_without_a_worker(client: perdure.Client) -> None:
     handle = client.start("nobody", queue="deserted")
     with pytest.raises(perdure.ResultTimeout) as late:
         handle.result(0.1)
-    assert told(late.value) == full("PD405")
+    assert summary(late.value) == complete("PD405")
     assert "deserted" in (late.value.detail or "")
     assert "none has registered" in (late.value.detail or "")
     handle.terminate()
 
 
-def test_a_workflow_that_no_worker_knows_is_told_with_the_timeout(
+def test_result_timeout_names_a_workflow_that_no_worker_has(
     app: perdure.App, client: perdure.Client, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker leaves the task alone; it counts as no attempt, and is logged once a minute."""
+    """The worker gives such tasks back, and warns only once about twenty of them."""
     work()
     handles = client.start_many("unheard_of", [{}] * 20)
     handle = handles[0]
@@ -404,10 +408,10 @@ def test_a_workflow_that_no_worker_knows_is_told_with_the_timeout(
 
 
 @pytest.mark.parametrize("where", ["coordinator", "hook", "activity", "plain activity"])
-def test_an_exception_reaches_the_result_with_its_traceback(
+def test_exception_reaches_the_result_with_its_traceback(
     app: perdure.App, client: perdure.Client, work: Work, where: str
 ) -> None:
-    """[P10]: type, message and the lines of code that it came through."""
+    """[P10] The result raises the type, the message and the lines of code of the exception."""
 
     def breaks() -> None:
         raise LookupError("no 'source' \ud800 for it")
@@ -434,14 +438,14 @@ def test_an_exception_reaches_the_result_with_its_traceback(
 
     work()
     handle = client.start(flow)
-    for _ in range(2):  # it is durable
+    for _ in range(2):  # the second call reads the recorded failure
         with pytest.raises(perdure.JobFailed) as failed:
             handle.result(T)
         assert failed.value.type == "LookupError"
         assert failed.value.message == "no 'source' ? for it"
         assert "in breaks" in (failed.value.traceback or "")
         assert 'raise LookupError("no' in (failed.value.traceback or "")
-        shown = "".join(traceback.format_exception(failed.value))  # what pytest and logs show
+        shown = "".join(traceback.format_exception(failed.value))  # as pytest and logs show it
         kind = "hook" if where == "hook" else "activity"
         way = "" if where == "coordinator" else f", raised in {kind} {where}"
         assert f"\njob {handle.id}{way}\n" in shown
@@ -449,7 +453,7 @@ def test_an_exception_reaches_the_result_with_its_traceback(
 
 
 def version_of(prompt: str, second: str) -> perdure.App:
-    """Give a version of the code."""
+    """Return an app with one version of the code."""
     app = perdure.App()
 
     @app.activity
@@ -473,7 +477,8 @@ def version_of(prompt: str, second: str) -> perdure.App:
 def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
     client: perdure.Client, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """[P9]: before it has any effect; it goes on after the fix, or as an operator says."""
+    """[P9] Changed code is stuck before it has any effect, and resumes after a fix or with accepted
+    changes."""
 
     def soon_waits(handle: perdure.Handle, what: str) -> None:
         until = time.monotonic() + 10
@@ -500,7 +505,7 @@ def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
     other_call = stuck(version_of("hello", "before"), "fixed")
     assert "ask#1" in other_call
     assert "set#1" in other_call
-    assert "perdure.now()" in caplog.text  # the hint: perhaps it is no change of the code
+    assert "perdure.now()" in caplog.text  # the hint: the code may be unchanged
     assert handles[0].resume() == 1
     assert "the code raised LookupError" in stuck(version_of("hello", "breaks"), "fixed")
     assert "LookupError: nobody asks that" in caplog.text

@@ -1,4 +1,4 @@
-"""A worker beside the event loop of somebody else, as of a web server."""
+"""A worker beside the event loop of another program, such as a web server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import perdure
 
 
-def test_a_loop_goes_on_while_its_worker_stops(app: perdure.App, dsn: str) -> None:
-    """The worker waits for an activity, for its whole grace; what runs beside it does not."""
+def test_event_loop_runs_while_its_worker_stops(app: perdure.App, dsn: str) -> None:
+    """The loop keeps ticking while the worker waits for an activity during its grace."""
     begun = threading.Event()
     ticks: list[float] = []
 
@@ -43,8 +43,9 @@ def test_a_loop_goes_on_while_its_worker_stops(app: perdure.App, dsn: str) -> No
     assert max(later - earlier for earlier, later in pairwise(ticks)) < 0.6
 
 
-def test_who_is_cancelled_while_it_stops_hears_of_it_then(app: perdure.App, dsn: str) -> None:
-    """The worker has stopped all the same; a second try finds nothing to stop."""
+def test_cancel_during_the_stop_of_a_worker_is_raised(app: perdure.App, dsn: str) -> None:
+    """A task that is cancelled while its worker stops raises CancelledError, and the worker
+    stops."""
     worker = perdure.Worker(app, dsn=dsn)
 
     async def serve() -> None:
@@ -62,7 +63,7 @@ def test_who_is_cancelled_while_it_stops_hears_of_it_then(app: perdure.App, dsn:
     assert worker._thread is None
 
 
-def test_a_worker_that_cannot_begin_says_so(app: perdure.App) -> None:
+def test_worker_that_cannot_connect_raises_the_error(app: perdure.App) -> None:
     async def serve() -> None:
         async with perdure.Worker(app, dsn="host=/nowhere dbname=x"):
             pass

@@ -1,7 +1,7 @@
-"""Conditions and deadlines that race, under storms of faults: whoever wins has won for ever.
+"""Conditions that race their deadlines, under storms of faults: the outcome of each race is final.
 
-Here it depends on chance what a wait is told. What was told is recorded: each journal replays to
-the end that it came to, and a hook that runs again is told the same, and writes the same. [P7] [P9]
+[P7] [P9] Here chance decides the outcome of a wait. The outcome is recorded: each journal replays
+to the same end, and a hook that runs again gets the same outcomes and writes the same.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ ROUNDS = 5
 
 
 def patience(x: int) -> float:
-    """Give seconds to wait: by turns so few that a wait may end early, and so many that it may not,
-    on a machine that has other work, too."""
+    """Return the seconds of a wait: alternately few, so that it may time out, and many, so that it
+    may not, even on a busy machine."""
     return 0.03 if x % 2 else 0.004
 
 
 # ruff: noqa: C901 - a function that defines several programs counts as all of them
 def app_of(ledger: Book) -> perdure.App:
-    """Make an app in which every kind of code waits a little while for others."""
+    """Return an app in which every kind of code waits briefly for others."""
     app = perdure.App()
     parts = Parts(app, ledger)
 
-    async def told(memory: perdure.AsyncEntity, x: int) -> Any:
+    async def outcome_of(memory: perdure.AsyncEntity, x: int) -> Any:
         try:
             return await memory.until(f"$.n > {x}", timeout=patience(x))
         except TimeoutError:
             return "late"
 
-    def told_plain(memory: perdure.Entity, x: int) -> Any:
+    def plain_outcome_of(memory: perdure.Entity, x: int) -> Any:
         try:
             return memory.until(f"$.n > {x}", timeout=patience(x))
         except TimeoutError:
@@ -52,7 +52,9 @@ def app_of(ledger: Book) -> perdure.App:
     async def racing(memory: perdure.AsyncEntity) -> Any:
         out: list[Any] = []
         for x in range(ROUNDS):
-            out += await asyncio.gather(told(memory, x), told(memory, x + 1), parts.double(x))
+            out += await asyncio.gather(
+                outcome_of(memory, x), outcome_of(memory, x + 1), parts.double(x)
+            )
             await memory.append("told", out[-3:])
         return out
 
@@ -60,19 +62,19 @@ def app_of(ledger: Book) -> perdure.App:
     def racing_plain(memory: perdure.Entity) -> Any:
         out: list[Any] = []
         for x in range(ROUNDS):
-            out.append(told_plain(memory, x))
+            out.append(plain_outcome_of(memory, x))
             memory.append("told", out[-1])
         return out
 
     @app.hook
     async def races(memory: perdure.AsyncEntity) -> None:
         for x in range(ROUNDS):
-            await memory.append("told", await told(memory, x))
+            await memory.append("told", await outcome_of(memory, x))
 
     @app.hook
     def races_plain(memory: perdure.Entity) -> None:
         for x in range(ROUNDS):
-            memory.append("told too", told_plain(memory, x))
+            memory.append("told too", plain_outcome_of(memory, x))
 
     @app.coordinator
     async def racing_hooks(memory: perdure.AsyncEntity) -> Any:
@@ -82,7 +84,7 @@ def app_of(ledger: Book) -> perdure.App:
 
 
 def writes_now_and_then(chance: random.Random) -> Step:
-    """Count up at random moments."""
+    """Increment at random moments."""
     left = [2 * ROUNDS]
 
     def step(outside: Outside) -> bool:
@@ -95,21 +97,22 @@ def writes_now_and_then(chance: random.Random) -> Step:
 
 
 @pytest.mark.parametrize("workflow", ["racing", "racing_plain", "racing_hooks"])
-def test_whoever_wins_has_won_for_ever(stage: Stage, caplog: Any, workflow: str) -> None:
-    programs, told = app_of(stage.ledger), set()
+def test_outcome_of_a_race_is_final(stage: Stage, caplog: Any, workflow: str) -> None:
+    """Faults never change the recorded outcome of a wait, and both outcomes occur."""
+    programs, kinds = app_of(stage.ledger), set()
     for seed in range(2 * SEEDS):
         chance = random.Random(f"{workflow} {seed}")
         lives = [some_faults(chance, 40) for _ in range(chance.randint(1, MAX_LIVES))]
         print("seed", seed, *lives, sep="\n    ")
         outcome = run(stage, programs, Program(workflow, (writes_now_and_then(chance),)), lives)
-        told |= set(map(type, _all_told(outcome.jobs[0][4])))
+        kinds |= set(map(type, _all_told(outcome.jobs[0][4])))
         assert stage.one("select count(*) from conditions") == 0
-    assert told == {int, str}
+    assert kinds == {int, str}
     assert "differs from its first run" not in caplog.text
 
 
 def _all_told(value: Any) -> Iterator[Any]:
-    """Give what waits were told, wherever it stands in a memory."""
+    """Yield the outcomes of waits, wherever they are in a memory."""
     if isinstance(value, dict):
         value = [value.get("told"), value.get("told too")]
     if isinstance(value, list):

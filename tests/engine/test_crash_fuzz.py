@@ -1,8 +1,8 @@
-"""Whatever happens to the workers, every program comes to what it comes to without any fault.
+"""Whatever happens to the workers, every program has the outcome that it has without faults.
 
-Memory, result, facts and calls of activities equal those of a run without faults; an activity whose
-outcome is recorded is not executed again; the invariants hold whenever a worker has died; and every
-journal replays to the same end without asking for anything new. [P2] [P4] [P9] [P12] (C3) (C4)
+[P2] [P4] [P9] [P12] (C3) (C4) Memory, result, facts and calls of activities equal those of a run
+without faults. An activity whose outcome is recorded is not executed again. The invariants hold
+whenever a worker has died. Every journal replays to the same end without a new request.
 
 `PERDURE_FUZZ_SEEDS=1000` kills at every point of every program, and draws as many storms.
 """
@@ -23,13 +23,13 @@ from tests.engine.veils import Veil
 
 SEEDS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))
 ENCRYPTED = PROGRAMS if SEEDS > 3 else PROGRAMS[::4]
-MAX_LIVES = 5  # of a storm, before the last one, which has no faults
+MAX_LIVES = 5  # of a storm, before the last life, which has no faults
 
 of_every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda each: each.workflow)
 
 
 @of_every_program
-def test_a_worker_killed_at_any_point_changes_nothing(
+def test_worker_killed_at_any_point_changes_no_outcome(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
     want, points = references.of(program)
@@ -40,7 +40,7 @@ def test_a_worker_killed_at_any_point_changes_nothing(
 
 
 @of_every_program
-def test_storms_of_faults_change_nothing(
+def test_storms_of_faults_change_no_outcome(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
     want, points = references.of(program)
@@ -55,26 +55,28 @@ def test_storms_of_faults_change_nothing(
 def test_a_worker_that_keeps_nothing_in_memory_comes_to_the_same(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
-    """Every activation of a coordinator is a replay, every wait of a hook an eviction. [P9]"""
+    """[P9] With a replay at every activation and an eviction at every wait of a hook, each program
+    has the same outcome."""
     want, _ = references.of(program)
     assert differences(run(stage, programs, program, [Faults(cache=0, grace=0)]), want) == []
 
 
 @of_every_program
-def test_a_worker_that_loses_every_reply_comes_to_the_same(
+def test_losing_every_reply_changes_no_outcome(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
-    """Every call is committed, its reply lost, and it is sent again; no delivery counts. [P12]"""
+    """[P12] Every call is committed, its reply lost, and the call repeated; no delivery is
+    counted."""
     want, _ = references.of(program)
     assert differences(run(stage, programs, program, [Faults(lose_every=1)]), want) == []
 
 
 @pytest.mark.parametrize("program", ENCRYPTED, ids=lambda each: each.workflow)
-def test_a_worker_that_encrypts_comes_to_the_same(
+def test_encryption_changes_no_outcome(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
-    """Killed, and without anything in memory: every value was sealed for the place at which it is
-    opened, or it would not be. [P9]"""
+    """[P9] Killed, and with nothing in memory, a worker opens every value at the place for which it
+    was sealed."""
     want, points = references.of(program)
     chance = random.Random(f"veil {program.workflow}")
     programs.codec = Veil()

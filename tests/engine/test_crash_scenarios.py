@@ -1,4 +1,4 @@
-"""Named scenarios with workers that die: each at the place that its name tells."""
+"""Named scenarios with a worker that dies at the place that the name says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Memory = perdure.AsyncEntity
 
 @pytest.fixture
 def app(stage: Stage) -> Iterator[perdure.App]:
-    """Give an empty app, on a stage that is empty too."""
+    """Provide an empty app, on a stage that is empty too."""
     stage.clear()
     stage.job = "job"
     yield perdure.App()
@@ -27,17 +27,17 @@ def app(stage: Stage) -> Iterator[perdure.App]:
 
 @pytest.fixture
 def runs() -> Counter[str]:
-    """Count what is run."""
+    """Provide a counter of runs."""
     return Counter()
 
 
 def moved_from(before: int) -> Callable[[Outside], bool]:
-    """Tell whether the journal has grown."""
+    """Return a check whether the journal has grown."""
     return lambda outside: outside.one("select count(*) from journal") > before
 
 
 def lives(stage: Stage, app: perdure.App, *faults: Faults) -> Any:
-    """Let workers die as told, and one more live to the end; gives the result."""
+    """Let workers die of these faults, and one more live to the end; return the result."""
     for each in faults:
         with with_settings(each):
             assert not stage.live(app, each, [])
@@ -47,10 +47,11 @@ def lives(stage: Stage, app: perdure.App, *faults: Faults) -> Any:
     return result
 
 
-def test_a_coordinator_that_crashes_after_its_hook_has_finished_does_not_run_it_again(
+def test_finished_hook_does_not_run_again_after_a_crash(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
-    """[P4] [P8]: the answer is in the inbox when the hook's task is gone, then in the journal."""
+    """[P4] [P8] The coordinator dies with the answer in its inbox, then with the answer in its
+    journal; the hook ran once."""
 
     @app.hook
     async def works(memory: Memory) -> int:
@@ -72,10 +73,11 @@ def test_a_coordinator_that_crashes_after_its_hook_has_finished_does_not_run_it_
     assert runs == {"works": 1}
 
 
-def test_what_was_asked_for_before_a_crash_is_not_called_forgotten(
+def test_answer_from_before_a_crash_causes_no_warning(
     stage: Stage, app: perdure.App, caplog: Any
 ) -> None:
-    """Whoever goes on finds the answer there before it has asked for anything itself."""
+    """A coordinator that runs again finds the answer before it repeats its request; no warning says
+    that the hook was not awaited."""
 
     @app.hook
     async def works(memory: Memory) -> None: ...
@@ -95,7 +97,8 @@ def test_what_was_asked_for_before_a_crash_is_not_called_forgotten(
 def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
-    """[P12]: of claim and of advance; the repeated claim has the same tasks and is no delivery."""
+    """[P12] The replies of claim and advance are lost; a repeated claim gets the same tasks, and no
+    delivery is counted."""
 
     @app.activity
     async def step(x: int) -> int:
@@ -122,10 +125,10 @@ def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(
     assert {row["deliveries"] for row in stage.rows.values()} == {1}
 
 
-def test_a_hook_that_sleeps_is_run_again_in_its_sleep_and_wakes_at_the_first_deadline(
+def test_hook_that_runs_again_in_its_sleep_wakes_at_the_first_deadline(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
-    """[P7]: the deadline is that of the first call, whoever sleeps on."""
+    """[P7] The deadline of a sleep is that of the first run."""
     length = 0.8
 
     @app.hook
@@ -154,10 +157,11 @@ def test_a_hook_that_sleeps_is_run_again_in_its_sleep_and_wakes_at_the_first_dea
     assert deadline <= woken < deadline + 0.5  # a second sleep would take 0.6 s more
 
 
-def test_a_hook_whose_unrecorded_work_comes_out_differently_keeps_its_first_write(
+def test_hook_that_runs_again_differently_keeps_its_first_write(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
-    """[P2]: the hook goes on from there, and is never stuck."""
+    """[P2] A hook whose unrecorded work differs keeps its first write, goes on from there, and
+    completes."""
 
     @app.hook
     async def drifts(memory: Memory) -> Any:
@@ -181,7 +185,8 @@ def test_a_hook_whose_unrecorded_work_comes_out_differently_keeps_its_first_writ
 def test_the_keys_of_a_result_iterate_alike_live_and_replayed(
     stage: Stage, app: perdure.App, faults: Faults
 ) -> None:
-    """[P4] [P9]: the first time too the code sees what is stored."""
+    """[P4] [P9] Code gets a result in its stored form from the first time on, so its keys keep
+    their order."""
     given = {"bb": 1, "a": {"z": 1.0, "y": [(2,)], "é": 1e300}, "ccc": 10**20, "B": -0.0, "aa": 2}
 
     @app.activity
@@ -204,10 +209,11 @@ def test_the_keys_of_a_result_iterate_alike_live_and_replayed(
     assert inner == ["y", "z", "é"]
 
 
-def test_a_worker_whose_leases_are_stolen_changes_nothing_when_it_goes_on(
+def test_stolen_leases_change_no_outcome(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
-    """[P6]: two workers steal each other's tasks at every other point."""
+    """[P6] Two workers steal each other's tasks at every other point, and every command is applied
+    once."""
 
     @app.activity
     async def step(x: int) -> int:
@@ -234,10 +240,10 @@ def test_a_worker_whose_leases_are_stolen_changes_nothing_when_it_goes_on(
     assert stage.one("select version from jobs") == 8
 
 
-def test_a_worker_that_dies_again_and_again_parks_nothing_that_makes_progress(
+def test_thirty_deaths_do_not_park_a_task_that_makes_progress(
     stage: Stage, app: perdure.App
 ) -> None:
-    """[P10]: thirty deaths, more than a task may be delivered without progress."""
+    """[P10] A task may be delivered any number of times as long as it makes progress."""
 
     @app.activity
     async def step(x: int) -> int:

@@ -1,5 +1,5 @@
-"""Workers in processes: killed by `kill -9`, stopped and woken as zombies, with hash seeds of their
-own. [P4] [P6] [P9] (C3) (C4)"""
+"""[P4] [P6] [P9] (C3) (C4) Workers in processes: killed by `kill -9`, stopped and woken as zombies,
+with their own hash seeds."""
 
 from __future__ import annotations
 
@@ -28,25 +28,23 @@ T = "40 s"
 APP = "tests.engine.process_app:app"
 DEATHS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))
 
-# Keys of activities whose results are recorded: they must not be executed again.
+# Activities whose results are recorded must not be executed again.
 RECORDED = "select job_id, task, key from journal where kind = 'activity'"
 
 
-def soon(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
     until = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
-def test_a_coordinator_iterates_a_set_of_strings_in_two_processes(
-    client: perdure.Client, dsn: str
-) -> None:
-    """[P9]: the command line fixes PYTHONHASHSEED, so that the set iterates alike."""
+def test_set_of_strings_iterates_alike_in_two_processes(client: perdure.Client, dsn: str) -> None:
+    """[P9] The command line fixes PYTHONHASHSEED, so a set has the same order in each process."""
     handle = client.start("greets")
     with worker_process(dsn, app=APP, lease="1 s"):
-        soon(lambda: handle.memory.get("first half") is not None)
+        wait_until(lambda: handle.memory.get("first half") is not None)
     handle.signal("go")
     with worker_process(dsn, app=APP, lease="1 s"):
         result = handle.result(T)
@@ -64,8 +62,9 @@ def test_a_zombie_that_wakes_changes_nothing(
     connection: psycopg.Connection[Any],
     tmp_path: Path,
 ) -> None:
-    """[P6] (T10): its task was claimed by another meanwhile, and parked, or ended. It had stood
-    still, or its code had let none of its threads run: its leases were not kept."""
+    """[P6] (T10) A worker was stopped, or its code starved its threads, so its leases ended.
+    Another worker claimed its task and parked or ended it. When the first worker wakes, it changes
+    nothing."""
     handle = client.start("one_slow")
     own: dict[str, str] = {}
     if zombie_by == "starving":
@@ -74,11 +73,11 @@ def test_a_zombie_that_wakes_changes_nothing(
         own = {"STARVE": str(pipe)}
     parked = "select token is null from tasks where kind = 'hook' and awaits = '{go}'"
     with worker_process(dsn, app=APP, lease="1 s", NAME="a", SLOW="0.5", **own) as zombie:
-        soon(lambda: handle.memory.get("workers") == ["a"])
+        wait_until(lambda: handle.memory.get("workers") == ["a"])
         if not own:
             zombie.send_signal(signal.SIGSTOP)
         with worker_process(dsn, app=APP, lease="1 s", NAME="b", SLOW="0"):
-            soon(lambda: connection.execute(parked.encode()).fetchall() == [(True,)])
+            wait_until(lambda: connection.execute(parked.encode()).fetchall() == [(True,)])
             if then == "ended":
                 handle.signal("go")
                 assert handle.result(T) == ["b", ["begun", "done", "gone"]]
@@ -96,14 +95,15 @@ def test_a_zombie_that_wakes_changes_nothing(
     assert handle.memory.get() == {"log": ["begun", "done", "gone"], "workers": ["a"]}
 
 
-def test_all_programs_at_once_outlive_kill_9(
+def test_all_programs_survive_kill_9(
     client: perdure.Client,
     dsn: str,
     connection: psycopg.Connection[Any],
     references: References,
     tmp_path: Path,
 ) -> None:
-    """Every program, in one process that is killed again and again, comes to its reference."""
+    """All programs in one process that is killed again and again have the outcomes of their
+    references."""
     chance = random.Random(DEATHS)
     jobs = [Outside(connection, program.workflow) for program in PROGRAMS]
     steps = {program.workflow: list(program.steps) for program in PROGRAMS}
@@ -124,9 +124,9 @@ def test_all_programs_at_once_outlive_kill_9(
         paper = Paper(str(tmp_path / f"ledger {life}"))
         with worker_process(dsn, lease="1 s", LEDGER=paper.path, **options):
             if life == DEATHS:
-                soon(is_over)
+                wait_until(is_over)
             else:
-                until = time.monotonic() + 3  # if it has nothing left to do
+                until = time.monotonic() + 3  # in case no activity is left to run
                 while time.monotonic() < until and not paper.read():
                     time.sleep(0.01)
                 until = time.monotonic() + chance.uniform(0.0, 0.25)

@@ -1,4 +1,4 @@
-"""Named scenarios on a real worker: what a job does must not reach another, nor its own past."""
+"""Named scenarios on a real worker: a job affects neither another job nor its own past."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Work = Callable[..., perdure.Worker]
 
 @pytest.fixture
 def runs() -> Counter[str]:
-    """Count what is run."""
+    """Provide a counter of runs."""
     return Counter()
 
 
-def soon(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
     until = time.monotonic() + 20
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.01)
 
 
-def test_a_users_open_transaction_on_one_job_delays_nobody_elses_turns(
+def test_open_transaction_on_one_job_delays_no_other_job(
     app: perdure.App, client: perdure.Client, work: Work, dsn: str, runs: Counter[str]
 ) -> None:
-    """[P8]: the turn of the locked job waits on a connection of its own."""
+    """[P8] The turn of the locked job waits on its own connection."""
 
     @app.activity
     async def pause(seconds: float) -> float:
@@ -55,12 +55,12 @@ def test_a_users_open_transaction_on_one_job_delays_nobody_elses_turns(
 
     work(slots=100)
     locked = client.start(counts, 0.3, id="locked")
-    soon(lambda: runs["pause 0.3"] == 1)
+    wait_until(lambda: runs["pause 0.3"] == 1)
     with psycopg.connect(dsn) as user:
         user.execute(
             """update perdure.jobs set context = context || '{"user": 1}' where id = 'locked'"""
         )
-        time.sleep(0.5)  # now its hook waits for the lock
+        time.sleep(0.5)  # now the hook of the job waits for the lock
         others = [client.start(counts, 0.001) for _ in range(40)]
         assert [other.result(T) for other in others] == [2] * 40
         assert locked.status().status == "running"
@@ -68,10 +68,11 @@ def test_a_users_open_transaction_on_one_job_delays_nobody_elses_turns(
     assert locked.memory.get() == {"n": 2, "user": 1}
 
 
-def test_one_bad_turn_in_a_batch_of_100_spoils_none_of_the_other_99(
+def test_bad_turn_in_a_batch_of_100_does_not_affect_the_other_99(
     app: perdure.App, client: perdure.Client, work: Work, connection: psycopg.Connection[Any]
 ) -> None:
-    """[P10]: an error that nobody has foreseen parks the job that it comes from, and tells it."""
+    """[P10] An unforeseen error parks the job that caused it, with the message, and the job can be
+    resumed."""
 
     @app.activity
     async def step(x: int) -> int:
@@ -92,7 +93,7 @@ def test_one_bad_turn_in_a_batch_of_100_spoils_none_of_the_other_99(
     work(slots=100)
     bad = handles.pop(50)
     assert [handle.result(T) for handle in handles] == [x for x in range(100) if x != 50]
-    soon(lambda: "the disk of job 50 is full" in (bad.status().waiting_for or ""))
+    wait_until(lambda: "the disk of job 50 is full" in (bad.status().waiting_for or ""))
     assert bad.memory.get() == {}
     connection.execute("drop trigger spoils on perdure.journal")
     assert bad.resume() == 1
@@ -100,7 +101,7 @@ def test_one_bad_turn_in_a_batch_of_100_spoils_none_of_the_other_99(
 
 
 @pytest.mark.parametrize("slots", [1, 10])
-def test_an_activity_in_flight_beside_a_wait_of_its_hook_runs_once(
+def test_activity_in_flight_beside_a_wait_of_its_hook_runs_once(
     app: perdure.App,
     client: perdure.Client,
     work: Work,
@@ -108,7 +109,7 @@ def test_an_activity_in_flight_beside_a_wait_of_its_hook_runs_once(
     runs: Counter[str],
     slots: int,
 ) -> None:
-    """[P4]: a hook leaves memory only when nothing of it is in flight."""
+    """[P4] A hook leaves memory only if none of its activities is in flight."""
 
     @app.activity
     async def slow() -> str:
@@ -128,20 +129,20 @@ def test_an_activity_in_flight_beside_a_wait_of_its_hook_runs_once(
 
     work(slots=slots)
     handle = client.start(waits)
-    soon(lambda: runs["slow"] == 1)
+    wait_until(lambda: runs["slow"] == 1)
     handle.signal("go", 1)
     left = "select token is null and awaits = '{later}' from tasks where kind = 'hook'"
-    soon(lambda: connection.execute(left.encode()).fetchall() == [(True,)])
+    wait_until(lambda: connection.execute(left.encode()).fetchall() == [(True,)])
     assert runs["slow ended"] == 1
     handle.signal("later", 2)
     assert handle.result(T) == ["slow", 1, 2]
     assert (runs["slow"], runs["slow ended"], runs["wide"]) == (1, 1, 2)
 
 
-def test_one_of_three_gathered_hooks_fails_and_the_other_two_write_nothing_afterwards(
+def test_gathered_hooks_write_nothing_after_one_of_them_has_failed(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """[P6] [P10]: the end of the coordinator ends its hooks in the same turn."""
+    """[P6] [P10] The coordinator fails with the hook's error, and its end stops its other hooks."""
 
     @app.hook
     async def fails(memory: Memory) -> None:
@@ -160,7 +161,7 @@ def test_one_of_three_gathered_hooks_fails_and_the_other_two_write_nothing_after
 
     work()
     handle = client.start(three)
-    soon(lambda: (handle.memory.get("a") or 0) > 2 and (handle.memory.get("b") or 0) > 2)
+    wait_until(lambda: (handle.memory.get("a") or 0) > 2 and (handle.memory.get("b") or 0) > 2)
     handle.signal("fail")
     with pytest.raises(perdure.JobFailed) as raised:
         handle.result(T)
@@ -171,10 +172,10 @@ def test_one_of_three_gathered_hooks_fails_and_the_other_two_write_nothing_after
     assert (handle.memory.get(), handle.status().version) == left
 
 
-def test_a_thousand_hooks_signal_before_the_coordinator_waits_and_it_hears_them_all(
+def test_thousand_signals_before_the_wait_all_arrive(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """[P5]: signals lie in the inbox until somebody waits for them."""
+    """[P5] Signals stay in the inbox until the coordinator waits for them."""
     many = 1000
 
     @app.hook
@@ -193,7 +194,8 @@ def test_a_thousand_hooks_signal_before_the_coordinator_waits_and_it_hears_them_
 def test_fifty_jobs_use_the_same_signal_names_at_once(
     app: perdure.App, client: perdure.Client, work: Work
 ) -> None:
-    """[P5]: names are per job, of hooks that answer by signal and of plain signals alike."""
+    """[P5] Names of signals belong to one job, both for hooks that answer by signal and for plain
+    signals."""
 
     @app.hook
     async def page(memory: Memory, x: int) -> None:

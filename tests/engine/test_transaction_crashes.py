@@ -1,4 +1,4 @@
-"""Transactions of jobs whose workers die: each row stands once, beside the fact that tells of it.
+"""Transactions of jobs whose workers die: each row exists once, beside its fact.
 
 `PERDURE_FUZZ_SEEDS=1000` kills at every point, and draws as many storms.
 """
@@ -25,7 +25,7 @@ RESULT = [1, [2, 1, 3, 4], [5, 2], 6, 7]
 
 
 def an_app() -> perdure.App:
-    """Give an app whose coordinator books in every way."""
+    """Return an app whose coordinator runs transactions in every way."""
     app = perdure.App()
 
     @app.transaction
@@ -69,7 +69,7 @@ def an_app() -> perdure.App:
 
 @pytest.fixture
 def stage_of_bookings(stage: Stage) -> Iterator[Stage]:
-    """Give the stage, with a table of the user's."""
+    """Provide the stage, with a table of the user's."""
     stage.many("create table if not exists public.bookings (what text)")
     yield stage
     stage.many("drop table public.bookings")
@@ -77,7 +77,8 @@ def stage_of_bookings(stage: Stage) -> Iterator[Stage]:
 
 
 def run(stage: Stage, lives: list[Faults]) -> None:
-    """Let workers die as told, and one more live to the end; everything stands once."""
+    """Let workers die of these faults, and one more live to the end; each row and fact must exist
+    once."""
     stage.clear()
     stage.many("delete from public.bookings")
     stage.job = "job"
@@ -97,8 +98,8 @@ def run(stage: Stage, lives: list[Faults]) -> None:
     assert stage.one(f"{together} and j.kind = 'activity' and j.name like 'book%%'") == 6
 
 
-def test_a_worker_killed_at_any_point_books_once(stage_of_bookings: Stage) -> None:
-    """[P4] [P6] (E8) (C4)"""
+def test_worker_killed_at_any_point_commits_each_row_once(stage_of_bookings: Stage) -> None:
+    """[P4] [P6] (E8) (C4) A kill at any point leaves each row once, committed with its fact."""
     stage = stage_of_bookings
     run(stage, [])
     points = stage.passed
@@ -108,8 +109,9 @@ def test_a_worker_killed_at_any_point_books_once(stage_of_bookings: Stage) -> No
         run(stage, [Faults(kill_at=kill_at)])
 
 
-def test_storms_of_faults_book_once(stage_of_bookings: Stage) -> None:
-    """[P4] [P6] [P12] (E8) (C4): deaths, stops, lost replies, stolen leases, few slots."""
+def test_storms_of_faults_commit_each_row_once(stage_of_bookings: Stage) -> None:
+    """[P4] [P6] [P12] (E8) (C4) Deaths, stops, lost replies, stolen leases and few slots leave each
+    row once, committed with its fact."""
     stage = stage_of_bookings
     run(stage, [])
     points = stage.passed

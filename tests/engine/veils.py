@@ -1,7 +1,7 @@
-"""A veil: a codec that hides nothing from these tests, and holds the package to its places.
+"""A veil: a codec that hides nothing from these tests, but accepts a value only at its place.
 
-What it makes can be read by whoever compares runs, wherever it stands; the package itself gets a
-value only for the place, key and salt that it was sealed with.
+Tests that compare runs can read its values anywhere. The package gets a value back only for the
+place, key and salt with which it was sealed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ class Veil:
     memory = ("veiled",)
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
-        """Write down what is sealed, and where."""
+        """Write the plain value with its place."""
         parts = [b64encode(part).decode() for part in (plain, place, salt)]
         return "veil", json.dumps(parts).encode()
 
     def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
-        """Give what was sealed for this place. Raises ValueError."""
+        """Return the value that was sealed for this place. Raises ValueError."""
         plain, known, _ = (b64decode(part) for part in json.loads(sealed))
         if (key, known) != ("veil", place):
             raise ValueError(f"sealed for {known!r}, not for {place!r}")
         return plain
 
     def digest(self, key: str, data: bytes) -> bytes:
-        """Give the hash that was there without a codec: it stands in names, which are compared."""
+        """Return the hash that is used without a codec, because it is part of names, which are
+        compared."""
         return bytes.fromhex(data.decode().rpartition("\0")[2])
 
 
 def unveiled(value: Any) -> Any:
-    """Give a value as it would stand there without a veil."""
+    """Return a value as it would be without a veil."""
     if isinstance(value, str):
         envelope = envelope_of(value)
         return value if envelope is None else _inside(envelope.data)
