@@ -86,7 +86,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{}', 'set_if_not_exists', 'a', '1', '{"a": 1}', '1', null),
     ('an existing value is kept and returned',
      '{"a": {"b": 1}}', 'set_if_not_exists', 'a', '2', '{"a": {"b": 1}}', '{"b": 1}', null),
-    ('missing parents are made (C33)',
+    ('missing parents are made',
      '{}', 'set_if_not_exists', 'a.b.c', '[1]', '{"a": {"b": {"c": [1]}}}', '[1]', null),
     ('an existing null is kept',
      '{"a": null}', 'set_if_not_exists', 'a', '1', '{"a": null}', 'null', null),
@@ -98,7 +98,7 @@ insert into cases (about, context, op, path, argument, made, answer, code) value
      '{"a": 1}', 'set_if_not_exists', '', '{"b": 2}', '{"a": 1}', '{"a": 1}', null),
     ('an element that does not exist is refused',
      '{"a": [7]}', 'set_if_not_exists', 'a.1', '1', null, null, 'PD102'),
-    ('a key of a number is refused (C33)',
+    ('a key of a number is refused',
      '{"a": 7}', 'set_if_not_exists', 'a.b', '1', null, null, 'PD102');
 
 select is(outcome_by_verb(context, op, path, argument), wanted_outcome(context, made, answer, code),

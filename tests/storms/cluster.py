@@ -30,7 +30,7 @@ SETTINGS = {
 }
 
 OURS = "application_name like 'perdure%'"
-"""What connections of workers and clients have in common; those of the tests are called else."""
+"""The connections of workers and clients; those of the tests have other names."""
 
 COMES_BACK_WITHIN = 30.0
 """Seconds that a recovery may take."""
@@ -44,7 +44,7 @@ LINE = re.compile(r"^\d+ (\w{5}) (ERROR|FATAL|PANIC): +(.*)$", re.MULTILINE)
 WRONG = re.compile(
     r"^.*(PANIC:|TRAP:| 40P01 | XX\d\d\d |was terminated by signal 11).*$", re.MULTILINE
 )
-"""Lines of the server's log that no fault from outside explains."""
+"""Lines of the server's log that no fault of a storm explains."""
 
 
 class Cluster:
@@ -64,9 +64,9 @@ class Cluster:
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
-        """Make a database and drop it, whatever has become of the server in between.
+        """Make a database and drop it, whatever has happened to the server in between.
 
-        The app that comes with a template is a copy: it is adopted.
+        A template that contains an app makes a copy of it, which is adopted.
         """
         name = f"perdure_storm_{next(_numbers)}"
         self.run(f"create database {name} template {template} strategy file_copy")
@@ -80,25 +80,25 @@ class Cluster:
             self.run(f"drop database {name} with (force)")
 
     def url(self, dbname: str) -> str:
-        """Give the way to a database for those who look on: no limit is for them."""
+        """Return the DSN of a database for observers, without any limits."""
         no_limits = "-c statement_timeout=0 -c lock_timeout=0"
         return make_conninfo(self.server.url(dbname), options=no_limits)
 
-    # Faults. Each of them is over when its method returns, or heals by itself.
+    # Faults. Each is over when its method returns, or ends by itself.
 
     def crash(self) -> None:
         """Stop the server on the spot, without a checkpoint, and start it again."""
         self.server.crash()
 
     def kill(self) -> None:
-        """Kill the postmaster by `kill -9`; its supervisor starts another."""
+        """Kill the postmaster by `kill -9`, and start another."""
         pid = int((self.server.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGKILL)
         self.server.start()
         self.wait_until_it_answers()
 
     def kill_backend(self, chance: random.Random) -> None:
-        """Kill a process that serves a connection by `kill -9`: the server restarts all others."""
+        """Kill a backend by `kill -9`; the server restarts all others."""
         pids = [row[0] for row in self.run(f"select pid from pg_stat_activity where {OURS}")]
         if pids:
             with suppress(ProcessLookupError):
@@ -106,7 +106,7 @@ class Cluster:
             self.wait_until_it_answers()
 
     def stop_process(self, kind: str, seconds: float) -> None:
-        """Let a process of the server stand still: the checkpointer, the walwriter."""
+        """Stop a process of the server for a while: the checkpointer or the walwriter."""
         query = "select pid from pg_stat_activity where backend_type = %s"
         with suppress(ProcessLookupError):
             for (pid,) in self.run(query, kind):
@@ -116,19 +116,19 @@ class Cluster:
 
     def end_sessions(self, chance: random.Random, share: float) -> None:
         """Terminate a share of the connections."""
-        self._tell_sessions("pg_terminate_backend", chance, share)
+        self._signal_sessions("pg_terminate_backend", chance, share)
 
     def cancel_statements(self, chance: random.Random, share: float) -> None:
-        """Cancel what runs on a share of the connections."""
-        self._tell_sessions("pg_cancel_backend", chance, share)
+        """Cancel the statements of a share of the connections."""
+        self._signal_sessions("pg_cancel_backend", chance, share)
 
-    def _tell_sessions(self, function: str, chance: random.Random, share: float) -> None:
+    def _signal_sessions(self, function: str, chance: random.Random, share: float) -> None:
         pids = [pid for (pid,) in self.run(f"select pid from pg_stat_activity where {OURS}")]
         chosen = [pid for pid in sorted(pids) if chance.random() < share]
         self.run(f"select {function}(pid) from unnest(%s::integer[]) as pid", chosen)
 
     def limit_sessions(self, dbname: str, **limits: str) -> None:
-        """Give sessions that begin from now on a limit, or with no value none: `lock_timeout`."""
+        """Set a limit for new sessions, or reset it if the value is empty: `lock_timeout`."""
         for name, value in limits.items():
             how = f"set {name} = '{value}'" if value else f"reset {name}"
             self.run(f'alter database "{dbname}" {how}')
@@ -138,7 +138,7 @@ class Cluster:
         self.when_it_answers(lambda: self.run("select 1"))
 
     def when_it_answers(self, ask: Callable[[], T]) -> T:
-        """Ask until there is an answer: a recovery may begin a moment after its cause."""
+        """Ask until there is an answer, because a recovery may begin a moment after its cause."""
         until = time.monotonic() + COMES_BACK_WITHIN
         while True:
             try:
@@ -147,20 +147,20 @@ class Cluster:
                 assert time.monotonic() < until, "the server does not come back"
                 time.sleep(0.01)
 
-    # What it says.
+    # The log.
 
     def log(self) -> str:
-        """Read what the server has said since the last storm."""
+        """Read the log of the server since the last storm."""
         with (self.server.folder / "log").open("rb") as file:
             file.seek(self._read_from)
             return file.read().decode(errors="replace")
 
     def begin_log(self) -> None:
-        """Read from here on."""
+        """Read the log from here on."""
         self._read_from = (self.server.folder / "log").stat().st_size
 
     def wrong_lines(self) -> list[str]:
-        """Give the lines of the log that tell of what must never happen."""
+        """Return the lines of the log that must never appear."""
         return [found[0] for found in WRONG.finditer(self.log())]
 
     def errors(self) -> Counter[str]:
@@ -170,6 +170,6 @@ class Cluster:
 
 @contextmanager
 def own_cluster() -> Iterator[Cluster]:
-    """Start a cluster; what it has acknowledged outlives its processes, not the machine."""
+    """Start a cluster; acknowledged data survives its processes, but not the machine."""
     with Server(settings=SETTINGS) as server:
         yield Cluster(server)

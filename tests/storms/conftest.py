@@ -20,20 +20,20 @@ from tests.storms.workers import LONGEST_PAUSE
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Give the cluster of the storms."""
+    """Provide the cluster of the storms."""
     with own_cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients be impatient: a test does not wait for 5 s."""
+    """Shorten the pauses of clients, so that tests do not wait for 5 s."""
     monkeypatch.setattr(connections, "LONGEST_PAUSE", LONGEST_PAUSE)
 
 
 @pytest.fixture(scope="session")
 def storm_template(cluster: Cluster) -> Iterator[str]:
-    """Name a database of that cluster in which the app is installed."""
+    """Provide the name of a database of that cluster with the app."""
     with cluster.database() as name:
         with connected(cluster.url(name)) as connection:
             install(connection, SCHEMA)
@@ -42,14 +42,14 @@ def storm_template(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def storm_database(cluster: Cluster, storm_template: str) -> Iterator[str]:
-    """Name a fresh database of that cluster."""
+    """Provide the name of a fresh database of that cluster."""
     with cluster.database(storm_template) as name:
         yield name
 
 
 @pytest.fixture
 def proxy(cluster: Cluster, storm_database: str) -> Iterator[tuple[Proxy, str]]:
-    """Give a proxy to that database, and the DSN that leads through it."""
+    """Provide a proxy to that database, and the DSN that leads through it."""
     with proxy_to(cluster.server.url(storm_database)) as proxy:
         yield proxy
 
@@ -58,7 +58,7 @@ def proxy(cluster: Cluster, storm_database: str) -> Iterator[tuple[Proxy, str]]:
 def brewing(
     request: pytest.FixtureRequest, cluster: Cluster, storm_database: str, tmp_path: Path
 ) -> Iterator[Callable[..., Storm]]:
-    """Give a function that makes a storm; what it has done stands in the table at the end."""
+    """Provide a function that makes a storm, whose figures are in the table at the end."""
     storms: list[Storm] = []
 
     def brew(name: str, dsn: str | None = None, **options: Any) -> Storm:

@@ -1,4 +1,5 @@
-"""What crashes have left of tables and indexes, page by page, as PostgreSQL's amcheck sees it."""
+"""Damage that crashes have left in tables and indexes, found page by page by PostgreSQL's
+amcheck."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ CHECK_TABLE = "select blkno, offnum, msg from verify_heapam(%s, check_toast => t
 
 
 def can_be_seen(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the server has amcheck; the database gets it then."""
+    """Return whether the server has amcheck, and install it in the database."""
     if connection.execute(AVAILABLE).fetchone() != (True,):
         return False
     connection.execute("create extension if not exists amcheck schema public")
@@ -37,9 +38,9 @@ def can_be_seen(connection: psycopg.Connection[Any]) -> bool:
 
 
 def damage(connection: psycopg.Connection[Any]) -> list[str]:
-    """List what is broken in a database: its tables, the catalogues among them, and their indexes.
+    """Return the damage of a database: in its tables, catalogs included, and their indexes.
 
-    Each row of a table must have its entry in every index. Without amcheck nothing is seen.
+    Each row of a table must have its entry in every index. Without amcheck no damage is found.
     """
     if not can_be_seen(connection):
         return []

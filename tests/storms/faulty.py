@@ -1,15 +1,14 @@
-"""A driver that cannot be relied on, and a plugin of pytest that gives it to tests that were
-written without a fault in mind (T9): `PERDURE_FAULTS=0.01 pytest -p tests.storms.faulty …`
+"""An unreliable driver, and a plugin of pytest that applies it to ordinary tests (T9):
+`PERDURE_FAULTS=0.01 pytest -p tests.storms.faulty …`
 
-Of the statements that the package sends on connections of its own, that share meets one of these:
+Of the statements that the package sends on its own connections, that share meets one of these
+faults: an error before it was sent (the connection is lost, or the server refuses for the moment);
+a timeout (it was not executed, and the connection is good); or it was executed, and the answer is
+lost with the connection, so the caller cannot know.
 
-- an error before it was sent: the connection is lost, or the server refuses for the moment;
-- a timeout: it was not carried out, and the connection is good;
-- carried out, and the answer lost, with the connection: whoever asked cannot know.
-
-Connections of the tests and of users are left alone, and those that install the app or build an
-index: there the caller repeats the whole. Workers in processes of their own meet faults, too, but
-for those of the command line. PERDURE_RACE_SEED repeats a run as far as threads let it.
+Connections of the tests and of users meet no faults, and neither do those that install the app or
+build an index: there the caller repeats the whole. Workers in separate processes meet faults too,
+except those of the command line. PERDURE_RACE_SEED repeats a run as far as threads allow.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ WITHOUT_KEY = re.compile(
     rb"\.(cancel\w*|terminate|pause\w*|resume\w*|repin|forget\w*|drop_\w+|trigger_schedule"
     rb"|skip_time|move_clock)\("
 )
-"""Verbs that give another answer when they are repeated: that nothing is left to do, or they do it
-again. `test_replies_of_clients.py` loses the replies of the first kind; here none is lost."""
+"""Verbs without a key: a repeated call finds nothing left to do, or does it again. Here their
+replies are not lost; `test_replies_of_clients.py` loses those of the first kind."""
 
 FAULTS = ("connection lost", "refused", "timeout", "carried out, answer lost")
 REFUSALS = (
@@ -56,7 +55,7 @@ REFUSALS = (
 
 @dataclass
 class Driver:
-    """psycopg, but for a share of the statements."""
+    """psycopg, with faults in a share of the statements."""
 
     share: float
     chance: random.Random
@@ -67,7 +66,7 @@ class Driver:
 
     @contextmanager
     def in_place(self) -> Iterator[Counter[str]]:
-        """Take the place of psycopg."""
+        """Replace the execute methods of psycopg."""
         execute, execute_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
 
         def faulty(cursor: Any, *args: Any, **options: Any) -> Any:
@@ -88,9 +87,10 @@ class Driver:
             yield self.done
 
     def _drawn(self, connection: Any, query: Any) -> str | None:
-        """Draw what happens to a statement; mostly nothing.
+        """Draw the fault of a statement; mostly none.
 
-        In an open transaction only the connection can be lost: the server would know of the rest.
+        In an open transaction only the connection can be lost, because the server would notice
+        other faults.
         """
         if connection.info.parameter_status("application_name") not in NAMES - self.spared:
             return None
@@ -103,7 +103,7 @@ class Driver:
         return self.chance.choice(FAULTS if may_lose else FAULTS[:-1])
 
     def _before(self, cursor: Any, query: Any) -> str | None:
-        """Raise what happens instead of the statement, or give what happens after it."""
+        """Raise the fault that replaces the statement, or return the fault that follows it."""
         fault = self._drawn(cursor.connection, query)
         if fault is None:
             return None
@@ -132,20 +132,20 @@ FOR_GOOD = ExitStack()
 
 
 def meet_faults() -> None:
-    """Let this process, which a test with faults has started, meet faults until it ends."""
+    """Apply the faults to this process, which a test with faults has started, until it ends."""
     FOR_GOOD.enter_context(DRIVER.in_place())
 
 
 @pytest.fixture(autouse=True, scope="session")
 def unreliable_driver() -> Iterator[None]:
-    """Let every test meet faults."""
+    """Apply the faults to every test."""
     with DRIVER.in_place():
         yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Pass by the tests that say why they cannot be run like this; or spare the connections that
-    they name: `steady("it counts its runs", "transaction")`."""
+    """Skip tests that cannot run with faults, or spare the connections that they name: `steady("it
+    counts its runs", "transaction")`."""
     DRIVER.spared = frozenset()
     if marker := item.get_closest_marker("steady"):
         why, *names = marker.args
@@ -156,23 +156,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Count what a process of pytest-xdist has met."""
+    """Add the counts of a process of pytest-xdist."""
     DRIVER.done.update(node.workeroutput["faults"])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that counts."""
+    """Send the counts to the main process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["faults"] = dict(DRIVER.done)
 
 
 def pytest_report_header() -> str:
-    """Tell what is wrong with this run."""
+    """Report the share of faults and the seed of this run."""
     return f"faults: {DRIVER.share:.1%} of the statements, PERDURE_RACE_SEED={SEED}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell how many faults there were."""
+    """Print the number of faults."""
     terminalreporter.section("faults")
     for name in ("statements", *FAULTS):
         terminalreporter.line(f"{DRIVER.done[name]:>8,}  {name}")
@@ -181,5 +181,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"`make faults SHARE={DRIVER.share}` has run {outcome(terminalreporter)}: of"
         f" {DRIVER.done['statements']:,} statements {sum(DRIVER.done[name] for name in FAULTS):,}"
         f" failed, timed out or lost their answers; {DRIVER.done[FAULTS[-1]]:,} of these had been"
-        " carried out. Workers in processes of their own met more, which nobody counts.",
+        " executed. Workers in separate processes met more faults, which are not counted.",
     )

@@ -1,4 +1,5 @@
-"""What storms have done: rows that pytest prints, and `make figures` writes into the guarantees."""
+"""The figures of storms: rows that pytest prints, and that `make figures` writes into the
+guarantees."""
 
 from __future__ import annotations
 
@@ -11,33 +12,33 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = "figures of a storm"
-"""The property of a test that holds a row."""
+"""The property of a test that has a row."""
 PAGE = Path(__file__).parents[2] / "sql" / "guarantees.md"
 SECTION = re.compile(r"(?<=<!-- figures -->\n).*(?=<!-- end of figures -->\n)", re.DOTALL)
 
 
 @dataclass
 class Figures:
-    """What one storm has done."""
+    """The figures of one storm."""
 
     storm: str
     seed: str
     promises: str = ""
-    """Those that its test cites."""
+    """The promises that its test cites."""
     seconds: float = 0.0
     faults: int = 0
     operations: int = 0
     unknown: int = 0
-    """Replies that were lost, to calls that were repeated by the test itself."""
+    """Lost replies to calls that the test itself repeated."""
     jobs: int = 0
     deaths: int = 0
-    """Of worker processes."""
+    """Deaths of worker processes."""
     violations: int = 0
     note: str = ""
-    """What else is to be told."""
+    """A note below the table."""
 
     def row(self) -> list[str]:
-        """Give the row as text."""
+        """Return the row as text."""
         return [self.storm, self.promises, f"{self.seconds:.1f}"] + [
             f"{number:,}"
             for number in (
@@ -56,12 +57,12 @@ NUMBERS = slice(NAMES, len(HEAD) - 2)
 
 
 def cited(docstring: str | None) -> str:
-    """Name the promises that a test cites."""
+    """Return the promises that a docstring cites."""
     return " ".join(re.findall(r"\[(P\d+)\]", docstring or ""))
 
 
 def merged(rows: Iterable[list[str]]) -> list[list[str]]:
-    """Make one row of those that are parts of one storm."""
+    """Merge the rows that are parts of one storm."""
     whole: dict[str, list[str]] = {}
     for row in rows:
         first = whole.setdefault(row[0], row)
@@ -72,14 +73,14 @@ def merged(rows: Iterable[list[str]]) -> list[list[str]]:
 
 
 def added(one: str, two: str) -> str:
-    """Add numbers as they are written."""
+    """Add two numbers that are written as text."""
     if "." in one:
         return f"{float(one) + float(two):.1f}"
     return f"{int(one.replace(',', '')) + int(two.replace(',', '')):,}"
 
 
 def tell(terminalreporter: Any) -> None:
-    """Print what the storms have done; `make figures` has it written down, if all is well."""
+    """Print the figures of the storms; `make figures` writes them down if no test has failed."""
     stats = terminalreporter.stats
     rows = merged(
         list(value)
@@ -98,7 +99,7 @@ def tell(terminalreporter: Any) -> None:
 
 
 def printed(rows: Sequence[list[str]]) -> Iterator[str]:
-    """Give the lines of the table that pytest prints."""
+    """Yield the lines of the table that pytest prints."""
     table = [HEAD, *rows]
     widths = [max(len(row[place]) for row in table) for place in range(len(HEAD))]
     for row in table:
@@ -110,7 +111,7 @@ def printed(rows: Sequence[list[str]]) -> Iterator[str]:
 
 
 def by_promise(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
-    """Sum up, for each promise, what the storms did that cite it."""
+    """Sum up the storms of each promise."""
     promises = {promise for row in rows for promise in row["promises"].split()}
     for promise in sorted(promises, key=lambda name: int(name[1:])):
         its = [row for row in rows if promise in row["promises"].split()]
@@ -119,14 +120,15 @@ def by_promise(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
 
 
 def outcome(terminalreporter: Any) -> str:
-    """Tell how many tests a run had, and how many have failed."""
+    """Return how many tests a run had, and how many have failed."""
     count = {name: len(reports) for name, reports in terminalreporter.stats.items()}
     failed = count.get("failed", 0) + count.get("error", 0)
     return f"{count.get('passed', 0) + failed:,} tests, of which {failed or 'none'} failed"
 
 
 def note(name: str, text: str, page: Path = PAGE) -> None:
-    """Write what a run of the whole suite did into its place on a page, for `make … NOTE=1`."""
+    """Write the outcome of a run of the whole suite into its place on a page, for `make …
+    NOTE=1`."""
     if os.environ.get("PERDURE_NOTE"):
         place = re.compile(rf"(?<=<!-- {name} -->\n).*(?=<!-- end of {name} -->\n)", re.DOTALL)
         lines = textwrap.fill(text, 140, break_on_hyphens=False)
@@ -134,7 +136,7 @@ def note(name: str, text: str, page: Path = PAGE) -> None:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:
-    """Give a table of a page."""
+    """Yield the lines of a table of a page."""
     for row in (head, ["---"] * names + ["---:"] * (len(head) - names), *rows):
         yield f"| {' | '.join(row)} |"
 
@@ -147,7 +149,7 @@ def write_down(rows: Sequence[list[str]], amount: str, page: Path = PAGE) -> Non
         *markdown(HEAD[:-2], [row[:-2] for row in rows], NAMES),
         "",
         *(f"{storm}: {note}.\n" for storm, *_, note in rows if note),
-        "Summed up over the storms that try a promise:",
+        "The sums of the storms that test each promise:",
         "",
         *markdown(
             PROMISES, list(by_promise([dict(zip(HEAD, row, strict=True)) for row in rows])), 1

@@ -1,7 +1,7 @@
-"""The history of a storm: what was asked and what was answered, written down outside of PostgreSQL.
+"""The history of a storm: calls, answers and faults, written down outside of PostgreSQL.
 
-Each line is written at once, with the clock of the machine that never goes back: `ask` when a call
-begins, `unknown` whenever its answer is lost and it is repeated, `answer` when there is one.
+Each line is written at once, with the monotonic clock of the machine: `ask` when a call begins,
+`unknown` whenever its answer is lost and it is repeated, `answer` when it has one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass
 class Operation:
-    """One call of a client, with what became of it."""
+    """One call of a client, with its outcome."""
 
     number: int
     client: str
@@ -35,14 +35,14 @@ class Operation:
 
 @dataclass
 class Asked:
-    """An operation that is under way; the client says what it hears."""
+    """A running operation, whose client reports its answers."""
 
     history: History
     number: int
     answer: Any = None
 
     def lost(self, error: BaseException) -> None:
-        """Tell that nobody knows whether the call was carried out."""
+        """Record that an answer was lost, so that the call may or may not have been executed."""
         self.history.write("unknown", self.number, error=f"{type(error).__name__}: {error}"[:200])
 
 
@@ -57,7 +57,7 @@ class History:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         os.close(self._file)
 
     def write(self, what: str, number: int, **more: Any) -> None:
@@ -67,23 +67,23 @@ class History:
 
     @contextmanager
     def asked(self, client: str, verb: str, about: str) -> Iterator[Asked]:
-        """Write down a call while it is made; it is answered when the block has ended well."""
+        """Record a call while it is made; it counts as answered if the block ends well."""
         asked = Asked(self, next(self._numbers))
         self.write("ask", asked.number, client=client, verb=verb, about=about)
         yield asked
         self.write("answer", asked.number, answer=asked.answer)
 
     def fault(self, name: str) -> None:
-        """Write down that something was broken."""
+        """Record a fault."""
         self.write("fault", next(self._numbers), name=name)
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Read what was written."""
+        """Read all lines."""
         with self.path.open() as file:
             yield from map(json.loads, file)
 
     def operations(self) -> list[Operation]:
-        """Give the operations, in the order in which they began."""
+        """Return the operations in the order in which they began."""
         found: dict[int, Operation] = {}
         for line in self.lines():
             number = line["number"]

@@ -1,7 +1,8 @@
-"""The load of the storms: callers that write memories, and customers that start jobs and help them.
+"""The load of the storms: callers that write memories, and customers that start jobs and serve
+them.
 
-Callers speak SQL on a plain connection, as a client in any language does: what gets no answer they
-send again under the same key. Customers use the Python client, which does that by itself.
+Callers speak SQL on a plain connection, as a client in any language does, and repeat a call without
+an answer under the same key. Customers use the Python client, which does that by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.worker.test_recovery import RESULT
 T = TypeVar("T")
 
 BOUND = 60.0
-"""Seconds in which everything must have come to its end once nothing is broken any more."""
+"""Seconds after the last fault in which everything must have ended."""
 FOR_EVER = 1e6
 LOOK = 5.0
 BOOK = 3
@@ -43,24 +44,24 @@ WORDS = 20
 
 @dataclass
 class Wind:
-    """What callers and customers know of the storm."""
+    """The state of the storm that callers and customers share."""
 
     dsn: str
     history: History
     ends: threading.Event = field(default_factory=threading.Event)
-    """Set when no more is to be begun."""
+    """Set when no further work is to begin."""
     healed_at: float | None = None
     jobs: Counter[str] = field(default_factory=Counter)
-    """Jobs that have come to their right end, by workflow."""
+    """Jobs that have ended right, by workflow."""
     wrong: list[str] = field(default_factory=list)
-    """What was found to be wrong."""
+    """The violations that were found."""
 
     def seconds_left(self) -> float:
-        """Tell for how long one may still wait: while things break, for as long as they do."""
+        """Return how long a wait may still last: without a limit while faults go on."""
         return FOR_EVER if self.healed_at is None else self.healed_at + BOUND - time.monotonic()
 
     def wait(self, look: Callable[[float], T]) -> T:
-        """Wait, by looks of a few seconds, for as long as one may; nobody waits on behind that."""
+        """Wait in steps of a few seconds, until the limit after the last fault."""
         while True:
             try:
                 return look(max(0.0, min(self.seconds_left(), LOOK)))
@@ -69,13 +70,13 @@ class Wind:
                     raise
 
     def must_be(self, is_so: bool, what: str) -> None:
-        """Note what is wrong; the storm goes on."""
+        """Record a violation unless a condition is true; the storm goes on."""
         if not is_so:
             self.wrong.append(what)
 
 
 class Line(Session):
-    """A session that is set up by its connection string: each statement on it is a call."""
+    """A session that is set up by its connection string; each statement on it is a call."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
@@ -83,7 +84,7 @@ class Line(Session):
 
 
 class Caller(Writer):
-    """Sends commands to hot memories on a connection of its own, which breaks."""
+    """Sends commands to hot memories on its own connection, which breaks."""
 
     def __init__(self, number: int, wind: Wind, chance: random.Random) -> None:
         self.client = number
@@ -129,7 +130,7 @@ class Caller(Writer):
         return self._asked(it.op, job, call)
 
     def key_of(self, key: str, tries: int) -> str:
-        """Give the key under which a command is sent, having been sent so many times."""
+        """Return the key of a command after so many tries."""
         return key
 
     def _asked(self, verb: str, job: str, ask: Callable[[], Any]) -> Any:
@@ -140,7 +141,7 @@ class Caller(Writer):
         return asked.answer
 
     def _answered(self, ask: Callable[[], Any], asked: Asked) -> psycopg.Error | None:
-        """Send until there is an answer; gives the error where that is one."""
+        """Send until there is an answer; return the error if that is the answer."""
         while True:
             try:
                 self._connect()
@@ -172,7 +173,7 @@ class Caller(Writer):
 
 
 class Shop:
-    """What customers ask for, each time with another id, and how it must end."""
+    """The orders of customers, each with its own id, and how each must end."""
 
     def __init__(self, name: str, wind: Wind, client: perdure.Client, chance: random.Random):
         self.name = name
@@ -194,12 +195,12 @@ class Shop:
         }
 
     def avoid(self, workflows: frozenset[str]) -> None:
-        """Order these no more."""
+        """Remove these workflows from the orders."""
         for workflow in workflows:
             del self.orders[workflow]
 
     def run_until_the_end(self) -> None:
-        """Order one after the other until the storm is over."""
+        """Place one order after the other until the storm is over."""
         while not self.wind.ends.is_set():
             self._orders += 1
             workflow = self.chance.choice(list(self.orders))
@@ -207,7 +208,7 @@ class Shop:
             self.orders[workflow](job)
             self.wind.jobs[workflow] += 1
 
-    # Each call may be made twice, as who has lost the reply would.
+    # Some calls are made twice, as after a lost reply.
 
     def _ask(self, verb: str, about: str, call: Callable[[], Any]) -> Any:
         with self.wind.history.asked(self.name, verb, about) as asked:
@@ -226,26 +227,26 @@ class Shop:
         return self.client.handle(job)
 
     def ends(self, job: str, wanted: Any, version: int) -> None:
-        """Wait for a job to end, and compare."""
+        """Wait for a job to end, and compare its result and version."""
         with self.wind.history.asked(self.name, "result", job) as asked:
             result = asked.answer = self.wind.wait(self.client.handle(job).result)
         self.wind.must_be(result == wanted, f"{job} gave {result}, not {wanted}")
         self.has_version(job, version)
 
     def has_version(self, job: str, wanted: int) -> None:
-        """Compare the version of a memory: a command too much or too little shows in it."""
+        """Compare the version of a memory, which shows a command too many or too few."""
         have = self.client.handle(job).status().version
         self.wind.must_be(have == wanted, f"{job} is at version {have}, not {wanted}")
 
     def book(self, job: str) -> None:
-        """Hooks side by side, with activities and signals."""
+        """Hooks in parallel, with activities and signals."""
         memory = self.start(job, "book", BOOK).memory
         self.ends(job, RESULT, 2 + 4 * BOOK)
         pages = sorted(memory.get("pages"))
         self.wind.must_be(pages == list(range(2 * BOOK)), f"{job} has the pages {pages}")
 
     def mailbox(self, job: str) -> None:
-        """Signals: each is heard once, in order."""
+        """Signals: each is received once, in order."""
         handle = self.start(job, "mailbox", LETTERS)
         for number in range(LETTERS):
             key = f"letter {number}"
@@ -254,14 +255,14 @@ class Shop:
         self.ends(job, list(range(LETTERS)), LETTERS // 3)
 
     def naps(self, job: str) -> None:
-        """A timer: not too early, and not twice."""
+        """A timer: it is not early, and fires once."""
         handle = self.start(job, "naps")
         slept = self.wind.wait(handle.result)
         self.wind.must_be(slept >= NAP, f"{job} slept for {slept} s")
         self.has_version(job, 0)
 
     def patient(self, job: str) -> None:
-        """A cancel: it is heard, also by who has parked, and what cleans up does so once."""
+        """A request to cancel: parked hooks receive it too, and each cleans up once."""
         handle = self.start(job, "patient")
         memory = handle.memory
         self.wind.wait(partial(memory.until, f"$.begun == {TIDY}"))
@@ -273,7 +274,7 @@ class Shop:
         self.has_version(job, 2 * TIDY)
 
     def counts_on(self, job: str) -> None:
-        """A condition, which commands from outside fulfil."""
+        """A condition that commands from outside make true."""
         memory = self.start(job, "counts_on", 3).memory
         for number in range(3):
             call = lambda n=number: memory.increment("n", key=f"count {n}")  # noqa: E731
@@ -282,24 +283,24 @@ class Shop:
         self.ends(job, "counted", 3)
 
     def sums(self, job: str) -> None:
-        """Children, and a signal to oneself."""
+        """Children, and a signal to the own job."""
         self.start(job, "sums", [1, 2, 3])
         self.ends(job, ["begun", 6], 0)
 
     def laps(self, job: str) -> None:
-        """Runs that follow each other, one of which fails once."""
+        """Runs that continue, one of which fails once."""
         self.start(job, "laps", 1, 3)
         self.ends(job, 4, 4)
 
     def one_slow(self, job: str) -> None:
-        """A hook that is at work for longer than a heartbeat."""
+        """A hook that works for longer than a heartbeat."""
         memory = self.start(job, "one_slow").memory
         self.ends(job, "slow", 3)
         log = memory.get("log")
         self.wind.must_be(log == ["begun", "done"], f"{job} has the log {log}")
 
     def speaks(self, job: str) -> None:
-        """A stream: the last attempt has said everything, in order."""
+        """A stream: the last attempt has published all items, in order."""
         handle = self.start(job, job.rpartition(" ")[2], WORDS)
         with self.wind.history.asked(self.name, "stream", job):
             said: dict[str | None, list[int]] = {}
@@ -315,7 +316,7 @@ class Shop:
 
 
 def broken_memories(look: Session, callers: list[Caller]) -> list[str]:
-    """Say where no order of commands explains what the callers were told.
+    """Return the memories whose answers no order of commands explains.
 
     Acknowledged commands are in the history once, versions have no gap, each answer is right, and
     the order agrees with the clock.

@@ -1,4 +1,4 @@
-"""Crash points: which there are in the code, and what a worker does that comes to one."""
+"""Crash points: those in the code, and what happens to a worker that passes one."""
 
 from __future__ import annotations
 
@@ -50,32 +50,32 @@ POINTS = frozenset(
         "worker: before release",
     }
 )
-"""Every name that the package calls `crash_point` with; sweeps kill at each of them."""
+"""The names of all crash points of the package; sweeps kill at each of them."""
 
 ORDERLY = frozenset({"worker: before release", "worker: after release"})
-"""Points that only a worker passes which was asked to stop."""
+"""Points that a worker passes only if it was asked to stop."""
 
 OF_CLIENTS = ("client: ", "async client: ", "index: ")
 
 
 def points_in_code() -> list[str]:
-    """Name every point that the package passes, as its source says it, once for each place."""
+    """Return the name of every point in the source of the package, once for each place."""
     return [point for file in python_files() for point in points_in(file)]
 
 
 def worker_points() -> set[str]:
-    """Name those that workers pass."""
+    """Return the points that workers pass."""
     return {point for point in points_in_code() if not point.startswith(OF_CLIENTS)}
 
 
 def client_points() -> set[str]:
-    """Name those that clients pass."""
+    """Return the points that clients pass."""
     return {*points_in_code()} - worker_points()
 
 
 def points_in(file: Path) -> Iterator[str]:
-    """Name the points of a module: `crash_point("…")`, or one that begins so and ends with an entry
-    of a dict of the module, or its default: `crash_point(f"before {_PHASES.get(state, "…")}")`."""
+    """Yield the points of a module: `crash_point("…")`, or one with an ending from a dict of the
+    module or its default: `crash_point(f"before {_PHASES.get(state, "…")}")`."""
     tree = ast.parse(file.read_text())
     dicts = {
         target.id: [one.value for one in node.value.values if isinstance(one, ast.Constant)]
@@ -110,14 +110,14 @@ def points_in(file: Path) -> Iterator[str]:
 
 
 ANY = "any"
-"""Whatever point a worker comes to first, where it is not late for it."""
+"""The first point that a worker passes and that has not burnt often enough."""
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """What happens to a worker at the n-th passage of a point: `kill -9`, or it stands still.
+    """A fault at the n-th passage of a point: `kill -9`, or a stop.
 
-    With any point it happens to so many workers at each of them, whoever comes first.
+    With ANY as its point, it hits so many workers at each point, in the order in which they arrive.
     """
 
     point: str
@@ -128,7 +128,7 @@ class Fuse:
 
 @dataclass
 class Passages:
-    """The points that a worker process passes; burns its fuse, and writes that down before."""
+    """The points that a worker process passes; it burns its fuse, and records that before."""
 
     fuse: Fuse
     path: str
@@ -153,14 +153,14 @@ class Passages:
 
 
 def burnt(folder: Path) -> list[str]:
-    """Name the points at which something happened."""
+    """Return the points at which fuses have burnt."""
     path = folder / "points"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line.partition(" ")[2] for line in lines]
 
 
 def pass_through(passages: Passages) -> None:
-    """Let every module of the package pass its points through these, in this process."""
+    """Pass the points of all modules of the package in this process to these passages."""
     for name, module in list(sys.modules.items()):
         if name.startswith("perdure.") and module is not faults and hasattr(module, "crash_point"):
             module.crash_point = passages  # type: ignore[attr-defined]

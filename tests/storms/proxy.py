@@ -1,9 +1,10 @@
-"""A proxy between clients and the server that knows PostgreSQL's protocol, and spoils connections.
+"""A proxy between clients and the server that understands PostgreSQL's protocol and spoils
+connections.
 
-It runs on an event loop in a thread of its own. Whoever connects to its port is connected to the
-server. Bytes are passed on message by message, so that it can tell when a statement is committed:
-the server has said CommandComplete, and then that no transaction is open. A reply that is lost is
-lost after that moment: what was asked has been done, and whoever asked does not know.
+It runs on an event loop in a thread of its own. Each connection to its port is connected to the
+server. Bytes are passed on message by message, so that the proxy knows when a statement is
+committed: the server has sent CommandComplete, and then that no transaction is open. A reply is
+lost after that moment: the call has been executed, and the caller does not know.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Messages:
         self._rest = b""
 
     def cut(self, piece: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give the messages that are complete now: type, and all of its bytes."""
+        """Yield the messages that are complete: type, and all bytes."""
         self._rest += piece
         while len(self._rest) >= 5:
             (length,) = struct.unpack("!I", self._rest[1:5])
@@ -43,7 +44,7 @@ class Messages:
 
 
 def is_call(kind: bytes, message: bytes) -> bool:
-    """Tell whether a message says that a call, or a transaction, is complete."""
+    """Return whether a message reports the end of a call or a transaction."""
     return kind == COMMAND_COMPLETE and message[5:].startswith(CALLS)
 
 
@@ -57,8 +58,8 @@ class Passage:
         self._client = client
         self._server = server
         self._is_ready = False  # whether the start of the session is over
-        self._is_done = False  # whether a statement was carried out since the server was ready
-        self._held: list[bytes] = []  # the reply that is on its way, while some are to be lost
+        self._is_done = False  # whether a statement was executed since the server was ready
+        self._held: list[bytes] = []  # the current reply, while replies are to be lost
 
     def cut(self) -> None:
         """Break the connection on both sides, as a reset does."""
@@ -66,14 +67,14 @@ class Passage:
             writer.transport.abort()
 
     async def ask(self, reader: asyncio.StreamReader) -> None:
-        """Pass on what the client says."""
+        """Pass on the messages of the client."""
         while piece := await reader.read(65536):
             await self._proxy.weather()
             self._server.write(piece)
             await self._server.drain()
 
     async def answer(self, reader: asyncio.StreamReader) -> None:
-        """Pass on what the server says, but for the replies that are lost."""
+        """Pass on the messages of the server, except replies that are lost."""
         messages = Messages()
         while piece := await reader.read(65536):
             await self._proxy.weather()
@@ -87,13 +88,13 @@ class Passage:
                 await self._pass_on()
 
     def _is_lost(self, ready: bytes) -> bool:
-        """Decide whether a reply that is complete is lost."""
+        """Return whether a complete reply is lost."""
         is_committed = self._is_ready and self._is_done and ready[5:6] == IDLE
         self._is_ready, self._is_done = True, False
         return is_committed and self._proxy.loses_reply()
 
     def _may_pass_on(self) -> bool:
-        """Tell whether nothing of what was heard can belong to a reply that will be lost."""
+        """Return whether no received message can belong to a reply that will be lost."""
         return not self._proxy.to_lose or not self._is_done
 
     async def _pass_on(self) -> None:
@@ -104,13 +105,12 @@ class Passage:
 
 
 class Proxy:
-    """Passes connections on, and does to them what a test asks for. All methods may be called from
-    any thread."""
+    """Passes connections on, and spoils them as a test asks. All methods are thread-safe."""
 
     def __init__(self, path: str) -> None:
         self.dsn_options: dict[str, Any] = {}
         self.lost = 0
-        """Replies that were lost so far."""
+        """Lost replies so far."""
         self.cuts = 0
         self.to_lose = 0
         self._path = path
@@ -120,14 +120,14 @@ class Proxy:
         self._is_open: asyncio.Event | None = None
         self._slices = False
 
-    # What a test asks for.
+    # Methods for tests.
 
     def lose_replies(self, count: int) -> None:
-        """Lose the next replies to statements that were committed, whosever they are."""
+        """Lose the next replies to committed statements, of any client."""
         self._do(lambda: setattr(self, "to_lose", self.to_lose + count))
 
     def cut(self, chance: random.Random, share: float) -> None:
-        """Break a share of the connections, wherever they are."""
+        """Break a share of the connections, in any state."""
 
         def cut() -> None:
             for passage in list(self._passages):
@@ -138,7 +138,7 @@ class Proxy:
         self._do(cut)
 
     def delay(self, seconds: float) -> None:
-        """Hold every piece back for a while, from now on."""
+        """Delay every piece from now on."""
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def slice(self, slices: bool) -> None:
@@ -146,11 +146,11 @@ class Proxy:
         self._do(lambda: setattr(self, "_slices", slices))
 
     def swallow(self) -> None:
-        """Let nothing through any more, and break nothing: a black hole, until `heal()`."""
+        """Pass nothing on, and break nothing: a black hole, until `heal()`."""
         self._do(lambda: self._opened().clear())
 
     def heal(self) -> None:
-        """Break what a black hole has swallowed, and do no more harm."""
+        """Break the connections that were swallowed, and stop all faults."""
 
         def heal() -> None:
             if not self._opened().is_set():
@@ -162,10 +162,10 @@ class Proxy:
 
         self._do(heal)
 
-    # What a passage asks.
+    # Methods for passages.
 
     def loses_reply(self) -> bool:
-        """Tell whether this reply is to be lost."""
+        """Return whether this reply is to be lost."""
         if not self.to_lose:
             return False
         self.to_lose -= 1
@@ -173,19 +173,19 @@ class Proxy:
         return True
 
     async def weather(self) -> None:
-        """Wait as long as a piece is held back."""
+        """Wait while pieces are held back."""
         await self._opened().wait()
         if self._delay:
             await asyncio.sleep(random.uniform(0, self._delay))
 
     def sliced(self, heard: bytes) -> Iterator[bytes]:
-        """Give what is passed on at a time."""
+        """Yield the pieces in which a reply is passed on."""
         size = 7 if self._slices else max(1, len(heard))
         for place in range(0, min(len(heard), 70 * size), size):
             last = place + size >= 70 * size
             yield heard[place:] if last else heard[place : place + size]
 
-    # Its life.
+    # Start and stop.
 
     def _opened(self) -> asyncio.Event:
         if self._is_open is None:
@@ -194,7 +194,7 @@ class Proxy:
         return self._is_open
 
     def _do(self, what: Callable[[], T]) -> T:
-        """Do something on the loop, and wait for it."""
+        """Run a function on the loop, and wait for it."""
 
         async def do() -> T:
             return what()
@@ -206,7 +206,7 @@ class Proxy:
     ) -> None:
         try:
             server_in, server_out = await asyncio.open_unix_connection(self._path)
-        except OSError:  # the server is down: who connects is refused
+        except OSError:  # the server is down: the connection is refused
             client_out.transport.abort()
             return
         passage = Passage(self, client_out, server_out)
@@ -226,7 +226,7 @@ class Proxy:
                 writer.close()
 
     async def listen(self) -> int:
-        """Begin; gives the port."""
+        """Start to listen; return the port."""
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
@@ -241,7 +241,7 @@ class Proxy:
 
     @contextmanager
     def running(self) -> Iterator[int]:
-        """Run in a thread; gives the port."""
+        """Run in a thread; return the port."""
         thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         thread.start()
         try:
@@ -256,7 +256,7 @@ class Proxy:
 
 @contextmanager
 def proxy_to(dsn: str) -> Iterator[tuple[Proxy, str]]:
-    """Open a proxy to the server of a DSN; gives it, and the DSN that leads through it."""
+    """Open a proxy to the server of a DSN; return the proxy, and the DSN that leads through it."""
     place = conninfo_to_dict(dsn)
     proxy = Proxy(f"{place['host']}/.s.PGSQL.{place['port']}")
     with proxy.running() as port:

@@ -1,8 +1,8 @@
-"""A storm: load, faults that a seed decides on, then calm, and a look at what has become of it all.
+"""A storm: load, faults drawn from a seed, then calm, and a judgment of the result.
 
-What must hold: every answer that was given stands, nothing was done twice, versions have no gaps,
-the invariants hold after every fault, everything comes to its end in time once all is well again,
-tables and indexes are whole, and the server's log tells of nothing that the faults do not explain.
+Every given answer holds, nothing is done twice, versions have no gaps, the invariants hold after
+every fault, everything ends in time after the last fault, tables and indexes are undamaged, and the
+server's log has no errors that the faults do not explain.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ stops and starts, connections that break, and files and memory of a postmaster t
 
 @dataclass
 class Faults:
-    """What may go wrong, and how often: the seed decides what is next, and when."""
+    """The possible faults and their frequency; the seed decides which is next, and when."""
 
     deeds: dict[str, Deed]
     pause: tuple[float, float]
     """The least and the most seconds between two faults."""
     each: int = 1
-    """After so many faults one looks at the invariants: more than one where they come quickly."""
+    """Invariants are checked after so many faults: more than one if faults follow quickly."""
     chance: random.Random = field(default_factory=random.Random)
 
     def draw(self) -> tuple[str, float]:
-        """Give the next fault, and how long it is until then."""
+        """Return the next fault, and the pause before it."""
         return self.chance.choice(list(self.deeds)), self.chance.uniform(*self.pause)
 
 
@@ -74,19 +74,19 @@ class Storm:
     name: str
     cluster: Cluster
     direct: str
-    """The way to the database that nothing disturbs but the server itself."""
+    """The DSN that only faults of the server itself disturb."""
     dsn: str
-    """The way that workers and clients take."""
+    """The DSN of workers and clients."""
     folder: Path
     seed: str = field(default_factory=seed)
     callers: int = CALLERS
     customers: int = CUSTOMERS
     promises: str = ""
-    """Those that it tries."""
+    """The promises that it tests."""
     avoid: frozenset[str] = frozenset()
-    """Workflows that customers do not order."""
+    """The workflows that customers do not order."""
     looks: Callable[[str], list[Any]] = broken_invariants
-    """Gives what is wrong."""
+    """Returns the broken invariants."""
 
     def __post_init__(self) -> None:
         self.figures = Figures(self.name, self.seed, self.promises)
@@ -100,13 +100,13 @@ class Storm:
         ]
 
     def random(self, what: str) -> random.Random:
-        """Give a generator of chance that the seed decides on."""
+        """Return a random generator that depends on the seed."""
         return random.Random(f"{self.seed} {self.name} {what}")
 
-    # The weather.
+    # Faults.
 
     def blow(self, faults: Faults, amount: int) -> None:
-        """Break things, one after the other."""
+        """Make the faults, one after the other."""
         faults.chance = self.random("faults")
         for number in range(amount):
             deed, pause = faults.draw()
@@ -117,7 +117,7 @@ class Storm:
                 self.look(f"after {deed}")
 
     def look(self, when: str) -> None:
-        """Look whether the invariants hold, which they do at any moment."""
+        """Check the invariants, which must hold at any moment."""
         broken = self.cluster.when_it_answers(lambda: self.looks(self.direct))
         self.wind.wrong.extend(f"{when}: {law}" for law in broken)
 
@@ -132,7 +132,7 @@ class Storm:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """Let callers and customers do what they do; they end when the block has ended."""
+        """Run callers and customers; they end after the block."""
         with connected(self.direct) as connection:
             for job in JOBS:
                 connection.execute("select entity_create(%s, 'hot')", [job])
@@ -164,7 +164,7 @@ class Storm:
                 self.figures.seconds = time.monotonic() - began
 
     def _transfer(self) -> None:
-        """Let money be transferred, in transactions of jobs, until the storm is over."""
+        """Transfer money in transactions of jobs until the storm is over."""
         while not self.wind.ends.is_set():
             self._bank.begin(4)
             self.wind.wait(self._bank.wait)
@@ -173,18 +173,18 @@ class Storm:
     def _run(self, what: Callable[[], None]) -> None:
         try:
             what()
-        except BaseException as error:  # noqa: BLE001 - the storm tells
+        except BaseException as error:  # noqa: BLE001 - the storm reports it
             self.wind.wrong.append(repr(error))
 
-    # The calm.
+    # Judgment.
 
     def late_turns(self) -> int:
-        """Count the turns of those who had lost their tasks, none of which was applied."""
+        """Count the turns of workers that had lost their tasks; none was applied."""
         path = self.folder / LATE
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     def judge(self) -> list[str]:
-        """Give all that is wrong."""
+        """Return all violations."""
         self.look("in the calm")
         wrong = self.wind.wrong
         with connected(self.direct) as connection:
@@ -223,7 +223,7 @@ class Storm:
 
 STUCK = "select job_id, task, name, stuck_reason from tasks where stuck_reason is not null"
 
-# The workflow `w` is nobody's code: sessions of the tests say what they like of its tasks.
+# No code runs the workflow `w`: sessions of the tests report any facts about its tasks.
 TWICE = """
 select f.job_id, f.task, f.key, count(*)
   from journal as f

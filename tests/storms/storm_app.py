@@ -1,6 +1,6 @@
-"""The app of the storms: that of the recovery tests, and what it lacks.
+"""The app of the storms: that of the recovery tests, with additional workflows.
 
-Each workflow has one right outcome, whatever happens to those who work on it.
+Each workflow has one right outcome, whatever happens to its workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIDY = 4  # hooks of a job that wait side by side
 
 @app.coordinator
 async def mailbox(memory: perdure.AsyncEntity, letters: int) -> Any:
-    """Hear so many letters, in the order in which they were accepted."""
+    """Receive so many letters, in the order in which they were accepted."""
     heard = []
     for number in range(letters):
         heard.append(await perdure.wait_for("letter"))
@@ -34,7 +34,7 @@ async def mailbox(memory: perdure.AsyncEntity, letters: int) -> Any:
 
 @app.coordinator
 async def naps(memory: perdure.AsyncEntity) -> Any:
-    """Sleep; gives the seconds that went by."""
+    """Sleep; return the seconds that passed."""
     began = perdure.now()
     await perdure.sleep(NAP)
     slept = perdure.now()
@@ -44,7 +44,7 @@ async def naps(memory: perdure.AsyncEntity) -> Any:
 
 @app.hook
 async def tidies(memory: perdure.AsyncEntity) -> None:
-    """Wait for ever; clean up when that is cancelled."""
+    """Wait without end; clean up when cancelled."""
     await memory.increment("begun")
     try:
         await perdure.wait_for("never")
@@ -54,32 +54,32 @@ async def tidies(memory: perdure.AsyncEntity) -> None:
 
 @app.coordinator
 async def patient(memory: perdure.AsyncEntity) -> None:
-    """Wait until somebody cancels."""
+    """Wait until the job is cancelled."""
     await asyncio.gather(*(tidies(memory) for _ in range(TIDY)))
 
 
 @app.coordinator
 async def counts_on(memory: perdure.AsyncEntity, target: int) -> Any:
-    """Wait for the memory to be counted up from outside."""
+    """Wait until the memory is counted up from outside."""
     await memory.until(f"$.n >= {target}")
     return await step("counted")
 
 
 @app.coordinator
 async def sums(memory: perdure.AsyncEntity, numbers: list[int]) -> Any:
-    """Let children do it, and tell one's own mailbox."""
+    """Let children compute, and signal the own job."""
     children = [perdure.start_child("trivial", number) for number in numbers]
     await memory.signal("letter", "begun")
     total = sum(await asyncio.gather(*children))
     return [await perdure.wait_for("letter"), total]
 
 
-# Timers: each ends in a row of the user's own, which is there as often as the timer has fired.
+# Timers: each inserts a row of the user's own, once for each time that it fires.
 
 
 @app.transaction(retry=PATIENT)
 async def fire(connection: psycopg.AsyncConnection[Any], due_at: str) -> None:
-    """Write down that it has fired, at what time of the database, and when it was due."""
+    """Record the due time, and the time by the database's clock."""
     query = "insert into fired values (%s, %s, clock_timestamp())"
     await connection.execute(query, [perdure.info().job, due_at])
 
@@ -94,7 +94,7 @@ async def sleeps(memory: perdure.AsyncEntity, length: float) -> None:
 
 @app.coordinator
 async def waits_in_vain(memory: perdure.AsyncEntity, length: float) -> None:
-    """Wait for so many seconds for what never comes."""
+    """Wait for so many seconds for a signal that never comes."""
     due_at = perdure.now() + timedelta(seconds=length)
     with suppress(TimeoutError):
         await perdure.wait_for("never", timeout=length)
@@ -110,11 +110,11 @@ async def sleeps_until(memory: perdure.AsyncEntity, due_at: str) -> None:
 
 @app.coordinator
 async def begins_later(memory: perdure.AsyncEntity, due_at: str) -> None:
-    """Fire at once; it is the start that is due later."""
+    """Fire at once; the start itself is due later."""
     await fire(due_at)
 
 
 @app.hook
 async def rings(memory: perdure.AsyncEntity, due_at: str) -> None:
-    """Fire at once; it is the hook that is due later."""
+    """Fire at once; the hook itself is due later."""
     await fire(due_at)

@@ -1,4 +1,4 @@
-"""Claims whose commit does not wait for the disk: what a crash makes of them. [P3] [P6]"""
+"""[P3] [P6] Claims whose commit does not wait for the disk, after a crash of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.storms.cluster import Cluster
 
 @pytest.fixture
 def lazy_disk(cluster: Cluster) -> Iterator[None]:
-    """Let nothing but a commit that waits for it bring anything to the disk, for ten seconds."""
+    """Let only commits that wait for the disk reach it, for ten seconds."""
     cluster.run("alter system set wal_writer_delay = '10s'")
     cluster.run("select pg_reload_conf()")
     yield
@@ -26,20 +26,20 @@ def lazy_disk(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def client(cluster: Cluster, storm_database: str) -> Iterator[Client]:
-    """Give a client of a fresh database."""
+    """Provide a client of a fresh database."""
     with connect(cluster.server.url(storm_database)) as client:
         yield client
 
 
 def ask(cluster: Cluster, dbname: str, query: str, **values: Any) -> Any:
-    """Call a verb in a transaction of its own; gives its answer."""
+    """Call a verb in its own transaction; return its answer."""
     with connected(cluster.url(dbname)) as connection:
         row = connection.execute(query.encode(), values).fetchone()
         return None if row is None else row[0]
 
 
 def claim(cluster: Cluster, dbname: str) -> dict[str, Any]:
-    """Claim as workers do; gives the only task, with its token."""
+    """Claim as workers do; return the only task, with its token."""
     query = "select claim('{default}', 'ada', %(id)s, durable => false)"
     answer = ask(cluster, dbname, query, id=uuid4())
     (task,) = answer["tasks"]
@@ -47,22 +47,25 @@ def claim(cluster: Cluster, dbname: str) -> dict[str, Any]:
 
 
 def held(cluster: Cluster, dbname: str) -> Any:
-    """Tell under which token the only task is held."""
+    """Return the token under which the only task is held."""
     return ask(cluster, dbname, "select token::text from tasks")
 
 
 @pytest.mark.usefixtures("lazy_disk")
-def test_a_crash_forgets_a_claim_of_which_nothing_was_recorded(
+def test_crash_undoes_a_claim_without_recorded_facts(
     cluster: Cluster, storm_database: str, client: Client
 ) -> None:
+    """The task is due again, the old holder is fenced, and another claim gets the task."""
     client.start("other", id="before", queue="other")
-    ask(cluster, storm_database, "select claim('{other}', 'ada', durable => false)")  # wakes it
+    ask(
+        cluster, storm_database, "select claim('{other}', 'ada', durable => false)"
+    )  # wakes the walwriter
     ask(cluster, storm_database, "select terminate('before')")
     client.start("work", id="job")
     lost = claim(cluster, storm_database)
     assert held(cluster, storm_database) == lost["token"]
     cluster.crash()
-    assert held(cluster, storm_database) is None  # due again, as it was
+    assert held(cluster, storm_database) is None  # due again, as before the claim
     turn = Jsonb([lost | {"asked_before": 0, "state": "done", "value": 1}])
     answer = ask(cluster, storm_database, "select advance(%(turns)s)", turns=turn)
     assert [each["state"] for each in answer["turns"]] == ["fenced"]
@@ -72,7 +75,7 @@ def test_a_crash_forgets_a_claim_of_which_nothing_was_recorded(
 
 
 @pytest.mark.usefixtures("lazy_disk")
-def test_what_its_holder_has_recorded_keeps_a_claim(
+def test_claim_with_recorded_facts_survives_a_crash(
     cluster: Cluster, storm_database: str, client: Client
 ) -> None:
     client.start("work", id="job")

@@ -1,4 +1,4 @@
-"""The harness itself: the proxy does what it says, and the checkers find what is broken. (T32)"""
+"""(T32) The harness itself: the proxy does what it promises, and the checkers find violations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Through = tuple[Proxy, str]
 
 @pytest.fixture
 def wind(proxy: Through, tmp_path: Path) -> Iterator[Wind]:
-    """Give the weather of one caller."""
+    """Provide the state of a storm with one caller."""
     history = History(tmp_path / "history")
     yield Wind(proxy[1], history)
     history.close()
@@ -35,15 +35,15 @@ def wind(proxy: Through, tmp_path: Path) -> Iterator[Wind]:
 
 @pytest.fixture
 def look(cluster: Cluster, storm_database: str) -> Iterator[Session]:
-    """Give a session that nothing disturbs, and the hot memories."""
+    """Provide an undisturbed session, and the hot memories."""
     with connected(cluster.url(storm_database)) as connection:
         for job in JOBS:
             connection.execute("select entity_create(%s, 'hot')", [job])
         yield Session(connection, connection, "storm")
 
 
-def test_a_lost_reply_is_lost_after_the_commit(proxy: Through, look: Session) -> None:
-    """(T8): the statement was carried out; in a transaction only the end is lost."""
+def test_proxy_loses_a_reply_after_the_commit(proxy: Through, look: Session) -> None:
+    """(T8) The statement was executed; in a transaction only the reply to the commit is lost."""
     through, dsn = proxy
     write = "select perdure.entity_increment('hot 0', 'n')"
     with psycopg.connect(dsn) as connection:
@@ -59,7 +59,7 @@ def test_a_lost_reply_is_lost_after_the_commit(proxy: Through, look: Session) ->
     assert (look.memory("hot 0"), through.lost) == (({"n": 2}, 2), 2)
 
 
-def test_nothing_comes_through_a_black_hole_and_much_through_slices(proxy: Through) -> None:
+def test_proxy_swallows_everything_or_slices_replies(proxy: Through) -> None:
     through, dsn = proxy
     with closing(psycopg.connect(dsn, autocommit=True)) as connection:
         through.slice(True)
@@ -74,21 +74,22 @@ def test_nothing_comes_through_a_black_hole_and_much_through_slices(proxy: Throu
         assert connection.pgconn.is_busy()
         through.heal()
         with pytest.raises(psycopg.OperationalError):
-            hear_until_the_end(connection)
+            read_until_it_breaks(connection)
     with psycopg.connect(dsn) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
 
 
-def hear_until_the_end(connection: psycopg.Connection[Any]) -> None:
-    """Read what comes, until the connection breaks."""
+def read_until_it_breaks(connection: psycopg.Connection[Any]) -> None:
+    """Read until the connection breaks."""
     while True:
         connection.pgconn.consume_input()
 
 
-def test_what_is_broken_after_a_fault_is_told_though_it_heals(
+def test_storm_reports_a_violation_that_heals(
     cluster: Cluster, storm_database: str, tmp_path: Path
 ) -> None:
-    """[P8]: a control. One looks after each fault, or each few; in the calm none of it is seen."""
+    """[P8] A control: invariants are checked after each fault, or after every few; the calm does
+    not show this violation."""
     url = cluster.url(storm_database)
     broken = ["a wedge"]
     storm = Storm("harness", cluster, url, url, tmp_path, looks=lambda _: broken)
@@ -101,20 +102,20 @@ def test_what_is_broken_after_a_fault_is_told_though_it_heals(
 
 
 class Careless(Caller):
-    """A caller that repeats what it is not told of under another key, as if it were new."""
+    """A caller that repeats a call without an answer under another key, as if it were new."""
 
     def key_of(self, key: str, tries: int) -> str:
-        """Give another key each time."""
+        """Return another key each time."""
         self._last = f"{key} {tries}" if tries else key
         return self._last
 
     def note(self, job: str, key: str | None, *event: Any, **told: Any) -> None:
-        """Remember an event by the key that was answered."""
+        """Record an event under the key that was answered."""
         super().note(job, key and self._last, *event, **told)
 
 
-def written(caller: Caller, through: Proxy, look: Session) -> list[str]:
-    """Let a caller write while replies are lost; gives what is wrong then."""
+def violations_after_writes(caller: Caller, through: Proxy, look: Session) -> list[str]:
+    """Let a caller write while replies are lost; return the violations."""
     through.lose_replies(10)
     for number in range(60):
         caller.write(JOBS[0], any_command(caller.chance, 0), f"{caller.name} {number}")
@@ -122,12 +123,13 @@ def written(caller: Caller, through: Proxy, look: Session) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [Caller, Careless])
-def test_commands_that_are_done_twice_are_found(
+def test_checker_finds_commands_that_were_applied_twice(
     kind: type[Caller], wind: Wind, proxy: Through, look: Session
 ) -> None:
-    """[P2]: a control. Who repeats under the same key does nothing twice; else it is noticed."""
+    """[P2] A control: a caller that repeats under the same key applies nothing twice; one that uses
+    other keys is found."""
     with closing(kind(1, wind, random.Random(1))) as caller:
-        wrong = written(caller, proxy[0], look)
+        wrong = violations_after_writes(caller, proxy[0], look)
     assert proxy[0].lost == 10
     assert (wrong == []) == (kind is Caller)
     unknown = [operation.unknown for operation in wind.history.operations()]
@@ -146,12 +148,12 @@ LOSSES: dict[str, str] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_commands_that_are_lost_are_found(
+def test_checker_finds_commands_that_were_lost(
     loss: str, wind: Wind, proxy: Through, look: Session
 ) -> None:
-    """[P3]: a control. What was acknowledged is taken away as the owner of the tables can."""
+    """[P3] A control: the owner of the tables takes acknowledged commands away."""
     with closing(Caller(1, wind, random.Random(1))) as caller:
-        assert written(caller, proxy[0], look) == []
+        assert violations_after_writes(caller, proxy[0], look) == []
     look.run("alter table jobs disable trigger user")
     look.run(LOSSES[loss])
     assert broken_memories(look, [caller]) != []
@@ -172,8 +174,8 @@ DAMAGES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_tables_and_indexes_that_are_damaged_are_found(kind: str, look: Session) -> None:
-    """(T7): a control of what is looked at after each storm."""
+def test_damage_of_tables_and_indexes_is_found(kind: str, look: Session) -> None:
+    """(T7) A control of the check after each storm."""
     if not can_be_seen(look.connection):
         pytest.skip("the server has no amcheck: pages are not looked at")
     assert damage(look.connection) == []

@@ -1,7 +1,7 @@
-"""Clients are killed by `kill -9` in the middle of a call; another makes the same call. [P1] [P12]
+"""Clients are killed by `kill -9` in a call, and another client makes the same call. [P1] [P12]
 
-Before it is sent, while the server is at it, or when the answer was there and nobody has heard of
-it: with the same id or key nothing is done twice, and nothing is lost. (T5)
+(T5) The kill comes before the call is sent, while the server executes it, or when the answer has
+arrived. With the same id or key nothing is done twice, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VERBS: dict[str, Verb] = {
 }
 MOMENTS = ("client: before call", "at the server", "client: after call")
 NEVER = Fuse("")
-"""A fuse that does not burn."""
+"""A fuse that never burns."""
 
 INDEX = "index: before statement"
 LOCKS = "select count(*) from pg_locks where relation = 'jobs'::regclass"
@@ -57,27 +57,27 @@ LOCKS = "select count(*) from pg_locks where relation = 'jobs'::regclass"
 
 @pytest.fixture(scope="module")
 def database(cluster: Cluster, storm_template: str) -> Iterator[str]:
-    """Name one database for all, to be quick."""
+    """Provide one database for all tests, to be quick."""
     with cluster.database(storm_template) as name:
         yield name
 
 
 @pytest.fixture(scope="module")
 def dsn(cluster: Cluster, database: str) -> str:
-    """Give the way to it."""
+    """Provide its DSN."""
     return cluster.server.url(database)
 
 
 @pytest.fixture(scope="module")
 def client(dsn: str) -> Iterator[perdure.Client]:
-    """Give the client that repeats."""
+    """Provide the client that repeats."""
     with perdure.connect(dsn, provision=False) as client:
         yield client
 
 
 @pytest.fixture
 def look(cluster: Cluster, database: str) -> Iterator[Session]:
-    """Give a session that looks, and holds locks; afterwards the invariants must hold."""
+    """Provide a session that observes and holds locks; afterwards the invariants must hold."""
     with connected(cluster.url(database)) as connection:
         look = Session(connection, connection, "storm")
         yield look
@@ -86,14 +86,14 @@ def look(cluster: Cluster, database: str) -> Iterator[Session]:
 
 
 def call(dsn: str, folder: str, fuse: Fuse, verb: str, job: str) -> None:
-    """Be the client that dies."""
+    """Make a call as the client that dies."""
     pass_through(Passages(fuse, f"{folder}/points"))
     with perdure.connect(dsn, provision=False) as client:
         VERBS[verb](client, job)
 
 
 def call_async(dsn: str, folder: str, fuse: Fuse, job: str) -> None:
-    """Be one that speaks asynchronously."""
+    """Make a call as an asynchronous client that dies."""
     pass_through(Passages(fuse, f"{folder}/points"))
 
     async def start() -> None:
@@ -104,7 +104,7 @@ def call_async(dsn: str, folder: str, fuse: Fuse, job: str) -> None:
 
 
 def index(dsn: str, folder: str, fuse: Fuse) -> None:
-    """Make an index and drop it, until that kills."""
+    """Create an index and drop it, until the fuse kills the client."""
     pass_through(Passages(fuse, f"{folder}/points"))
     with perdure.connect(dsn, provision=False) as client:
         client.create_index("note", "n", "number")
@@ -112,7 +112,7 @@ def index(dsn: str, folder: str, fuse: Fuse) -> None:
 
 
 def begin_in_a_transaction(dsn: str, job: str, end: str) -> None:
-    """Start a job and write a row, in one transaction, and die before it ends or after that."""
+    """Start a job and write a row in one transaction, and die before or after its commit."""
     with psycopg.connect(dsn) as connection, perdure.connect(dsn, provision=False) as client:
         connection.execute("insert into public.orders values (%s)", [job])
         client.start("w", id=job, key="k", connection=connection)
@@ -122,20 +122,20 @@ def begin_in_a_transaction(dsn: str, job: str, end: str) -> None:
 
 
 def process(target: Callable[..., None], *given: Any) -> BaseProcess:
-    """Run something in a process of its own."""
+    """Run a function in its own process."""
     made: BaseProcess = prepared().Process(target=target, args=given, daemon=True)
     made.start()
     return made
 
 
 def is_killed(process: BaseProcess) -> bool:
-    """Wait for its end, and tell whether it was killed."""
+    """Wait for the end of a process, and return whether it was killed."""
     process.join(30)
     return process.exitcode == -signal.SIGKILL
 
 
-def soon(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
     until = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < until
@@ -144,10 +144,11 @@ def soon(is_so: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_client_that_is_killed_in_a_call_has_made_it_once_or_not_at_all(
+def test_call_of_a_killed_client_can_be_repeated(
     verb: str, moment: str, dsn: str, client: perdure.Client, look: Session, tmp_path: Path
 ) -> None:
-    """[P1] [P2] [P5] [P12] (T5)"""
+    """[P1] [P2] [P5] [P12] (T5) The call was executed once or not at all, and the same call of
+    another client completes it."""
     whole, torn = (f"{how} {verb} {moment}" for how in ("whole", "torn"))
     for job in (whole, torn):
         client.start("w", id=job, context={"n": 1})
@@ -158,11 +159,11 @@ def test_a_client_that_is_killed_in_a_call_has_made_it_once_or_not_at_all(
         look.begin()
         look.run("lock table jobs")
         killed = dead(NEVER, verb, torn)
-        soon(lambda: look.one(f"{LOCKS} and not granted") == 1)
+        wait_until(lambda: look.one(f"{LOCKS} and not granted") == 1)
         killed.kill()
         assert is_killed(killed)
         look.commit()
-        soon(lambda: left(look, torn) != before)  # the server did it all the same
+        wait_until(lambda: left(look, torn) != before)  # the server executes the call nevertheless
     else:
         assert is_killed(dead(Fuse(moment), verb, torn))
         assert (left(look, torn) == before) == (moment == "client: before call")
@@ -171,14 +172,14 @@ def test_a_client_that_is_killed_in_a_call_has_made_it_once_or_not_at_all(
 
 
 @pytest.mark.parametrize("end", ["rollback", "commit"])
-def test_a_start_in_a_transaction_is_made_with_it_or_not_at_all(
+def test_start_of_a_killed_client_commits_with_its_transaction(
     end: str, dsn: str, client: perdure.Client, look: Session
 ) -> None:
-    """[P1] (T5): the process dies before it commits, or has committed and tells nobody."""
+    """[P1] (T5) The process dies before or after its commit; row and job both exist, or neither."""
     job = f"order {end}"
     look.run("create table if not exists public.orders (job text primary key)")
     assert is_killed(process(begin_in_a_transaction, dsn, job, end))
-    soon(lambda: look.one(LOCKS) == 0)  # the server has heard of it
+    wait_until(lambda: look.one(LOCKS) == 0)  # the server has noticed the death
     orders = look.one("select count(*) from public.orders where job = %s", job)
     jobs = look.one("select count(*) from jobs where id = %s", job)
     assert orders == jobs == (end == "commit")
@@ -188,14 +189,15 @@ def test_a_start_in_a_transaction_is_made_with_it_or_not_at_all(
     assert look.one("select count(*) from tasks where job_id = %s", job) == 1
 
 
-def test_an_index_whose_maker_is_killed_is_made_and_dropped_by_another(
+def test_index_of_a_killed_client_is_completed_by_another(
     dsn: str, client: perdure.Client, look: Session, tmp_path: Path
 ) -> None:
-    """(T5): between any two of its statements."""
+    """(T5) The client dies between any two statements of the index; another can create and drop
+    it."""
     passage = 0
     while not passage or is_killed(process(index, dsn, str(tmp_path), Fuse(INDEX, passage))):
         passage += 1
-        soon(lambda: look.one("select not index_work_is_running()") is True)
+        wait_until(lambda: look.one("select not index_work_is_running()") is True)
         made = client.create_index("note", "n", "number")
         assert made.state == "valid"
         assert [each.name for each in client.indexes()] == [made.name]
@@ -204,10 +206,11 @@ def test_an_index_whose_maker_is_killed_is_made_and_dropped_by_another(
     assert passage > 2
 
 
-def test_clients_are_killed_at_every_point(
+def test_clients_are_killed_at_every_crash_point(
     dsn: str, client: perdure.Client, look: Session, tmp_path: Path
 ) -> None:
-    """[P1] [P12] (T5): asynchronous ones, too; the tests above come to the others."""
+    """[P1] [P12] (T5) Asynchronous clients die at their points here; the tests above cover the
+    others."""
     points = {point for point in client_points() if point.startswith("async")}
     for point in points:
         assert is_killed(process(call_async, dsn, str(tmp_path), Fuse(point), point))

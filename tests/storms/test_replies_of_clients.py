@@ -1,7 +1,7 @@
-"""The Python client loses the reply of each of its verbs, to what was committed. [P12]
+"""The Python client loses the reply of each of its verbs, after the commit. [P12]
 
-It sends the call again by itself. What the verb gives then is what it gives where nothing is lost,
-and was done once. The same in SQL: `tests/races/test_lost_replies.py`.
+It repeats the call by itself. The verb returns what it returns without a lost reply, and is
+executed once. The same in SQL: `tests/races/test_lost_replies.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Verb = Callable[[perdure.Client, str], Any]
 
 ADD = {"op": "increment", "path": "n", "value": 1}
 
-# What each is asked of a job that runs, whose memory is {"n": 1, "list": [1, 2]}.
+# Each is called on a running job whose memory is {"n": 1, "list": [1, 2]}.
 VERBS: dict[str, Verb] = {
     "start": lambda client, job: client.start("w", id=f"{job} new").id[len(job) :],
     "start_many": lambda client, job: len(client.start_many("w", [{"id": f"{job} 1"}, {}])),
@@ -47,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "retry": lambda client, job: client.handle(f"{job} ended").retry(),
 }
 
-# These have no key: what they give is true of the second time.
+# These have no key: they return the answer of the second call.
 WITHOUT_KEY: dict[str, Verb] = {
     "cancel": lambda client, job: client.handle(job).cancel("enough"),
     "terminate": lambda client, job: client.handle(job).terminate("enough"),
@@ -59,27 +59,27 @@ WITHOUT_KEY: dict[str, Verb] = {
 
 @pytest.fixture(scope="module")
 def database(cluster: Cluster, storm_template: str) -> Iterator[str]:
-    """Name one database for all verbs, to be quick."""
+    """Provide one database for all verbs, to be quick."""
     with cluster.database(storm_template) as name:
         yield name
 
 
 @pytest.fixture(scope="module")
 def lossy(cluster: Cluster, database: str) -> Iterator[tuple[Proxy, perdure.Client]]:
-    """Give a proxy, and a client that is connected through it."""
+    """Provide a proxy, and a client that is connected through it."""
     with proxy_to(cluster.server.url(database)) as (proxy, dsn), perdure.connect(dsn) as client:
         yield proxy, client
 
 
 @pytest.fixture(scope="module")
 def look(cluster: Cluster, database: str) -> Iterator[Session]:
-    """Give a session that nothing disturbs."""
+    """Provide an undisturbed session."""
     with connected(cluster.url(database)) as connection:
         yield Session(connection, connection, "storm")
 
 
 def left(look: Session, job: str) -> list[Any]:
-    """Count what a verb may leave."""
+    """Return the rows that a verb may leave."""
     return look.run(
         """select substr(j.id, 1 + length(%s)), j.context, j.version, j.status,
                   (select count(*) from tasks as t where t.job_id = j.id),
@@ -91,7 +91,7 @@ def left(look: Session, job: str) -> list[Any]:
 
 
 def asked(name: str, verb: Verb, proxy: Proxy, client: perdure.Client) -> tuple[Any, Any]:
-    """Ask twice: of a job, and of one like it where the reply is lost."""
+    """Call a verb on one job, and with a lost reply on an equal one."""
     before = proxy.lost
     for job in (f"told {name}", f"lost {name}"):
         client.start("w", id=job, context={"n": 1, "list": [1, 2]})
@@ -110,27 +110,29 @@ def asked(name: str, verb: Verb, proxy: Proxy, client: perdure.Client) -> tuple[
 def test_a_verb_whose_reply_is_lost_gives_what_it_would_have_given(
     verb: str, lossy: tuple[Proxy, perdure.Client], look: Session
 ) -> None:
-    """[P1] [P2] [P5] [P12] (T8)"""
+    """[P1] [P2] [P5] [P12] (T8) Answer and rows are the same as without the loss."""
     told, lost = asked(verb, VERBS[verb], *lossy)
     assert lost == told
     assert left(look, f"lost {verb}") == left(look, f"told {verb}")
 
 
 @pytest.mark.parametrize("verb", WITHOUT_KEY)
-def test_a_verb_without_a_key_is_done_once_and_says_that_nothing_was_left_to_do(
+def test_verb_without_a_key_is_executed_once_and_returns_nothing_left(
     verb: str, lossy: tuple[Proxy, perdure.Client], look: Session
 ) -> None:
-    """[P12] (T8)"""
+    """[P12] (T8) The rows are the same as without the loss; the answer is that of the second
+    call."""
     told, lost = asked(verb, WITHOUT_KEY[verb], *lossy)
     assert (bool(told), bool(lost)) == (True, False)
     assert left(look, f"lost {verb}") == left(look, f"told {verb}")
 
 
 @pytest.mark.parametrize("timeout", [0, 0.1])
-def test_who_looks_once_looks_again_where_the_connection_was_lost(
+def test_short_wait_is_repeated_on_a_new_connection(
     lossy: tuple[Proxy, perdure.Client], timeout: float
 ) -> None:
-    """[P12]: the connection on which a client waited before is no good any more."""
+    """[P12] A wait with a short timeout succeeds although the connection of the last wait is
+    broken."""
     proxy, client = lossy
     handle = client.start("w", id=f"looked at for {timeout} s", context={"n": 1})
     assert handle.memory.until("$.n == 1", timeout) == 1

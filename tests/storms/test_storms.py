@@ -30,16 +30,17 @@ Brew = Callable[..., Storm]
 MANY = 100
 
 
-def test_every_crash_point_of_the_code_is_known_by_name() -> None:
-    """(T5): the list that sweeps go by is that of the source, and no name stands in two places: a
-    sweep would come to one of them."""
+def test_list_of_crash_points_is_complete_and_unique() -> None:
+    """(T5) The list of the sweeps is that of the source, and no name is used at two places, as a
+    sweep would reach only one of them."""
     assert sorted(points_in_code()) == sorted(POINTS)
 
 
-def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
+def test_ended_cancelled_and_limited_sessions_break_no_promise(
     brewing: Brew, cluster: Cluster, storm_database: str
 ) -> None:
-    """[P1] [P2] [P3] [P5] [P12] (T6): also statements that come to the end of a short limit."""
+    """[P1] [P2] [P3] [P5] [P12] (T6) Sessions end, and statements are cancelled or reach short
+    limits."""
     storm = brewing("T6 sessions")
 
     def limit(chance: random.Random) -> None:
@@ -62,14 +63,13 @@ def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
     assert storm.judge() == []
 
 
-def test_sessions_and_workers_that_end_behind_a_pooler_harm_nothing(
+def test_faults_behind_a_pooler_break_no_promise(
     brewing: Brew, cluster: Cluster, storm_database: str
 ) -> None:
-    """[P1] [P4] [P5] [P11] [P12] (T14): five sessions of the server serve all, in any order, and
-    nobody is ever notified. Connections to the server end, statements are cancelled, workers die.
-    """
+    """[P1] [P4] [P5] [P11] [P12] (T14) Five sessions of the server serve all clients in any order,
+    without notifications. Connections to the server end, statements are cancelled, workers die."""
     with pooler(cluster.server.url()) as entrance:
-        # What callers set for their sessions would be somebody else's.
+        # Settings that callers make in their sessions would reach other clients.
         storm = brewing("T14 storm", entrance.url(storm_database), callers=0)
         with storm.crew(2) as crew, storm.load():
             deeds: dict[str, Callable[[random.Random], object]] = {
@@ -82,10 +82,9 @@ def test_sessions_and_workers_that_end_behind_a_pooler_harm_nothing(
         assert storm.judge() == []
 
 
-def test_the_server_is_crashed_and_killed_under_load(brewing: Brew, cluster: Cluster) -> None:
-    """[P1] [P2] [P3] [P5] [P12] [P13] (T7): stopped on the spot, `kill -9` of the postmaster and of
-    one backend, a checkpointer that stands still; nothing that was acknowledged is lost.
-    """
+def test_crashes_of_the_server_lose_nothing_acknowledged(brewing: Brew, cluster: Cluster) -> None:
+    """[P1] [P2] [P3] [P5] [P12] [P13] (T7) The server is stopped on the spot, the postmaster or a
+    backend is killed by `kill -9`, and the checkpointer or the walwriter stops for a while."""
     storm = brewing("T7 server")
     deeds: dict[str, Callable[[random.Random], object]] = {
         "crash": lambda _: cluster.crash(),
@@ -99,12 +98,9 @@ def test_the_server_is_crashed_and_killed_under_load(brewing: Brew, cluster: Clu
     assert storm.judge() == []
 
 
-def test_a_network_that_loses_replies_harms_nothing(
-    brewing: Brew, proxy: tuple[Proxy, str]
-) -> None:
-    """[P1] [P2] [P5] [P12] (T8): connections are cut, held up and swallowed, and replies are lost
-    to what was committed.
-    """
+def test_faults_of_the_network_break_no_promise(brewing: Brew, proxy: tuple[Proxy, str]) -> None:
+    """[P1] [P2] [P5] [P12] (T8) Connections are cut, delayed and swallowed, and replies to
+    committed calls are lost."""
     through, dsn = proxy
     storm = brewing("T8 network", dsn)
 
@@ -136,7 +132,7 @@ def test_a_network_that_loses_replies_harms_nothing(
     }
     with storm.crew(2), storm.load():
         storm.blow(Faults(deeds, (0.02, 0.1)), amount(12))
-        through.lose_replies(3)  # chance may have drawn this never, or when nobody spoke
+        through.lose_replies(3)  # chance may never have drawn this, or only without calls
         until = time.monotonic() + BOUND
         while not through.lost and time.monotonic() < until:
             time.sleep(0.01)
@@ -147,7 +143,7 @@ def test_a_network_that_loses_replies_harms_nothing(
 
 
 def test_workers_are_killed_at_every_crash_point(brewing: Brew, tmp_path: Path) -> None:
-    """[P4] [P5] [P6] [P8] [P9] (T5): each point of the code kills a worker, under load."""
+    """[P4] [P5] [P6] [P8] [P9] (T5) Each crash point of the code kills a worker under load."""
     storm = brewing("T5 workers")
     points = worker_points()
     fuses = [Fuse(point) for point in amount(1) * sorted(ORDERLY)]
@@ -159,15 +155,15 @@ def test_workers_are_killed_at_every_crash_point(brewing: Brew, tmp_path: Path) 
             time.sleep(0.02)
     storm.figures.faults += len(burnt(tmp_path))
     assert storm.judge() == []
-    assert points - set(burnt(tmp_path)) == set(), "points that nobody came to"
+    assert points - set(burnt(tmp_path)) == set(), "points that no worker reached"
 
 
-def test_a_zombie_changes_nothing_wherever_it_stood_still(
+def test_zombie_that_wakes_at_any_point_changes_no_row(
     brewing: Brew, tmp_path: Path, cluster: Cluster, storm_database: str
 ) -> None:
-    """[P6] (T10): at each point a worker stands still until others have done everything.
+    """[P6] (T10) At each point a worker is stopped until others have done everything.
 
-    In the middle of a user's transaction it holds the user's locks: for this there is a limit.
+    In a user's transaction it holds the user's locks, which a limit of the server ends.
     """
     cluster.limit_sessions(storm_database, idle_in_transaction_session_timeout=f"{2 * LEASE}s")
     storm = brewing("T10 points")
@@ -180,21 +176,21 @@ def test_a_zombie_changes_nothing_wherever_it_stood_still(
                 time.sleep(0.02)
         assert storm.wind.wrong == []
         look = Session(connection, connection, "storm")
-        while look.one("select count(*) from tasks"):  # of hooks that cleaned up
+        while look.one("select count(*) from tasks"):  # of hooks that clean up
             assert storm.wind.seconds_left() > 0
             time.sleep(0.02)
         before = look.everything()
         crew.wake()
         time.sleep(LEASE)
         assert look.everything() == before
-    assert storm.late_turns() > 0, "nobody has tried to change a row"
+    assert storm.late_turns() > 0, "no zombie has tried to change a row"
     storm.figures.faults += len(burnt(tmp_path))
     assert storm.judge() == []
-    assert points - set(burnt(tmp_path)) == set(), "points that nobody came to"
+    assert points - set(burnt(tmp_path)) == set(), "points that no worker reached"
 
 
 def test_zombies_across_leases_and_parks_have_no_effect(brewing: Brew) -> None:
-    """[P6] (T10): workers stand still for longer than their leases, and then go on."""
+    """[P6] (T10) Workers are stopped for longer than their leases, and then continue."""
     storm = brewing("T10 zombies")
     with storm.crew(4) as crew, storm.load():
 
@@ -207,21 +203,21 @@ def test_zombies_across_leases_and_parks_have_no_effect(brewing: Brew) -> None:
             "retire": crew.retire,
         }
         storm.blow(Faults(deeds, (0.1, 0.4)), amount(8))
-        for more in range(MANY):  # chance may have stopped nobody who held anything
+        for more in range(MANY):  # chance may have stopped no holder of a task
             if storm.late_turns():
                 break
             chance = storm.random(f"more {more}")
             storm.blow(Faults({"stop": lambda _, chance=chance: stop(chance)}, (0.1, 0.4)), 1)
     assert storm.judge() == []
-    assert storm.late_turns() > 0, "nobody has tried to change anything"
+    assert storm.late_turns() > 0, "no zombie has tried to change anything"
 
 
-def test_nobody_waits_in_a_circle(brewing: Brew) -> None:
-    """[P3] [P5] [P8] (T16): with a deadlock_timeout of 10 ms; nothing is broken but the peace.
-
-    Four sessions do anything to anybody's tasks, in batches, beside workers and clients.
-    """
-    storm = brewing("T16 deadlocks", customers=6, avoid=frozenset({"sums"}))  # chaos ends children
+def test_random_calls_cause_no_deadlock(brewing: Brew) -> None:
+    """[P3] [P5] [P8] (T16) With a deadlock_timeout of 10 ms and no faults, four sessions make
+    random calls on the same tasks, in batches, beside workers and clients."""
+    storm = brewing(
+        "T16 deadlocks", customers=6, avoid=frozenset({"sums"})
+    )  # the random calls end children
     jobs = [f"q {number}" for number in range(8)]
     with storm.crew(2), storm.load(), ExitStack() as stack:
         stage = Stage(lambda: stack.enter_context(connected(storm.direct)), patience=BOUND)
@@ -234,10 +230,9 @@ def test_nobody_waits_in_a_circle(brewing: Brew) -> None:
     assert storm.judge() == []
 
 
-def test_a_driver_that_fails_and_executes_without_an_answer_harms_nothing(brewing: Brew) -> None:
-    """[P1] [P2] [P4] [P5] [P12] (T9): under a worker and a client in this process. `make faults`
-    gives the same driver to other tests.
-    """
+def test_faults_of_the_driver_break_no_promise(brewing: Brew) -> None:
+    """[P1] [P2] [P4] [P5] [P12] (T9) The driver of a worker and a client in this process fails,
+    times out and loses answers. `make faults` applies it to other tests."""
     storm = brewing("T9 driver")
     driver = Driver(0.05, storm.random("driver"))
     with driver.in_place(), perdure.Worker(app, dsn=storm.dsn, lease=LEASE, poll=1), storm.load():

@@ -18,9 +18,9 @@ from tests.storms.timers import Clockmaker, Firing, Timer, misfires
 
 TIMERS = 300
 WITHIN = 4
-"""Seconds in which so many timers are due."""
+"""Seconds in which these timers are due."""
 RUSH = amount(1250) if amount(10) > 10 else 200
-"""Timers that are due in one second; they take their time to fire, so they are few by default."""
+"""Timers that are due in one second: few by default, because they take long to fire."""
 SOON = 3
 """Seconds until then."""
 
@@ -28,10 +28,9 @@ SOON = 3
 def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
     brewing: Callable[..., Storm], cluster: Cluster
 ) -> None:
-    """[P7] (T12): sleeps, deadlines, later starts and later hooks, while the server is stopped on
-    the spot and workers are killed. What is cancelled in time never fires. How late timers are is
-    printed: nobody promises it.
-    """
+    """[P7] (T12) Sleeps, deadlines, later starts and later hooks fire once and not early, while the
+    server is stopped on the spot and workers are killed. Timers that are cancelled in time never
+    fire. Their lateness is printed, but not promised."""
     storm = brewing("T12 timers", callers=0, customers=0)
     with storm.crew(2) as crew, storm.load(), perdure.connect(storm.dsn) as client:
         deeds: dict[str, Callable[[random.Random], object]] = {
@@ -53,9 +52,8 @@ def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
 def test_timers_that_are_due_in_one_second_fire_once_each(
     brewing: Callable[..., Storm], cluster: Cluster
 ) -> None:
-    """[P7] (T12): sleeps, later starts and later hooks, while workers are killed. 10,000 of them
-    with AMOUNT=8.
-    """
+    """[P7] (T12) Sleeps, later starts and later hooks, while workers are killed: 10,000 with
+    AMOUNT=8."""
     storm = brewing("T12 rush", callers=0, customers=0)
     with storm.crew(2) as crew, storm.load(), perdure.connect(storm.dsn) as client:
         clockmaker = Clockmaker(client, storm.direct, storm.random("timers"), amount(SOON))
@@ -91,6 +89,6 @@ RIGHT: list[Firing] = [("a", DUE, LATER), ("b", DUE, DUE)]
     ],
     ids=["right", "lost", "twice", "early", "early by its code", "cancelled", "nobody's"],
 )
-def test_a_timer_that_misfires_is_found(firings: list[Firing], wrong: int) -> None:
-    """(T32): a control."""
+def test_misfires_are_found(firings: list[Firing], wrong: int) -> None:
+    """(T32) A control: lost, doubled, early and cancelled timers that fire are found."""
     assert len(misfires(TIMERS_SET, firings)) == wrong

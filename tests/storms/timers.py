@@ -1,7 +1,7 @@
-"""A mass of timers: when each was due, which were cancelled, and what has become of them.
+"""A mass of timers: when each was due, which were cancelled, and how they fired.
 
-All times are the database's. A timer whose cancel was answered before it was due must not fire;
-one that was cancelled later may have fired before.
+All times are the database's. A timer whose cancel was answered before it was due must not fire; one
+that was cancelled later may have fired.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import perdure
 
 TABLE = "create table fired (job text not null, due_at timestamptz, at timestamptz)"
 AT_ONCE = 20
-"""Timers that are begun between two looks at the clock; two of the latest are cancelled then."""
+"""Timers that are set between two readings of the clock; then two of the latest are cancelled."""
 LATEST = 5 * AT_ONCE
 LEAST = 0.2
 """Seconds until a timer is due, at least."""
@@ -34,18 +34,18 @@ class Timer:
 
     job: str
     due_at: datetime
-    """Not before this may it fire."""
+    """It must not fire before this time."""
     cancel: Callable[[], bool] = lambda: False
     counts: frozenset[int] = frozenset({1})
-    """How often it may have fired in the end."""
+    """The permitted numbers of times that it has fired in the end."""
 
 
 Firing = tuple[str, datetime, datetime]
-"""The job, when it was due by what its own code reckoned, and when it fired."""
+"""The job, its due time as its own code computed it, and the time when it fired."""
 
 
 def misfires(timers: Iterable[Timer], firings: Iterable[Firing]) -> list[str]:
-    """Say of each timer what is wrong with how it fired."""
+    """Return what is wrong with the firings of each timer."""
     wrong = []
     fired: dict[str, list[Firing]] = defaultdict(list)
     for firing in firings:
@@ -90,7 +90,7 @@ class Clockmaker:
             self._cancel(self.chance.sample(self.timers[-LATEST:], AT_ONCE // 10))
 
     def set_for_one_second(self, many: int) -> datetime:
-        """Set so many timers that are due within one second, some time away; gives its begin."""
+        """Set so many timers that are due within one later second; return its beginning."""
         begin = self.now() + timedelta(seconds=self.within)
         names = [f"timer {number}" for number in range(many)]
         dues = [begin + timedelta(seconds=self.chance.random()) for _ in names]
@@ -120,33 +120,33 @@ class Clockmaker:
             timer.counts = frozenset({0} if now < timer.due_at else timer.counts | {0})
 
     def await_time(self, time_: datetime) -> None:
-        """Wait until it is that time for the database."""
+        """Wait until that time by the database's clock."""
         time.sleep(max(0.0, (time_ - self.now()).total_seconds()))
 
     def wait(self, seconds: float) -> None:
-        """Wait until all have come to their end, once nothing is broken any more."""
+        """Wait until all timers have ended, after the last fault."""
         until = time.monotonic() + seconds
         while left := self._ask("select job_id, task from perdure.tasks where job_id ~ '^timer '"):
             assert time.monotonic() < until, left
             time.sleep(0.1)
 
     def now(self) -> datetime:
-        """Ask the database what time it is."""
+        """Return the time of the database."""
         (row,) = self._ask("select clock_timestamp()")
         return row[0]
 
     def firings(self) -> list[Firing]:
-        """Tell what has fired."""
+        """Return the firings."""
         return self._ask("select job, due_at, at from fired")
 
     def lateness(self) -> str:
-        """Tell in words by how much timers were late."""
+        """Describe by how much timers were late."""
         late = sorted((at - due_at).total_seconds() for _, due_at, at in self.firings())
         half, most = late[len(late) // 2], late[len(late) * 99 // 100]
         return f"late by {half:.3f} s (half), {most:.3f} s (99 %), at most {late[-1]:.3f} s"
 
     def _ask(self, query: str) -> list[Any]:
-        """Ask on a connection of its own until there is an answer."""
+        """Run a query on a new connection until there is an answer."""
         while True:
             with (
                 suppress(psycopg.OperationalError),
@@ -183,7 +183,7 @@ class Clockmaker:
         return Timer(job, due_at, self._hook(job, due_at))
 
     def _hook(self, job: str, due_at: datetime) -> Callable[[], bool]:
-        """Set a hook from outside; gives what cancels it."""
+        """Set a hook from outside; return the function that cancels it."""
         self.client.create_entity(job, "bell")
         handle = self.client.handle(job)
         task = handle.hook("rings", due_at.isoformat(), due_at=due_at, key="ring")

@@ -1,7 +1,7 @@
-"""Worker processes that die: forked from one that has everything loaded, so that they are cheap.
+"""Worker processes that die: forked from one that has all modules loaded, so that they are cheap.
 
-The process that forks is Python's own fork server. It is started with a fixed PYTHONHASHSEED, as
-the command line starts workers.
+The process that forks is Python's own fork server. It starts with a fixed PYTHONHASHSEED, as the
+command line starts workers.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from tests.storms.points import ORDERLY, Fuse, Passages, pass_through
 
 ROOT = Path(__file__).parents[2]
 LATE = "late turns"
-"""The file in which workers write down that they have lost a task."""
+"""The file in which workers record that they have lost a task."""
 LEASE = 0.8
-"""Seconds: how long the task of a worker that has died is lost."""
+"""Seconds until the task of a dead worker is due again."""
 LONGEST_PAUSE = 0.2
-"""Seconds between two times that a call is sent, in storms; else up to 5."""
+"""Seconds between two tries of a call in storms; otherwise up to 5."""
 GRACE = 0.05
-"""Seconds that a hook waits in memory before it parks; else 1."""
+"""Seconds that a hook waits in memory before it parks; otherwise 1."""
 AT_WORK = 0.4
-"""Seconds that a worker lives before it is asked to stop, where its fuse needs that."""
+"""Seconds that a worker lives before it is asked to stop, if its fuse needs that."""
 
 
 def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
-    """Run a worker in this process, until it is killed."""
+    """Run a worker in this process until it is killed."""
     log = os.open(f"{folder}/worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -70,7 +70,7 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
 
 
 def note_late_turns(path: Path) -> None:
-    """Write down each turn of this worker that is told that it has lost its task."""
+    """Record each turn of this worker whose answer says that its task is lost."""
     answer = Engine.answer
 
     def noting(engine: Engine, turn: Turn, told: dict[str, Any]) -> None:
@@ -83,8 +83,8 @@ def note_late_turns(path: Path) -> None:
 
 
 def provide(dsn: str) -> None:
-    """Look whether the app is installed, as a worker does first; that is repeated by its caller,
-    also where a storm leaves its sessions no time for it."""
+    """Check that the app is installed, as a worker does first. Its caller repeats that, as a storm
+    may leave its sessions no time for it."""
     while True:
         with suppress(psycopg.OperationalError, perdure.InvalidArgument):
             connections.Source(dsn, SCHEMA).provision()
@@ -100,7 +100,7 @@ def _end_with(parent: int) -> None:
 
 
 def prepared() -> Any:
-    """Give what forks workers: it runs with all modules loaded."""
+    """Return the context that forks workers, with all modules loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.storms.storm_app", "tests.storms.workers"])
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +113,7 @@ def prepared() -> Any:
 
 @dataclass
 class Hand:
-    """A worker process, and what is to happen to it."""
+    """A worker process, and its fuse."""
 
     process: BaseProcess
     fuse: Fuse | None
@@ -122,13 +122,13 @@ class Hand:
 
     @property
     def pid(self) -> int:
-        """Give its process id."""
+        """Return its process id."""
         assert self.process.pid is not None
         return self.process.pid
 
     @property
     def age(self) -> float:
-        """Give the seconds that it has lived."""
+        """Return the seconds that it has lived."""
         return time.monotonic() - self.began
 
     def tell(self, number: int) -> None:
@@ -138,9 +138,9 @@ class Hand:
 
 
 class Crew:
-    """So many worker processes: one that has died is replaced, as a service manager would.
+    """So many worker processes: a dead one is replaced, as by a service manager.
 
-    As long as there are fuses, each new one is given the next of them.
+    As long as there are fuses, each new worker gets the next one.
     """
 
     def __init__(self, dsn: str, folder: Path, size: int, fuses: Sequence[Fuse] = ()) -> None:
@@ -155,26 +155,26 @@ class Crew:
         self._lock = threading.RLock()
         self._ends = threading.Event()
 
-    # What happens to them.
+    # Faults.
 
     def kill(self, chance: random.Random) -> None:
-        """Kill one by `kill -9`."""
+        """Kill a worker by `kill -9`."""
         self._any(chance).tell(signal.SIGKILL)
 
     def retire(self, chance: random.Random) -> None:
-        """Ask one to stop."""
+        """Ask a worker to stop."""
         hand = self._any(chance)
-        if not hand.is_asked_to_stop:  # a second time would be an order
+        if not hand.is_asked_to_stop:  # a second signal would stop it at once
             hand.is_asked_to_stop = True
             hand.tell(signal.SIGTERM)
 
     def wake(self) -> None:
-        """Let those that stand still go on."""
+        """Continue the stopped workers."""
         for hand in list(self.hands):
             hand.tell(signal.SIGCONT)
 
     def stop(self, chance: random.Random, seconds: float) -> None:
-        """Let one stand still for a while, longer than its leases last, then go on as a zombie."""
+        """Stop a worker for longer than its leases, then let it continue as a zombie."""
         hand = self._any(chance)
         hand.tell(signal.SIGSTOP)
         threading.Timer(seconds, hand.tell, [signal.SIGCONT]).start()
@@ -183,11 +183,11 @@ class Crew:
         with self._lock:
             return chance.choice(self.hands)
 
-    # How they are replaced.
+    # Replacement.
 
     @contextmanager
     def at_work(self) -> Iterator[Crew]:
-        """Keep the number of workers during a block; then all are killed."""
+        """Keep the number of workers during a block; then kill all."""
         tender = threading.Thread(target=self._tend_all, daemon=True)
         tender.start()
         try:
@@ -206,7 +206,7 @@ class Crew:
                     self._start()
 
     def _tend(self, hand: Hand) -> None:
-        """Look after one: is it dead, is it time to ask it to stop?"""
+        """Replace a dead worker, or ask a worker to stop when it is time."""
         if hand.process.exitcode is not None:
             self.hands.remove(hand)
             self.deaths += 1
