@@ -1,4 +1,4 @@
-"""Wrong clocks: libfaketime tells a process another time, and can be told another while it runs."""
+"""Wrong clocks: libfaketime gives a process another time, which can change while it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def library() -> str:
-    """Find libfaketime; the test is skipped where the machine has none."""
+    """Find libfaketime; skip the test if the machine has none."""
     for found in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
         return os.fspath(found)
     pytest.skip("there is no libfaketime here: apt-get install faketime")
@@ -26,7 +26,7 @@ class Clock:
         file.chmod(0o644)
 
     def set(self, offset: str) -> None:
-        """Tell another time from now on: `+7200`, `-1800`, or `+0 x10`."""
+        """Change the time from now on: `+7200`, `-1800`, or `+0 x10`."""
         new = self._file.with_suffix(".new")
         new.write_text(offset)
         new.chmod(0o644)
@@ -34,7 +34,7 @@ class Clock:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Let processes that start meanwhile go by this clock."""
+        """Apply this clock to processes that start meanwhile."""
         before = dict(os.environ)
         os.environ |= {
             "LD_PRELOAD": library(),

@@ -1,4 +1,4 @@
-"""Fixtures of the tests with servers of their own."""
+"""Fixtures of the tests with their own servers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.cluster.machines import Machine, machine
 
 @pytest.fixture
 def machines() -> Iterator[Callable[..., Machine]]:
-    """Give a function that makes a server; at the end all of them are gone."""
+    """Provide a function that makes a server; all servers are gone at the end."""
     with ExitStack() as stack:
         yield lambda **given: stack.enter_context(machine(**given))
 
 
 @pytest.fixture(scope="session")
 def example() -> Iterator[Machine]:
-    """Give a stopped server with the app, from which those of the tests are copied."""
+    """Provide a stopped server with the app, which the servers of tests copy."""
     with machine() as made:
         made.start()
         made.provide()
@@ -29,7 +29,7 @@ def example() -> Iterator[Machine]:
 
 @pytest.fixture
 def primary(machines: Callable[..., Machine], example: Machine) -> Machine:
-    """Give a server that runs, with the app."""
+    """Provide a running server with the app."""
     made = machines()
     made.begin_as(example)
     made.start()
@@ -38,7 +38,7 @@ def primary(machines: Callable[..., Machine], example: Machine) -> Machine:
 
 @pytest.fixture
 def standby(machines: Callable[..., Machine], primary: Machine) -> Machine:
-    """Give a standby of the primary."""
+    """Provide a standby of the primary."""
     made = machines()
     primary.copy_to(made)
     return made

@@ -1,4 +1,4 @@
-"""Small disks: a folder that holds only so much, and can be filled up and emptied again."""
+"""Small disks: a folder of limited size, which can be filled and freed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIECE = b"\0" * 65536
 
 
 class Disk:
-    """A disk in memory; `fill()` takes what is left of it."""
+    """A disk in memory; `fill()` takes the room that is left."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -38,13 +38,13 @@ class Disk:
                     size //= 2
 
     def free(self) -> None:
-        """Give the room back."""
+        """Free the room again."""
         self._ballast.unlink(missing_ok=True)
 
 
 @contextmanager
 def disk(megabytes: int) -> Iterator[Disk]:
-    """Mount a small disk; the test is skipped where that is not allowed."""
+    """Mount a small disk; skip the test if that is not allowed."""
     account = binaries.account(Path("/nowhere"))
     with tempfile.TemporaryDirectory(prefix="perdure-") as parent:
         Path(parent).chmod(0o711)

@@ -1,4 +1,5 @@
-"""A load of clients, and what was acknowledged to them: nobody may lose it, or do it twice."""
+"""A load of clients with a record of what was acknowledged: none of it may be lost or done
+twice."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from tests.storms.figures import Figures
 T = "60 s"
 PAGES = 2
 BOOK = [list(range(2 * PAGES)), list(range(PAGES)), 2 * PAGES]
-"""What the workflow `book` of `kill_app` gives for so many pages."""
+"""The result of the workflow `book` of `kill_app` for so many pages."""
 
 
 class Load:
-    """Clients that count, each on a memory of its own, and start jobs between: `with Load(dsn)`."""
+    """Clients that count, each on its own memory, and start jobs in between: `with Load(dsn)`."""
 
     def __init__(self, dsn: str, clients: int = 2, **options: Any):
         self._dsn = dsn
@@ -48,7 +49,7 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """End, once each client has the answer to its last call."""
+        """Stop after each client has the answer to its last call."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(90)
@@ -61,18 +62,18 @@ class Load:
         assert self.errors == []
 
     def tell(self, row: Figures) -> None:
-        """Count in a row of figures what was acknowledged."""
+        """Add the acknowledged calls to a row of figures."""
         row.operations += self.acknowledged()
         row.jobs += len(self.started)
 
     def acknowledged(self) -> int:
-        """Count the calls that were."""
+        """Return the number of acknowledged calls."""
         return sum(map(len, self.counted.values())) + len(self.started)
 
     def _guarded(self, number: int) -> None:
         try:
             self._run(number)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the test is to be told
+        except Exception as error:  # noqa: BLE001 - the test reports any error
             self.errors.append(error)
 
     def _run(self, number: int) -> None:
@@ -90,7 +91,7 @@ class Load:
                 self.slowest = max(self.slowest, time.monotonic() - began)
 
     def check(self, client: perdure.Client) -> None:
-        """Each call that was acknowledged has been done, once; every job ends right."""
+        """Check that each acknowledged call was done once, and that every job ends right."""
         assert self.errors == []
         for name, counted in self.counted.items():
             assert counted == list(range(1, len(counted) + 1))

@@ -1,4 +1,4 @@
-"""Servers of a test's own: they can be killed, copied to a standby, promoted, and given a clock."""
+"""Servers of a test: they can be killed, copied to a standby, promoted, and given a clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ select bool_and(flush_lsn >= pg_current_wal_lsn())
 
 
 class Machine(Postmaster):
-    """A server that a test treats badly, in a folder that is gone afterwards."""
+    """A server that a test treats badly, in a temporary folder."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]):
         account = binaries.account(folder / "data")
@@ -57,7 +57,7 @@ class Machine(Postmaster):
         self.make_run_folder()
 
     def url(self, dbname: str = "postgres") -> str:
-        """Give the connection string of a database."""
+        """Return the connection string of a database."""
         return dsn_of([self], dbname)
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
@@ -72,24 +72,24 @@ class Machine(Postmaster):
             install(connection, "perdure")
 
     def begin_as(self, other: Machine) -> None:
-        """Take the data of a server that is stopped."""
+        """Copy the data of a stopped server."""
         subprocess.run(["cp", "-a", other.data, self.data], check=True)
 
     def await_workers(self, count: int, dbname: str = "postgres") -> None:
-        """Wait until so many workers have said hello."""
+        """Wait until so many workers have registered."""
         with self.connect(dbname) as connection:
             query = "select count(*) from workers"
             wait_for(lambda: connection.execute(query).fetchall() == [(count,)])
 
     def move_log(self, folder: Path) -> None:
-        """Let what is written ahead stand elsewhere."""
+        """Move the write-ahead log to another folder."""
         log = self.data / "pg_wal"
         subprocess.run(["cp", "-a", log, folder], check=True)
         shutil.rmtree(log)
         log.symlink_to(folder)
 
     def writes(self) -> bool:
-        """Begin a new segment of the log, and tell whether that was possible."""
+        """Switch to a new segment of the log, and return whether that was possible."""
         try:
             with self.connect() as connection:
                 connection.execute("select pg_logical_emit_message(false, '', 'x')")
@@ -99,7 +99,7 @@ class Machine(Postmaster):
         return True
 
     def check(self, dbname: str = "postgres") -> None:
-        """The invariants of the app hold, and each memory is the sum of its commands."""
+        """Check that the invariants hold, and that each memory is the sum of its commands."""
         with self.connect(dbname) as connection:
             assert connection.execute("select * from assert_invariants()").fetchall() == []
             assert (
@@ -108,18 +108,18 @@ class Machine(Postmaster):
             )
 
     def pids(self, like: str = "") -> list[int]:
-        """Name the server's processes, or those whose title has a text in it."""
+        """Return the server's processes, or those whose title contains a text."""
         assert self.process is not None
         parent = self.process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return [int(pid) for pid in children if like in _title(int(pid))]
 
     def kill(self) -> None:
-        """Let the machine be gone: no process of the server does anything any more."""
+        """Kill all processes of the server at once, as if the machine were gone."""
         if self.process is None:
             return
         doomed = [self.process.pid, *self.pids()]
-        for send in (signal.SIGSTOP, signal.SIGKILL):  # none sees another one die
+        for send in (signal.SIGSTOP, signal.SIGKILL):  # no process notices the death of another
             for pid in doomed:
                 with suppress(ProcessLookupError):
                     os.kill(pid, send)
@@ -128,14 +128,14 @@ class Machine(Postmaster):
         wait_for(lambda: not any(_lives(pid) for pid in doomed))
 
     def promote(self) -> None:
-        """Make a standby the primary; returns when it takes writes."""
+        """Make a standby the primary; return when it takes writes."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute("select pg_promote(wait => true)")
 
     def lose_touch(self) -> None:
-        """Let no standby hear any more of this server: what it commits from now on is lost with it.
+        """Cut all standbys off: later commits are lost with this server.
 
-        What was committed before, the standby has.
+        The standby has everything that was committed before.
         """
         with self.connect() as connection:
             wait_for(lambda: _one(connection, CAUGHT_UP))
@@ -143,7 +143,7 @@ class Machine(Postmaster):
             os.kill(pid, signal.SIGSTOP)
 
     def forget_data(self) -> None:
-        """Be as new: what a dead primary has is of no use to a standby of the next one."""
+        """Delete the data: that of a dead primary is of no use to a standby of the next one."""
         shutil.rmtree(self.data)
 
     def copy_to(self, standby: Machine) -> None:
@@ -157,7 +157,7 @@ class Machine(Postmaster):
 
 
 def dsn_of(machines: list[Machine], dbname: str = "postgres") -> str:
-    """Give a connection string that names these servers: clients find the one for writes."""
+    """Return a connection string with these servers; clients find the one that takes writes."""
     hosts = ",".join(quote(os.fspath(machine.sockets), safe="/") for machine in machines)
     ports = ",".join(str(PORT) for _ in machines)
     return f"postgresql://postgres@/{dbname}?host={hosts}&port={ports}"
@@ -167,7 +167,7 @@ def dsn_of(machines: list[Machine], dbname: str = "postgres") -> str:
 def machine(
     settings: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> Iterator[Machine]:
-    """Give a server that does not run yet; whatever became of it, it is gone afterwards."""
+    """Provide a server that is not yet running; it is gone afterwards in any case."""
     with _folder(folder) as place:
         made = Machine(place, settings or {})
         try:
@@ -208,16 +208,16 @@ def _title(pid: int) -> str:
 
 
 def wait_for(is_so: Callable[[], Any], within: float = SOON) -> Any:
-    """Wait until something is so, and give what it says."""
+    """Wait until a condition is true, and return its value."""
     end = time.monotonic() + within
     while not (said := is_so()):
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
     return said
 
 
 def program(name: str, package: str) -> str:
-    """Find a program; the test is skipped where the machine has none."""
+    """Find a program; skip the test if the machine has none."""
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
     if found is None:
         pytest.skip(f"there is no {name} here: apt-get install {package}")

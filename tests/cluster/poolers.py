@@ -21,7 +21,7 @@ from tests.cluster.machines import program, wait_for
 PORT = 6432
 POOL = 5
 MANY = 60
-"""For tests that hold that many transactions open at the same time."""
+"""Sessions for tests that hold many transactions open at the same time."""
 
 SETTINGS = """
 [databases]
@@ -45,23 +45,23 @@ log_disconnections = 0
 
 @dataclass(frozen=True)
 class Pooler:
-    """A pooler that runs in front of a server."""
+    """A running pooler in front of a server."""
 
     folder: Path
 
     def url(self, dbname: str = "postgres") -> str:
-        """Give the connection string of a database, through the pooler."""
+        """Return the connection string of a database, through the pooler."""
         return make_conninfo(host=os.fspath(self.folder), port=PORT, dbname=dbname, user="postgres")
 
     def answers(self) -> bool:
-        """Tell whether it takes connections by now."""
+        """Return whether the pooler takes connections."""
         try:
             return bool(self.show("version"))
         except psycopg.OperationalError:
             return False
 
     def show(self, what: str) -> list[dict[str, Any]]:
-        """Ask the pooler about itself."""
+        """Run a `show` command of the pooler."""
         with psycopg.connect(self.url("pgbouncer"), autocommit=True) as admin:
             cursor = psycopg.ClientCursor(admin, row_factory=psycopg.rows.dict_row)
             return list(cursor.execute(f"show {what}".encode()))
@@ -69,7 +69,7 @@ class Pooler:
 
 @contextmanager
 def pooler(server: str, pool: int = POOL) -> Iterator[Pooler]:
-    """Run PgBouncer in front of a server, whose connection string this is."""
+    """Run PgBouncer in front of the server with this connection string."""
     name = program("pgbouncer", "pgbouncer")
     known = conninfo_to_dict(server)
     target = " ".join(f"{key}={known[key]}" for key in ("host", "port", "user") if key in known)

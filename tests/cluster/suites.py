@@ -1,4 +1,4 @@
-"""Other tests of this project, run once more under conditions that the environment names."""
+"""Other tests of this project, run again under conditions that the environment names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run_tests(*chosen: str, **conditions: str) -> None:
-    """Run tests in a process of their own; what fails there fails here."""
+    """Run tests in their own process; a failure there is a failure here."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     environment = {
         name: value

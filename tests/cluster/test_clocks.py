@@ -1,5 +1,5 @@
-"""Clocks that jump, drift or are wrong: time is the database's; nothing is early, lost or stuck.
-(T11)"""
+"""(T11) Clocks that jump, drift or are wrong: the time of the database counts, and no timer is
+early, lost or stuck."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.storms.figures import Figures
 from tests.worker.processes import worker_process
 
 HOUR = 3600
-SLOW = 15  # seconds that a busy machine may take besides
+SLOW = 15  # additional seconds for a busy machine
 PAGE = Path(__file__).parent.parent.parent / "sql" / "servers.md"
 
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    """Give a clock that can be set."""
+    """Provide a clock that can be set."""
     with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
         Path(folder).chmod(0o711)
         yield Clock(Path(folder) / "clock")
@@ -39,7 +39,7 @@ def clock() -> Iterator[Clock]:
 
 @pytest.fixture
 def server(machines: Callable[..., Machine], example: Machine, clock: Clock) -> Machine:
-    """Give a server that goes by that clock."""
+    """Provide a server with that clock."""
     made = machines()
     made.begin_as(example)
     with clock.told():
@@ -55,7 +55,7 @@ def client(server: Machine) -> Iterator[perdure.Client]:
 
 @pytest.fixture
 def app() -> perdure.App:
-    """Give an app whose code sleeps, and says how long that was by the time of its workflow."""
+    """Provide an app whose code sleeps, and returns the length by the time of its workflow."""
     app = perdure.App()
 
     @app.activity
@@ -109,10 +109,10 @@ def parked(server: Machine, jobs: int) -> bool:
         return connection.execute(query).fetchall() == [(jobs,)]
 
 
-def test_a_clock_that_jumps_ahead_makes_due_what_it_passes_and_nothing_else(
+def test_jump_ahead_fires_only_the_timers_that_it_passes(
     server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
 ) -> None:
-    """[P8] [P9]"""
+    """[P8] [P9] Timers that the clock passes fire, and a later one does not."""
     work()
     passed = [client.start("sleep", HOUR) for _ in range(3)]
     later = client.start("sleep", 3 * HOUR)
@@ -126,19 +126,19 @@ def test_a_clock_that_jumps_ahead_makes_due_what_it_passes_and_nothing_else(
     server.check()
 
 
-def test_a_clock_that_jumps_back_delays_by_as_much_at_most(
+def test_jump_back_delays_timers_by_at_most_the_jump(
     server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
 ) -> None:
-    """[P8] Time stands still for who was told a later one."""
+    """[P8] New jobs are not delayed, and workflow time never goes back."""
     clock.set("+3")
-    waiting = [client.start("sleep", 0.5) for _ in range(5)]  # due by the clock that is set back
+    waiting = [client.start("sleep", 0.5) for _ in range(5)]  # due by the later clock
     work()
     napping = [client.start("naps", 20) for _ in range(5)]
     wait_for(lambda: (napping[0].memory.get("naps") or 0) > 2)
     began = time.monotonic()
     clock.set("+0")
     assert client.start("naps", 1).result(T) is True
-    assert time.monotonic() - began < 3  # what begins now is not held up
+    assert time.monotonic() - began < 3  # a new job is not delayed
     for handle in waiting:
         assert handle.result(T) >= 0.5
     for handle in napping:
@@ -147,10 +147,10 @@ def test_a_clock_that_jumps_back_delays_by_as_much_at_most(
     server.check()
 
 
-def test_half_an_hour_back_holds_up_nothing_that_begins_or_is_woken(
+def test_jump_of_half_an_hour_back_delays_neither_starts_nor_signals(
     server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
 ) -> None:
-    """[P8] And what waits for the old time has not forgotten it."""
+    """[P8] A timer of the old time fires when the clock reaches it."""
     worker = work()
     hearing = client.start("hear")
     sleeping = client.start("sleep", 60)
@@ -161,7 +161,7 @@ def test_half_an_hour_back_holds_up_nothing_that_begins_or_is_woken(
     assert hearing.result(T) == "now"
     left = client.start("hear")
     wait_for(lambda: parked(server, 2))
-    worker.stop()  # its lease is given back by the clock that there is
+    worker.stop()  # its lease is released by the present clock
     work()
     left.signal("go", "again")
     assert left.result(T) == "again"
@@ -171,10 +171,11 @@ def test_half_an_hour_back_holds_up_nothing_that_begins_or_is_woken(
     server.check()
 
 
-def test_who_cannot_wait_for_the_old_time_lets_all_look_at_the_new(
+def test_documented_update_makes_tasks_due_after_a_jump_back(
     server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
 ) -> None:
-    """[P8] As `sql/servers.md` says."""
+    """[P8] The statement in `sql/servers.md` makes tasks of the later time due, and ends no sleep
+    early."""
     worker = work()
     sleeping = client.start("sleep", 60)
     wait_for(lambda: parked(server, 1))
@@ -196,10 +197,10 @@ def test_who_cannot_wait_for_the_old_time_lets_all_look_at_the_new(
     server.check()
 
 
-def test_a_schedule_that_went_on_by_the_later_clock_counts_from_now_when_it_is_resumed(
+def test_documented_resume_resets_a_schedule_after_a_jump_back(
     server: Machine, clock: Clock
 ) -> None:
-    """[P7] As `sql/servers.md` says."""
+    """[P7] The statement in `sql/servers.md` makes a schedule count from the present again."""
     is_held_up = "select next_due_at - clock() > '1 hour' from schedules"
     with server.connect() as connection:
         connection.execute("select create_schedule('hourly', 'naps', '0 * * * *')")
@@ -213,10 +214,10 @@ def test_a_schedule_that_went_on_by_the_later_clock_counts_from_now_when_it_is_r
     server.check()
 
 
-def test_leases_outlive_no_dead_worker_by_more_than_the_jump(
+def test_lease_of_a_dead_worker_ends_after_at_most_the_jump(
     server: Machine, clock: Clock, client: perdure.Client
 ) -> None:
-    """[P6] [P8] A lease that was taken by the later clock ends by it."""
+    """[P6] [P8] A lease that was taken by the later clock ends by that clock."""
     clock.set("+3")
     with worker_process(server.url(), lease=1, SLOW="60") as doomed:
         handle = client.start("one_slow")
@@ -231,8 +232,8 @@ def test_leases_outlive_no_dead_worker_by_more_than_the_jump(
     server.check()
 
 
-def test_no_clock_of_a_worker_matters(server: Machine, client: perdure.Client) -> None:
-    """[P9] A day ahead and a day behind: every fact has the time of the database."""
+def test_clocks_of_workers_do_not_matter(server: Machine, client: perdure.Client) -> None:
+    """[P9] One worker is a day ahead, one a day behind: every fact has the time of the database."""
     began: datetime = client.send(client.calls.clock())
     with (
         worker_process(server.url(), lease=1, SKEW="86400"),
@@ -249,14 +250,14 @@ def test_no_clock_of_a_worker_matters(server: Machine, client: perdure.Client) -
     server.check()
 
 
-def test_clocks_that_jump_and_drift_at_random_break_nothing(
+def test_random_jumps_and_drifts_break_no_promise(
     server: Machine,
     clock: Clock,
     client: perdure.Client,
     work: Callable[..., perdure.Worker],
     figures: Callable[..., Figures],
 ) -> None:
-    """[P2] [P8] [P9]"""
+    """[P2] [P8] [P9] No sleep is shorter than asked, and every job completes."""
     drawn = seed()
     chance, row = random.Random(drawn), figures("T11 clocks", drawn)
     work()

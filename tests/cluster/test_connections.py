@@ -1,4 +1,4 @@
-"""There is no connection to be had for a while, or none at all. (T33) (T34)"""
+"""(T33) (T34) No connection is available for a while, or none at all."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ select pg_terminate_backend(pid) from pg_stat_activity where application_name li
 """
 
 
-def let_in(server: Machine) -> psycopg.Connection[Any] | None:
-    """Give a connection, if there is one to be had."""
+def try_to_connect(server: Machine) -> psycopg.Connection[Any] | None:
+    """Return a connection, if one is available."""
     with suppress(psycopg.OperationalError):
         return server.connect()
     return None
 
 
 def take_all(server: Machine) -> None:
-    """Take every connection that the server has for a while, those of others first."""
+    """Take every connection of the server for a while, after ending those of others."""
     with ExitStack() as stack:
-        first = stack.enter_context(wait_for(lambda: let_in(server)))
+        first = stack.enter_context(wait_for(lambda: try_to_connect(server)))
         until = time.monotonic() + TAKEN_FOR
         while time.monotonic() < until:
             first.execute(TERMINATE)
@@ -48,11 +48,11 @@ def take_all(server: Machine) -> None:
             psycopg.connect(server.url())
 
 
-def test_workers_and_clients_wait_until_there_are_connections_again(
+def test_workers_and_clients_wait_for_free_connections(
     machines: Callable[..., Machine], example: Machine
 ) -> None:
-    """[P2] [P4] [P8] [P12] Each of them has lost those that it had; no transaction loses an
-    attempt. Workers take all there are at times, and leave them when they have no use for them."""
+    """[P2] [P4] [P8] [P12] All of them lose their connections and come back; no transaction loses
+    an attempt. At times workers need all connections, and later they release them."""
     server = machines(settings={"max_connections": "30"})
     server.begin_as(example)
     server.start()
@@ -73,13 +73,13 @@ def test_workers_and_clients_wait_until_there_are_connections_again(
         load.stop()
         load.check(client)
         bank.wait()
-        wait_for(lambda: let_in(server)).close()
+        wait_for(lambda: try_to_connect(server)).close()
         bank.check()
         assert [worker.poll() for worker in workers] == [None, None]
     server.check()
 
 
-def test_a_worker_that_cannot_begin_ends_with_an_error(tmp_path: Path) -> None:
-    """(T34) Whoever supervises it begins it again."""
+def test_worker_that_cannot_connect_ends_with_an_error(tmp_path: Path) -> None:
+    """(T34) Its supervisor can start it again."""
     with worker_process(f"postgresql://postgres@/nothing?host={tmp_path}") as process:
         assert process.wait(timeout=20) == 1

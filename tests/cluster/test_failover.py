@@ -1,4 +1,4 @@
-"""Failover: the primary dies, a standby takes over, and workers and clients go on. (T13)"""
+"""(T13) Failover: the primary dies, a standby takes over, and workers and clients continue."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.worker.processes import worker_process
 
 CALLS = 50
 LEADERLESS = 0.5
-"""Seconds for which there is only a standby, which takes no writes."""
+"""Seconds with only a standby, which takes no writes."""
 
 QUICK = json.dumps({"poll": 0.2})
 
 
 def be_synchronous(primary: Machine) -> None:
-    """Let no commit be acknowledged that the standby has not."""
+    """Acknowledge only commits that the standby has."""
     with primary.connect() as connection:
         connection.execute("alter system set synchronous_standby_names = '*'")
         connection.execute("select pg_reload_conf()")
@@ -30,13 +30,14 @@ def be_synchronous(primary: Machine) -> None:
         wait_for(lambda: connection.execute(followed).rowcount == 1)
 
 
-def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
+def test_failover_to_a_synchronous_standby_loses_nothing_acknowledged(
     machines: Callable[..., Machine],
     primary: Machine,
     standby: Machine,
     figures: Callable[..., Figures],
 ) -> None:
-    """[P1] [P12] (T34) Nobody is told; each finds the new primary by the names he was given."""
+    """[P1] [P12] (T34) Workers and clients find the new primary by themselves, with the hosts in
+    their DSN."""
     dsn = dsn_of([primary, standby])
     old, new, row = primary, standby, figures("T13 failover")
     with ExitStack() as stack:
@@ -66,10 +67,11 @@ def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
     old.check()
 
 
-def test_a_standby_that_missed_the_end_goes_on_from_before(
+def test_failover_to_a_lagging_standby_does_repeated_calls_once(
     machines: Callable[..., Machine], primary: Machine, standby: Machine
 ) -> None:
-    """[P2] [P6] [P12] What was acknowledged and is lost is asked for again, and done once."""
+    """[P2] [P6] [P12] Calls of the lost part that are repeated by key are done once; tokens of the
+    lost part are refused."""
     dsn = dsn_of([primary, standby])
 
     def ask(client: perdure.Client) -> None:
@@ -111,11 +113,11 @@ def test_a_standby_that_missed_the_end_goes_on_from_before(
     standby.check()
 
 
-def test_a_worker_that_was_cut_off_with_the_old_primary_harms_nothing(
+def test_worker_of_the_old_primary_changes_nothing_on_the_new_one(
     machines: Callable[..., Machine], primary: Machine, standby: Machine
 ) -> None:
-    """[P6] Two servers take writes, each has a worker that ends the same jobs; then one is gone,
-    and its worker comes over with all that it holds."""
+    """[P6] Two servers take writes, and each has a worker that ends the same jobs. Then the old
+    server is gone, and its worker comes over with the tasks that it holds."""
     with ExitStack() as stack:
         old = stack.enter_context(perdure.connect(primary.url(), provision=False))
         books = [old.start("book", PAGES).id for _ in range(5)]
@@ -136,6 +138,6 @@ def test_a_worker_that_was_cut_off_with_the_old_primary_harms_nothing(
         for job in books + late:
             assert new.handle(job).result(T) == BOOK
         assert new.handle(slow).memory.get("log") == ["begun", "done"]
-        time.sleep(2.5)  # what the zombie does by hand has ended
+        time.sleep(2.5)  # the code of the zombie has ended
         standby.check()
         assert new.handle(slow).status().status == "completed"

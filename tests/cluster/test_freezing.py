@@ -1,4 +1,4 @@
-"""Transaction ids are always about to run out: vacuums freeze and yield to nobody. (T35)"""
+"""(T35) Transaction ids are always about to run out: vacuums freeze, and yield to no lock."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ select max(age(c.relfrozenxid)) from pg_class as c
 """
 
 
-def test_work_goes_on_while_tables_are_frozen(
+def test_work_continues_while_tables_are_frozen(
     machines: Callable[..., Machine], example: Machine
 ) -> None:
-    """[P12] And an index is made, whose build such a vacuum holds up."""
+    """[P12] Indexes are built too, although such a vacuum delays them."""
     if amount(10) <= 10:
-        pytest.skip("`make cluster` runs it: half a million ids take their time")
+        pytest.skip("`make cluster` runs it: half a million ids take long")
     server = machines(settings=ALWAYS_FREEZING)
     server.begin_as(example)
     server.start()

@@ -1,4 +1,5 @@
-"""The disk is full for a while: calls wait or fail cleanly, and all goes on by itself. (T15)"""
+"""(T15) The disk is full for a while: calls wait or fail cleanly, and everything continues by
+itself."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ QUICK = json.dumps({"poll": 0.2})
 
 @pytest.fixture
 def small() -> Iterator[Disk]:
-    """Give a disk with room for one app."""
+    """Provide a disk with room for one app."""
     with disk(40) as made:
         yield made
 
 
 def app_on(machine: Machine, disk: Disk) -> str:
-    """Install the app in a database whose tables stand on that disk."""
+    """Install the app in a database whose tables are on that disk."""
     with psycopg.connect(machine.url(), autocommit=True) as connection:
         connection.execute(f"create tablespace small location '{disk.folder}'".encode())
         connection.execute("create database app tablespace small strategy file_copy")
@@ -42,7 +43,7 @@ def app_on(machine: Machine, disk: Disk) -> str:
 
 
 def is_full(dsn: str) -> bool:
-    """Tell whether the tables cannot grow any more; a session may not even begin then."""
+    """Return whether the tables cannot grow; then even a new session may fail."""
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("create table growth as select 1 from generate_series(1, 100000)")
@@ -52,10 +53,11 @@ def is_full(dsn: str) -> bool:
     return False
 
 
-def test_what_cannot_be_stored_now_is_stored_when_there_is_room(
+def test_calls_wait_for_room_on_a_full_disk(
     primary: Machine, small: Disk, figures: Callable[..., Figures]
 ) -> None:
-    """[P1] [P2] [P12] (T34)"""
+    """[P1] [P2] [P12] (T34) Workers and clients wait while the disk is full; nothing acknowledged
+    is lost or done twice."""
     dsn, row = app_on(primary, small), figures("T15 disk")
     with ExitStack() as stack:
         workers = [
@@ -80,10 +82,10 @@ def test_what_cannot_be_stored_now_is_stored_when_there_is_room(
     primary.check("app")
 
 
-def test_a_client_that_will_not_wait_is_told_that_the_disk_is_full(
+def test_impatient_client_gets_disk_full_and_can_repeat_its_call(
     primary: Machine, small: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12] Nothing is done by half: the same call goes through later."""
+    """[P12] The failed call has no effect, and the same call succeeds later."""
     monkeypatch.setattr("perdure.clients.pools.PATIENCE", 0.3)
     dsn = app_on(primary, small)
     with perdure.connect(dsn, provision=False) as client:
@@ -105,10 +107,10 @@ def test_a_client_that_will_not_wait_is_told_that_the_disk_is_full(
     primary.check("app")
 
 
-def test_a_server_that_fell_because_its_log_had_no_room_loses_nothing(
+def test_full_disk_beneath_the_log_loses_nothing_acknowledged(
     machines: Callable[..., Machine], example: Machine
 ) -> None:
-    """[P1] [P12] (T34) A full disk beneath pg_wal is a PANIC of the server."""
+    """[P1] [P12] (T34) A full disk beneath pg_wal makes the server panic."""
     with disk(80) as log, ExitStack() as stack:
         server = machines()
         server.begin_as(example)

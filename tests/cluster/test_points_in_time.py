@@ -1,4 +1,4 @@
-"""Recovery to a point in time: a backup that was taken under load, and what was written since.
+"""Recovery to a point in time: a backup that was taken under load, and the write-ahead log since.
 [P13] (T20)"""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.worker.processes import worker_process
 
 CALLS = 60
 A_WHILE = 1.0
-"""Seconds in which a copy that worked by itself would have done something."""
+"""Seconds in which a copy that executes by itself would change something."""
 STATE = """
 select (select array_agg(to_jsonb(j) order by j.id) from jobs as j),
        (select array_agg(to_jsonb(t) order by t.job_id, t.task) from tasks as t),
@@ -31,7 +31,7 @@ select (select array_agg(to_jsonb(j) order by j.id) from jobs as j),
 
 @pytest.fixture
 def original(machines: Callable[..., Machine], example: Machine) -> Iterator[Machine]:
-    """Give a server that keeps what it has written ahead."""
+    """Provide a server that archives its write-ahead log."""
     made = machines()
     kept = made.folder / "kept"
     kept.mkdir()
@@ -47,7 +47,7 @@ def original(machines: Callable[..., Machine], example: Machine) -> Iterator[Mac
 
 
 def back_up(server: Machine, copy: Machine) -> None:
-    """Copy the files of a server that runs."""
+    """Copy the files of a running server."""
     copy.data.mkdir(mode=0o700)
     copy._give(copy.data)
     source = f"host={server.sockets} user=postgres"
@@ -56,7 +56,7 @@ def back_up(server: Machine, copy: Machine) -> None:
 
 
 def restore(copy: Machine, kept: Path, point: str) -> None:
-    """Bring a copy to a point in time."""
+    """Recover a copy to a point in time."""
     copy.settings |= {
         "restore_command": f"cp {kept}/%f %p",
         "recovery_target_time": point,
@@ -70,16 +70,16 @@ def restore(copy: Machine, kept: Path, point: str) -> None:
 
 
 def answer(connection: Any, query: str) -> Any:
-    """Give the first column of the one row."""
+    """Return the first column of the only row."""
     return connection.execute(query).fetchone()[0]
 
 
-def test_what_is_restored_to_a_point_in_time_works_when_it_is_adopted(
+def test_recovery_to_a_point_in_time_continues_after_adoption(
     machines: Callable[..., Machine], original: Machine
 ) -> None:
-    """What was acknowledged before that point is there, and nothing of what came after. Nothing in
-    the copy executes by itself; once it is adopted, workers of the original are refused, and all
-    comes to its right end."""
+    """Everything that was acknowledged before that point exists, and nothing of later. The copy
+    executes nothing by itself. Once it is adopted, it refuses workers of the original, and every
+    job ends right."""
     copy = machines()
     with ExitStack() as stack:
         connection = stack.enter_context(original.connect())
@@ -107,7 +107,7 @@ def test_what_is_restored_to_a_point_in_time_works_when_it_is_adopted(
         before = connection.execute(STATE).fetchall()
         for name, least in acknowledged.items():
             assert least <= client.entity(name).get("n") <= later[name] < len(load.counted[name])
-        assert any(task["worker"] for task in before[0][1]), "nobody was at work"
+        assert any(task["worker"] for task in before[0][1]), "no task was held"
         time.sleep(A_WHILE)
         assert connection.execute(STATE).fetchall() == before
 

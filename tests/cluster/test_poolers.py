@@ -1,5 +1,4 @@
-"""PgBouncer in transaction mode stands between: all goes on, and nothing is left in its sessions.
-(T14)"""
+"""(T14) PgBouncer in transaction mode: everything works, and nothing is left in its sessions."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from tests.worker.processes import worker_process
 
 MANY = ["signals", "client", "hooks", "transactions"]
 
-# What a session of the server may have been left with by those who had it before.
+# Anything that an earlier user has left in a session of the server.
 LEFT = """
 select name from pg_settings where source = 'session'
    and name not in ('application_name', 'client_encoding', 'DateStyle', 'TimeZone',
@@ -42,13 +41,13 @@ select 'holds: ' || locktype from pg_locks where pid = pg_backend_pid() and lock
 
 @pytest.fixture
 def pool(primary: Machine) -> Iterator[Pooler]:
-    """Give a pooler in front of the primary."""
+    """Provide a pooler in front of the primary."""
     with pooler(primary.url()) as running:
         yield running
 
 
 def left_in(pool: Pooler) -> list[Any]:
-    """List what is left in the sessions of a pool, all of which are taken at once."""
+    """Return what is left in the sessions of a pool, all of which are taken at once."""
     left: list[Any] = []
     with ExitStack() as stack:
         for _ in range(POOL):
@@ -59,15 +58,16 @@ def left_in(pool: Pooler) -> list[Any]:
 
 @pytest.fixture
 def client(pool: Pooler) -> Iterator[perdure.Client]:
-    """Give a client that goes through the pooler."""
+    """Provide a client that goes through the pooler."""
     with perdure.connect(pool.url()) as client:
         yield client
 
 
-def test_workers_and_clients_share_five_sessions_of_a_server_that_falls(
+def test_crash_of_the_server_behind_a_pooler_loses_nothing(
     client: perdure.Client, pool: Pooler, primary: Machine, figures: Callable[..., Figures]
 ) -> None:
-    """[P1] [P2] [P11] [P12] (T34) The pooler stays, and their connections to it may."""
+    """[P1] [P2] [P11] [P12] (T34) Workers and clients share five sessions. The server is killed,
+    and the pooler keeps running."""
     more, row = json.dumps({"poll": 0.1}), figures("T14 pooler")
     with ExitStack() as stack:
         workers = [
@@ -88,8 +88,9 @@ def test_workers_and_clients_share_five_sessions_of_a_server_that_falls(
     assert left_in(pool) == []
 
 
-def test_who_waits_looks_now_and_then(client: perdure.Client, pool: Pooler) -> None:
-    """[P11] Nobody listens: a session of the pool is somebody else's in the next moment."""
+def test_waits_through_a_pooler_poll(client: perdure.Client, pool: Pooler) -> None:
+    """[P11] watch() and until() see changes without LISTEN, because a pooled session may serve
+    another client at the next moment."""
     memory = client.create_entity("m", "counter", {"n": 0})
 
     async def count() -> list[int]:
@@ -112,10 +113,10 @@ def test_who_waits_looks_now_and_then(client: perdure.Client, pool: Pooler) -> N
     assert left_in(pool) == []
 
 
-def test_an_idle_worker_finds_work_within_its_poll(
+def test_idle_worker_behind_a_pooler_finds_work_within_its_poll(
     client: perdure.Client, pool: Pooler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """[P11] It says that it does not hear of work."""
+    """[P11] The worker logs that a pooler hides notifications."""
     app = perdure.App()
 
     @app.coordinator
@@ -127,18 +128,18 @@ def test_an_idle_worker_finds_work_within_its_poll(
         time.sleep(1)
         began = time.monotonic()
         assert client.start(trivial).result(T) == "done"
-        assert time.monotonic() - began < 4  # without a poll of its own it would be 5 s
+        assert time.monotonic() - began < 4  # without its own poll it would take 5 s
     assert left_in(pool) == []
 
 
-def test_an_index_is_not_made_through_a_pooler(client: perdure.Client, pool: Pooler) -> None:
+def test_index_is_not_created_through_a_pooler(client: perdure.Client, pool: Pooler) -> None:
     with pytest.raises(InvalidArgument, match="cannot be created through a pooler"):
         client.create_index("counter", "n", "number")
     assert left_in(pool) == []
 
 
-def test_the_tests_of_workers_hold_through_a_pooler() -> None:
-    """A few of them, and more where the amount is more than usual."""
+def test_worker_tests_pass_through_a_pooler() -> None:
+    """A few of them run by default, and more if the amount is higher than usual."""
     program("pgbouncer", "pgbouncer")
     chosen = MANY if amount(10) > 10 else MANY[:1]
     names = [f"tests/worker/test_{name}.py" for name in chosen]

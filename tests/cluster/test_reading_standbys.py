@@ -1,4 +1,4 @@
-"""Reading, and waiting, at a standby: there nobody can say that he waits. (T13)"""
+"""(T13) Reading and waiting at a standby, where no client can register as a listener."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import perdure
 from tests.cluster.machines import Machine, wait_for
 
 SOON, T = 10.0, "15 s"
-"""Until what the primary has committed was seen at the standby, on a busy machine too."""
+"""Seconds until commits of the primary are seen at the standby, even on a busy machine."""
 
 
 @pytest.fixture
 def written(primary: Machine, standby: Machine) -> Iterator[psycopg.Connection[Any]]:
-    """Give a connection to the primary, whose job and memory the standby has."""
+    """Provide a connection to the primary, whose job and memory the standby has."""
     with primary.connect() as connection:
         connection.execute("select perdure.start('w', id => 'job')")
         connection.execute("select perdure.entity_create('note', 'note', '{}')")
@@ -34,12 +34,12 @@ def written(primary: Machine, standby: Machine) -> Iterator[psycopg.Connection[A
 
 
 def reading(standby: Machine) -> dict[str, Any]:
-    """Say how a client connects that only reads."""
+    """Return the options of a client that only reads."""
     return {"dsn": make_conninfo(standby.url(), target_session_attrs="any"), "provision": False}
 
 
 def plainly(options: dict[str, Any]) -> list[Any]:
-    """Wait for all that one can wait for."""
+    """Make every kind of wait."""
     with perdure.connect(**options) as client:
         waits: list[Callable[[], Any]] = [
             lambda: client.entity("note").until("$.n == 1", timeout=T) > 0,
@@ -51,7 +51,7 @@ def plainly(options: dict[str, Any]) -> list[Any]:
 
 
 async def in_async_code(options: dict[str, Any]) -> list[Any]:
-    """Do the same with an async client."""
+    """Make the same waits with an async client."""
     async with await perdure.connect_async(**options) as client:
 
         async def words() -> list[Any]:
@@ -65,7 +65,7 @@ async def in_async_code(options: dict[str, Any]) -> list[Any]:
 
 
 def finish(connection: psycopg.Connection[Any]) -> None:
-    """Do what a worker and a caller would: write, and end the job."""
+    """Write as a caller and a worker do, and end the job."""
     token = str(uuid.uuid4())
     turn = {"job": "job", "task": "1/main", "token": token, "position": 0, "state": "done"}
     connection.execute("select perdure.entity_set('note', '1', 'n')")
@@ -77,18 +77,18 @@ def finish(connection: psycopg.Connection[Any]) -> None:
 @pytest.mark.parametrize(
     "wait", [plainly, lambda options: asyncio.run(in_async_code(options))], ids=["plain", "async"]
 )
-def test_who_waits_at_a_standby_sees_what_comes(
+def test_waits_at_a_standby_see_later_commits(
     standby: Machine, written: psycopg.Connection[Any], wait: Callable[[dict[str, Any]], list[Any]]
 ) -> None:
-    """It said again and again that it waits, which the standby refused, and never looked."""
+    """until(), stream() and result() poll at a standby, which refuses to register a listener."""
     with ThreadPoolExecutor() as threads:
         told = threads.submit(wait, reading(standby))
-        time.sleep(0.5)  # until each has looked
+        time.sleep(0.5)  # until each wait has read once
         finish(written)
         assert told.result(SOON) == [True, ["one"], "whole"]
 
 
-def test_time_is_up_at_a_standby_too(standby: Machine, written: Any) -> None:
+def test_waits_at_a_standby_time_out(standby: Machine, written: Any) -> None:
     with perdure.connect(**reading(standby)) as client:
         began = time.monotonic()
         with pytest.raises(perdure.ResultTimeout):

@@ -1,4 +1,4 @@
-"""No notification ever comes: work, signals, ends and changes are found by looking. (T29)"""
+"""(T29) No notification ever arrives: work, signals, ends and changes are found by polling."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.cluster.suites import run_tests
 from tests.servers import SILENCE
 
 POLL = 0.2
-LOOK = 2.0  # seconds between two looks of a client, at most
-SLACK = 3.0  # less than what a worker polls by itself
+LOOK = 2.0  # the most seconds between two polls of a client
+SLACK = 3.0  # less than a worker's default poll
 
 
 @pytest.fixture
 def app(dsn: str) -> perdure.App:
-    """Give an app of a database in which nobody is told of anything."""
+    """Provide an app in a database that sends no notifications."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(SILENCE.encode())
     app = perdure.App()
@@ -48,7 +48,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
-    """[P11]"""
+    """[P11] Start, signal, condition and result each take no longer than the polls involved."""
     with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn, poll=POLL):
         time.sleep(4 * POLL)  # the worker is idle
         with within(1.2 * POLL):
@@ -65,7 +65,7 @@ def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
     assert heard == (0,)
 
 
-def test_the_tests_of_workers_hold_in_silence() -> None:
+def test_worker_tests_pass_without_notifications() -> None:
     if amount(10) <= 10:
         pytest.skip("`make cluster` runs them")
     names = [f"tests/worker/test_{name}.py" for name in ("signals", "runs")]

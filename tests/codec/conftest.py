@@ -1,4 +1,4 @@
-"""Fixtures of the codec's tests: the app that uses everything, with its codec."""
+"""Fixtures of the codec's tests: an app with a codec that uses every kind of value."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.codec.programs import QUEUES, app_with, codec
 
 @pytest.fixture
 def app() -> perdure.App:
-    """Give the app, with the old key."""
+    """Provide the app, with the old key."""
     return app_with(codec())
 
 
 @pytest.fixture
 def client_with(dsn: str) -> Iterator[Callable[..., perdure.Client]]:
-    """Give a function that makes a client: `client_with(codec)`."""
+    """Provide a function that makes a client: `client_with(codec)`."""
     with ExitStack() as stack:
 
         def connect(given: Codec | None) -> perdure.Client:
@@ -32,13 +32,13 @@ def client_with(dsn: str) -> Iterator[Callable[..., perdure.Client]]:
 
 @pytest.fixture
 def client(client_with: Callable[..., perdure.Client]) -> perdure.Client:
-    """Give a client with the app's codec."""
+    """Provide a client with the app's codec."""
     return client_with(codec())
 
 
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
-    """Give a function that starts a worker: `work(app_with(other))`."""
+    """Provide a function that starts a worker: `work(app_with(other))`."""
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:

@@ -1,4 +1,4 @@
-"""An app in which every value holds a secret, and that uses everything a value can go through."""
+"""An app in which every value contains a secret, and that uses every kind of value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import perdure
 from perdure.codecs import AesGcm, Codec
 
 SECRET = "Xantippe"
-"""What must stand nowhere in the database."""
+"""The text that must not appear in the database."""
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 FIELDS = ("notes", "patient.name", "visits.note", "found", "told")
@@ -18,21 +18,21 @@ QUEUES = ["default", "far"]
 
 
 def codec(current: str = "old", memory: Sequence[str] = FIELDS, **keys: bytes) -> AesGcm:
-    """Give a codec; without other keys, it has the old one."""
+    """Return a codec; without other keys, it has the old one."""
     return AesGcm(keys or {"old": OLD}, current, memory=memory)
 
 
 def secret(what: str) -> str:
-    """Give a text that nobody is to read."""
+    """Return a text that only holders of the key may read."""
     return f"{SECRET} {what}"
 
 
 class Broken(Exception):
-    """What the code raises."""
+    """The error that the code raises."""
 
 
 def app_with(given: Codec | None) -> perdure.App:
-    """Make the app."""
+    """Return the app with a codec."""
     app = perdure.App(codec=given)
     _register_activities(app)
     _register_hooks(app)
@@ -173,4 +173,4 @@ async def _uses_memory(memory: perdure.AsyncEntity) -> dict[str, Any]:
 
 
 app = app_with(codec())
-"""The app for whoever imports it by name."""
+"""The app for commands that import it by name."""

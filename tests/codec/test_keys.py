@@ -1,5 +1,5 @@
-"""Keys that are missing, wrong, changed or lost; values that are moved: nothing is lost, and nobody
-is told what was not written there."""
+"""Keys that are missing, wrong, changed or lost, and values that are moved: no value is lost, and
+no reader gets a value that was not written there."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ WRONG = bytes(reversed(OLD))
 
 
 def until(connection: Connection, query: str, *given: Any) -> None:
-    """Wait until something is true in the database."""
+    """Wait until a query is true."""
     end = time.monotonic() + 20
     while not (row := connection.execute(query.encode(), given).fetchone()) or not row[0]:
         assert time.monotonic() < end, query
         time.sleep(0.02)
 
 
-# Without the key.
+# Workers and clients without the key.
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,11 @@ def until(connection: Connection, query: str, *given: Any) -> None:
     ],
     ids=["no codec", "another key", "wrong key"],
 )
-def test_a_task_waits_for_a_worker_with_its_key(
+def test_task_waits_for_a_worker_with_its_key(
     connection: Connection, client: perdure.Client, work: Any, other: Any, why: str, dsn: str
 ) -> None:
-    """[P10] No attempt is lost, nobody else's work held up, and its status says what is wrong."""
+    """[P10] A worker without the key loses no attempt, delays no other job, and records what is
+    wrong."""
     job = client.start("child", secret("query"), id="sealed", context={"notes": secret("known")})
     without = app_with(other)
 
@@ -59,12 +60,13 @@ def test_a_task_waits_for_a_worker_with_its_key(
         return "done"
 
     given_back = "select failure ->> 'message', attempt, deliveries, stuck_reason from tasks"
-    # A claim whose answer meets a worker that stops is kept until the lease ends.
+    # If a worker stops before the answer to its claim arrives, the claim is kept until the lease
+    # ends.
     with perdure.Worker(without, dsn=dsn, poll=0.1, lease=1):
         assert connection.execute("select start('plain', id => 'plain')").fetchone()
         until(connection, "select status = 'completed' from jobs where id = 'plain'")
         until(connection, "select failure is not null from tasks where job_id = 'sealed'")
-        time.sleep(0.6)  # it has come again, and gone back
+        time.sleep(0.6)  # the task is claimed and given back again
         row = None
         while row is None:
             query = f"{given_back} where token is null"
@@ -72,14 +74,15 @@ def test_a_task_waits_for_a_worker_with_its_key(
     assert why in row[0]
     assert row[1:] == (0, 0, None)
     assert SECRET not in str(job.status())
-    work()  # it wakes what others could not open
+    work()  # a new worker wakes tasks that others could not decrypt
     assert job.result(timeout=T) == f"{secret('query')}, {secret('known')}"
 
 
-def test_a_signal_that_cannot_be_opened_stops_its_task_alone(
+def test_signal_that_cannot_be_decrypted_stops_only_its_task(
     connection: Connection, client: perdure.Client, client_with: Connect, work: Any
 ) -> None:
-    """[P5] What was told before stands, and the signal lies in the inbox until somebody can."""
+    """[P5] The task is given back, the signal stays in the inbox, and another job completes
+    meanwhile."""
     wrong = client_with(codec(old=WRONG))
     job = client.start("waiter", secret("mine"), id="w")
     worker = work(lease=1)
@@ -112,10 +115,10 @@ READS: list[Callable[[perdure.Client], Any]] = [
 ]
 
 
-def test_a_client_without_the_key_is_told_what_it_needs(
+def test_client_without_the_key_gets_an_error_with_a_hint(
     client: perdure.Client, client_with: Connect, work: Any, app: perdure.App
 ) -> None:
-    """And reads whatever was not encrypted."""
+    """A client without the key can still read values that are not encrypted."""
     work()
     document = {"notes": secret("a note"), "status": "open"}
     memory = client.create_entity("jane", "patient", document)
@@ -136,8 +139,10 @@ def test_a_client_without_the_key_is_told_what_it_needs(
     assert memory.get() == document
 
 
-def test_a_replay_needs_the_key(client: perdure.Client, app: perdure.App, work: Any) -> None:
-    """[P9] Without it, it says so instead of telling a difference."""
+def test_replay_without_the_key_raises_value_sealed(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """[P9] A replay without the key does not report a difference."""
     work()
     client.start("waiter", secret("x"), id="w").signal("go", secret("y"))
     client.handle("w").result(timeout=T)
@@ -148,10 +153,10 @@ def test_a_replay_needs_the_key(client: perdure.Client, app: perdure.App, work: 
     assert isinstance(error, perdure.ValueSealed)
 
 
-def test_whatever_ran_is_replayed_with_the_key(
+def test_encrypted_runs_replay_with_the_key(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """[P9] Children, forks, later runs and jobs that run again: each comes to what it came to."""
+    """[P9] A later run of a job, its fork and its children replay without a difference."""
     work(cache=0)
     client.start("everything", secret("q"), id="all").signal("from outside", secret("out"))
     until_asked(client)
@@ -168,10 +173,10 @@ def test_whatever_ran_is_replayed_with_the_key(
     assert [wrong for _, wrong in replaying.replay(app, recorded)] == [None] * 4
 
 
-def test_the_command_line_shows_envelopes_and_replays_with_the_codec_of_the_app(
+def test_command_line_shows_envelopes_and_replays_with_the_apps_codec(
     client: perdure.Client, work: Any, dsn: str
 ) -> None:
-    """[P9] It has no keys of its own."""
+    """[P9] The command line has no keys of its own."""
     work()
     client.start("waiter", secret("x"), id="w").signal("go", secret("y"))
     client.handle("w").result(timeout=T)
@@ -187,13 +192,13 @@ def test_the_command_line_shows_envelopes_and_replays_with_the_codec_of_the_app(
         assert SECRET not in printed
 
 
-# Another key.
+# A new key.
 
 
-def test_a_key_is_changed_while_jobs_run(
+def test_key_can_be_changed_while_jobs_run(
     connection: Connection, client: perdure.Client, client_with: Connect, work: Any
 ) -> None:
-    """What is asked for goes by the same hashes; what is written anew has the new key."""
+    """Requests keep their hashes, and new values have the new key."""
     both = codec("new", old=OLD, new=NEW)
     job = client.start("waiter", secret("before"), id="w")
     app = app_with(codec())
@@ -223,10 +228,10 @@ def test_a_key_is_changed_while_jobs_run(
         job.result(timeout=T)
 
 
-def test_a_hook_keeps_its_hashes_over_a_change_of_keys(
+def test_hook_does_not_repeat_activities_after_a_change_of_keys(
     connection: Connection, client: perdure.Client, client_with: Connect, work: Any, dsn: str
 ) -> None:
-    """[P4] An activity that a hook has done is not done again because there is a new key."""
+    """[P4] A recorded activity of a hook does not run again under a new key."""
     done: list[str] = []
 
     def with_codec(given: Any) -> perdure.App:
@@ -259,10 +264,10 @@ def test_a_hook_keeps_its_hashes_over_a_change_of_keys(
     assert done == [secret("x"), secret("x") + "!"]
 
 
-def test_a_codec_may_come_to_jobs_that_run(
+def test_codec_can_be_added_while_jobs_run(
     connection: Connection, client: perdure.Client, client_with: Connect, work: Any
 ) -> None:
-    """[P9] What was written plainly goes on as it is; what comes is encrypted."""
+    """[P9] Plain values remain readable, and new values are encrypted."""
     plain = client_with(None)
     app = app_with(None)
     worker = work(app)
@@ -278,13 +283,13 @@ def test_a_codec_may_come_to_jobs_that_run(
     assert row[0].startswith("$c1:old:")
 
 
-# Moved values.
+# Values that were moved or changed.
 
 
-def test_a_value_opens_only_where_it_was_written(
+def test_value_can_be_decrypted_only_at_its_place(
     connection: Connection, client: perdure.Client
 ) -> None:
-    """Neither in another memory nor in another field, whoever moves it there."""
+    """A value that is copied to another memory or another field is refused."""
     fields = {"notes": secret("a"), "patient": {"name": secret("b")}}
     jane, john = (client.create_entity(name, "patient", fields) for name in ("jane", "john"))
     note = "(select context -> 'notes' from jobs where id = 'jane')"
@@ -302,10 +307,10 @@ def test_a_value_opens_only_where_it_was_written(
     assert jane.get("notes") == john.at(1, path="notes") == secret("a")
 
 
-def test_what_was_swapped_between_jobs_is_refused(
+def test_values_swapped_between_jobs_are_refused(
     connection: Connection, client: perdure.Client, work: Any
 ) -> None:
-    """Arguments, signals, results and what people said: no task runs with another's."""
+    """Swapped signals, arguments and results: no task runs with values of another."""
     for job in ("a", "b"):
         client.start("waiter", secret(job), id=job)
         client.handle(job).signal("go", secret(f"to {job}"))
@@ -329,10 +334,10 @@ def test_what_was_swapped_between_jobs_is_refused(
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "another key", "no base64"])
-def test_a_changed_value_is_refused(
+def test_changed_envelope_is_refused(
     connection: Connection, client: perdure.Client, change: str
 ) -> None:
-    """Whatever was done to it, nothing is made of it that nobody has written."""
+    """An envelope that was changed is never decrypted to a value that was not written."""
     memory = client.create_entity("jane", "patient", {"notes": secret("a note")})
     row = connection.execute("select context ->> 'notes' from jobs").fetchone()
     assert row is not None
@@ -345,7 +350,7 @@ def test_a_changed_value_is_refused(
     }[change]
     connection.execute("select entity_set('jane', %s, 'notes')", [Jsonb(changed)])
     if change == "no base64":
-        assert memory.get("notes") == changed, "that is no envelope, but a text like any other"
+        assert memory.get("notes") == changed, "this is a text, not an envelope"
     else:
         with pytest.raises((perdure.SealBroken, perdure.ValueSealed)):
             memory.get()

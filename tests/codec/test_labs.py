@@ -1,4 +1,4 @@
-"""Labs of an app that encrypts: every run replays, and a fork reads the logs of the other."""
+"""Labs of an app that encrypts: every run replays, and a fork reads the logs of its original."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def in_runs(memory: perdure.AsyncEntity, number: int) -> Any:
     return await memory.get("messages")
 
 
-def test_every_run_replays_though_it_is_sealed(dsn: str) -> None:
-    """[P9] Their arguments, logs and results are."""
+def test_every_encrypted_run_replays_in_a_lab(dsn: str) -> None:
+    """[P9] Arguments, logs and results are encrypted."""
     with Lab(app, dsn=dsn) as lab:
         first = lab.run(in_runs, 1, id="j")
         assert first == [{"number": number} for number in (1, 2, 3)]
@@ -32,7 +32,7 @@ def test_every_run_replays_though_it_is_sealed(dsn: str) -> None:
         lab.check()
 
 
-def test_the_client_of_an_async_lab_has_the_codec(dsn: str) -> None:
+def test_client_of_an_async_lab_has_the_codec(dsn: str) -> None:
     async def test() -> Any:
         async with AsyncLab(app, dsn=dsn) as lab:
             result = await lab.run(in_runs, 3, id="j")

@@ -1,4 +1,4 @@
-"""Fields of memories that are encrypted: which commands work on them, forks, and new keys."""
+"""Encrypted fields of memories: the commands that work on them, forks, and new keys."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ Connection = psycopg.Connection[Any]
 Connect = Callable[..., perdure.Client]
 
 
-def test_commands_work_on_what_the_database_cannot_read(
-    connection: Connection, client: perdure.Client
-) -> None:
-    """[P3] set, merge, append, prepend, remove, set_if_not_exists, delete, restore: as ever."""
+def test_commands_work_on_encrypted_fields(connection: Connection, client: perdure.Client) -> None:
+    """[P3] set, merge, append, prepend, remove, set_if_not_exists, delete and restore work as
+    usual."""
     memory = client.create_entity("jane", "patient", {"patient": {"name": secret("a"), "age": 7}})
     memory.merge({"patient": {"name": {"first": secret("b"), "last": secret("c")}}})
     memory.merge({"patient": {"name": {"last": secret("d")}}})
@@ -63,10 +62,11 @@ def test_commands_work_on_what_the_database_cannot_read(
     assert row == ("7",)
 
 
-def test_what_the_database_would_have_to_read_is_refused(
+def test_commands_that_must_read_an_encrypted_field_are_refused(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """Before it is sent: increment would leave a plain number, find() would find nothing."""
+    """The refusal comes before the call is sent: increment would leave a plain number, and find()
+    would find nothing."""
 
     @app.coordinator
     async def counts(memory: perdure.AsyncEntity) -> str:
@@ -122,10 +122,11 @@ def test_what_the_database_would_have_to_read_is_refused(
 @pytest.mark.parametrize(
     "text", ["$c1:old:AAAAAAAAAAAAAAAAAAAAAAAA", "$c1:", "$c1:old:short", "$c1"]
 )
-def test_a_text_that_looks_like_an_envelope_is_read_as_it_was_written(
+def test_text_that_looks_like_an_envelope_is_read_as_written(
     connection: Connection, client: perdure.Client, client_with: Connect, text: str
 ) -> None:
-    """In a field that is not encrypted, too: else anybody could spoil a memory with it."""
+    """This also holds for fields that are not encrypted; otherwise such a text would spoil a
+    memory."""
     memory = client.create_entity("jane", "patient", {"free": text})
     memory.append("texts", text)
     assert memory.get() == {"free": text, "texts": [text]}
@@ -133,8 +134,8 @@ def test_a_text_that_looks_like_an_envelope_is_read_as_it_was_written(
     assert plain.get("free") == text[:13]
 
 
-def test_a_contract_holds_for_encrypted_fields(client: perdure.Client) -> None:
-    """A sealed text is a text; what a rule would have to read is not."""
+def test_contract_applies_to_encrypted_fields(client: perdure.Client) -> None:
+    """An encrypted text counts as a string, and rules for plain fields still apply."""
     schema = {"properties": {"notes": {"type": "string"}, "age": {"minimum": 0}}}
     client.define_contract("patient", schema)
     memory = client.create_entity("jane", "patient", {"notes": secret("a"), "age": 1})
@@ -145,10 +146,11 @@ def test_a_contract_holds_for_encrypted_fields(client: perdure.Client) -> None:
     assert memory.get("notes") == secret("a")
 
 
-def test_a_fork_and_its_fork_read_what_was_sealed_before_them(
+def test_forks_of_forks_read_values_of_their_originals(
     connection: Connection, client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """[P9] Journal, arguments and memory of whom they come from; with hashes that still match."""
+    """[P9] Forks read journal, arguments and memory of their originals, and their requests still
+    match."""
     work(cache=0)
     client.start("everything", secret("q"), id="a", context={"notes": secret("first")})
     until_asked(client)
@@ -176,10 +178,10 @@ def test_a_fork_and_its_fork_read_what_was_sealed_before_them(
     assert "$c1:" not in str(client.entity("b").history())
 
 
-def test_a_job_that_runs_again_has_its_arguments(
+def test_retried_job_has_its_encrypted_arguments(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """[P12] Those that it had, or others."""
+    """[P12] A retry runs with the last arguments, or with new ones."""
 
     @app.coordinator
     async def fails(memory: perdure.AsyncEntity, query: str) -> None:
@@ -197,8 +199,9 @@ def test_a_job_that_runs_again_has_its_arguments(
             job.result(timeout=T)
 
 
-def test_a_repeated_call_of_a_client_is_the_same_call(client: perdure.Client) -> None:
-    """[P2] [P12] Though its value was encrypted twice; another value under the key is refused."""
+def test_repeated_call_with_a_key_is_recognized(client: perdure.Client) -> None:
+    """[P2] [P12] The value is encrypted twice, and still counts as the same; another value under
+    the key is refused."""
     memory = client.create_entity("jane", "patient")
     assert memory.append("notes", secret("a"), key="k") == 1
     assert memory.append("notes", secret("a"), key="k") == 1
@@ -209,10 +212,10 @@ def test_a_repeated_call_of_a_client_is_the_same_call(client: perdure.Client) ->
     assert memory.apply(batch, key="batch") == memory.apply(batch, key="batch")
 
 
-def test_a_memory_is_encrypted_anew_while_others_write(
+def test_reseal_encrypts_a_memory_anew_while_others_write(
     connection: Connection, client: perdure.Client, client_with: Connect
 ) -> None:
-    """With the new key, and with fields that were plain; nothing that others write is lost."""
+    """Values get the new key, plain fields become encrypted, and no write of others is lost."""
     document = {
         "notes": [secret("a"), {"b": secret("b")}],
         "free": "plain",
@@ -240,10 +243,11 @@ def test_a_memory_is_encrypted_anew_while_others_write(
         client_with(None).reseal("jane")
 
 
-def test_a_crash_loses_nothing_that_was_encrypted(
+def test_crash_loses_no_encrypted_value(
     connection: Connection, client: perdure.Client, dsn: str, work: Any, app: perdure.App
 ) -> None:
-    """[P2] [P4] [P6] kill -9 in the middle of it; the next worker goes on with its values."""
+    """[P2] [P4] [P6] A worker dies in the middle of a hook, and the next worker goes on with its
+    values."""
     with codec_worker(dsn, "hook: before final flush:2"):
         handle = client.start("everything", secret("q"), id="all")
     work()
@@ -256,7 +260,7 @@ def test_a_crash_loses_nothing_that_was_encrypted(
 
 @contextmanager
 def codec_worker(dsn: str, crash_at: str) -> Iterator[None]:
-    """Run a worker in a process that dies at a place."""
+    """Run a worker in a process that dies at a crash point."""
     paths = os.pathsep.join([str(ROOT / "python"), str(ROOT)])
     environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": paths}
     environment["PERDURE_CRASH_AT"] = crash_at
@@ -268,10 +272,11 @@ def codec_worker(dsn: str, crash_at: str) -> Iterator[None]:
             process.kill()
 
 
-def test_what_is_too_large_to_be_encrypted_fails_where_it_is_made(
+def test_value_too_large_to_encrypt_fails_where_it_is_made(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """[P10] Encryption makes a value a third larger; whoever made it is told, and no task stuck."""
+    """[P10] Encryption makes a value a third larger. The code that makes the value gets the error,
+    and no task is stuck."""
 
     @app.activity
     async def makes(size: int) -> str:
@@ -294,8 +299,10 @@ def test_what_is_too_large_to_be_encrypted_fails_where_it_is_made(
         client.start(asks, "x" * 790_000)
 
 
-def test_async_code_reads_and_writes_the_same(dsn: str, client: perdure.Client, work: Any) -> None:
-    """What one client has sealed the other opens; a fork's memory, too."""
+def test_async_client_reads_values_of_a_plain_client(
+    dsn: str, client: perdure.Client, work: Any
+) -> None:
+    """An async client reads and reseals a fork of a job of the plain client."""
     work()
     client.start("waiter", secret("x"), id="w", context={"notes": secret("a note")})
 
@@ -317,8 +324,8 @@ def test_async_code_reads_and_writes_the_same(dsn: str, client: perdure.Client, 
     assert client.handle("w").result(timeout=T) == [secret("x"), secret("go")]
 
 
-def test_a_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None:
-    """Tests need not know that values are encrypted."""
+def test_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None:
+    """Tests with a lab need no knowledge of the encryption."""
     with Lab(app, dsn=database) as lab:
         lab.client.create_entity("jane", "patient", {"notes": secret("a note")})
         job = lab.start("waiter", secret("x"))
@@ -328,8 +335,8 @@ def test_a_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None
         assert lab.memory("jane").get("notes") == secret("a note")
 
 
-def test_an_asynchronous_lab_has_it_too(database: str, app: perdure.App) -> None:
-    """[P9] And checks that all replays."""
+def test_async_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None:
+    """[P9] The lab also checks that its jobs replay."""
 
     async def uses() -> None:
         async with AsyncLab(app, dsn=database) as lab:
@@ -342,10 +349,10 @@ def test_an_asynchronous_lab_has_it_too(database: str, app: perdure.App) -> None
 
 
 @pytest.mark.stress
-def test_encrypted_memories_do_what_plain_ones_do(
+def test_encrypted_memories_behave_like_plain_ones(
     client: perdure.Client, client_with: Connect
 ) -> None:
-    """[P3] Any commands, in any order: the same documents, answers, refusals and pasts."""
+    """[P3] Random commands give the same documents, answers, refusals and earlier versions."""
     chance = random.Random(seed())
     some = client_with(AesGcm({"old": OLD}, "old", memory=["a", "b.a", "c.b"]))
     memories = [
@@ -356,7 +363,7 @@ def test_encrypted_memories_do_what_plain_ones_do(
         path = [chance.choice(["a", "b", "c", 0, -1]) for _ in range(chance.randint(1, 3))]
         op, arguments = chance.choice(COMMANDS)(path, lambda: some_value(chance))
         told, wanted = (outcome(getattr(memory, op), arguments) for memory in memories)
-        if told == "is encrypted":  # a plain one is not to do it either
+        if told == "is encrypted":  # then the plain memory does not run the command either
             continue
         assert told == wanted, (op, arguments)
     ours, plain = memories
@@ -394,7 +401,7 @@ def some_value(chance: random.Random, depth: int = 0) -> Any:
 
 
 def outcome(command: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Give the answer to a command, or the kind of its refusal."""
+    """Return the answer to a command, or the kind of its refusal."""
     try:
         return command(*arguments)
     except perdure.PerdureError as error:

@@ -1,4 +1,4 @@
-"""A codec of one's own: what it gives is an envelope, or is refused before it is stored."""
+"""Codecs of users: what they return is a valid envelope, or is refused before it is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.codec.programs import OLD, codec
 
 
 class Own:
-    """A codec that gives what it was made with."""
+    """A codec that returns the envelope with which it was made."""
 
     memory = ("notes",)
 
@@ -35,8 +35,9 @@ class Own:
     ("key", "data"),
     [("tenant/1", b"sealed bytes"), ("", b"sealed bytes"), ("k" * 41, b"sealed bytes"), ("k", b"")],
 )
-def test_what_nobody_would_know_again_is_not_stored(dsn: str, key: str, data: bytes) -> None:
-    """It was, and read as the text that it is."""
+def test_invalid_envelope_is_not_stored(dsn: str, key: str, data: bytes) -> None:
+    """A key or data that could not be recognized later raises an error, and the memory is
+    unchanged."""
     with perdure.connect(dsn, codec=Own(key, data)) as client:
         order = client.create_entity("order", "thing", {"n": 0})
         with pytest.raises(perdure.InvalidValue, match="which is not valid"):
@@ -46,7 +47,7 @@ def test_what_nobody_would_know_again_is_not_stored(dsn: str, key: str, data: by
 
 
 class Away(AesGcm):
-    """A codec whose service is away for a while, with an error of its own."""
+    """A codec whose service is away once, with an error of its own."""
 
     is_away = False
 
@@ -57,8 +58,8 @@ class Away(AesGcm):
         return super().encode(plain, place, salt)
 
 
-def test_an_attempt_that_cannot_publish_fails(dsn: str) -> None:
-    """It waited for ever for what nobody sent any more."""
+def test_attempt_whose_publish_cannot_be_encrypted_fails(dsn: str) -> None:
+    """The job fails with the error of the codec, and does not wait without end."""
     away = Away({"old": OLD}, "old")
     app = perdure.App(codec=away)
 
@@ -78,7 +79,7 @@ def test_an_attempt_that_cannot_publish_fails(dsn: str) -> None:
 
 
 class Fails(AesGcm):
-    """A codec of which one verb fails once."""
+    """A codec in which one verb fails once."""
 
     def __init__(self, verb: str):
         super().__init__({"old": OLD}, "old")
@@ -104,11 +105,9 @@ class Fails(AesGcm):
 
 @pytest.mark.parametrize("verb", ["encode", "decode", "digest"])
 @pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "plain hook"])
-def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str, verb: str) -> None:
-    """Whatever it raises, to open, to seal and to tell apart: the task is given back for a while.
-
-    What `digest()` raised was raised in the code, and failed the job.
-    """
+def test_task_whose_codec_fails_is_given_back_and_completes(dsn: str, kind: str, verb: str) -> None:
+    """An error of encode, decode or digest gives the task back for a while; it does not fail the
+    job."""
     fails = Fails(verb)
     app = perdure.App(codec=fails)
 
@@ -142,8 +141,9 @@ def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str, verb: str) ->
     assert not fails.failing
 
 
-def test_a_hook_of_which_a_turn_is_on_its_way_is_given_back_behind_that(dsn: str) -> None:
-    """The database took the giving back for that turn again, and the lease was sat out."""
+def test_hook_with_a_turn_on_its_way_is_given_back_after_it(dsn: str) -> None:
+    """The release is not mistaken for a repetition of that turn, so the hook runs again long before
+    its lease of an hour ends."""
     fails = Fails("nothing")
     app = perdure.App(codec=fails)
     tried: set[int] = set()
@@ -175,8 +175,9 @@ def test_a_hook_of_which_a_turn_is_on_its_way_is_given_back_behind_that(dsn: str
 
 
 @pytest.mark.parametrize("answer", [b"", b"seven  ", "text", None])
-def test_a_digest_that_tells_nothing_apart_is_refused(dsn: str, answer: Any) -> None:
-    """Changed arguments would not be noticed, or the code would fail at what it asks for next."""
+def test_digest_that_is_too_short_or_not_bytes_is_refused(dsn: str, answer: Any) -> None:
+    """With such a digest, changed arguments would go unnoticed, or the code would fail at its next
+    request."""
 
     class Vague(AesGcm):
         def digest(self, key: str, data: bytes) -> bytes:
@@ -198,8 +199,8 @@ def test_a_digest_that_tells_nothing_apart_is_refused(dsn: str, answer: Any) -> 
         assert client.entity(job.id).get() == {}
 
 
-def test_what_could_not_be_sealed_is_given_back_at_once(dsn: str) -> None:
-    """Also by a coordinator that has asked for something: nobody waits for the end of its lease."""
+def test_task_whose_result_cannot_be_encrypted_is_given_back_at_once(dsn: str) -> None:
+    """A coordinator with requests is given back too, long before its lease of an hour ends."""
     away = Away({"old": OLD}, "old")
     app = perdure.App(codec=away)
     runs: list[int] = []

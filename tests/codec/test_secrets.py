@@ -1,4 +1,4 @@
-"""Nothing that was encrypted can be read in the database, and everything by who has the key."""
+"""No encrypted value can be read in the database, and every value can be read with the key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def until_asked(client: perdure.Client) -> Any:
 
 
 def everything(client: perdure.Client, app: perdure.App, job: str = "all") -> dict[str, Any]:
-    """Run the program to its end; gives its result."""
+    """Run the program to its end; return its result."""
     handle = client.start(
         app.coordinators["everything"],
         secret("query"),
@@ -54,7 +54,7 @@ def everything(client: perdure.Client, app: perdure.App, job: str = "all") -> di
 
 
 def rows_with(connection: psycopg.Connection[Any], text: str, schema: str = "perdure") -> list[str]:
-    """Find the rows of all tables of an app in which a text stands."""
+    """Return the rows of all tables of an app that contain a text."""
     tables = connection.execute(
         "select tablename from pg_tables where schemaname = %s order by 1", [schema]
     ).fetchall()
@@ -68,7 +68,7 @@ def rows_with(connection: psycopg.Connection[Any], text: str, schema: str = "per
     return found
 
 
-def test_nobody_without_the_key_reads_what_a_program_says(
+def test_tables_contain_no_plain_secret(
     connection: psycopg.Connection[Any], client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
     """Every kind of value goes through the database, and no table shows any of them."""
@@ -77,12 +77,12 @@ def test_nobody_without_the_key_reads_what_a_program_says(
     others(client, app)
     assert rows_with(connection, SECRET) == []
     assert len(rows_with(connection, "$c1:old:")) > 50
-    assert rows_with(connection, "open") != [], "what is not sealed can be read"
+    assert rows_with(connection, "open") != [], "values that are not encrypted can be read"
     reads_all(client)
 
 
 def reads_all(client: perdure.Client) -> None:
-    """The timeline, the history and the streams are open; what was told to others stays sealed."""
+    """Read the timeline, the history and the streams; only signals to other jobs stay sealed."""
     sealed = [
         (item.kind, item.body.get("name"))
         for job in ("all", *(each.id for each in client.handle("all").children()))
@@ -101,7 +101,7 @@ def reads_all(client: perdure.Client) -> None:
 
 
 def others(client: perdure.Client, app: perdure.App) -> None:
-    """Say what the program does not say itself."""
+    """Use the calls that the program does not use."""
     waiter = app.coordinators["waiter"]
     client.start_many(waiter, [{"id": "w-1", "args": [secret("one")]}, {"id": "w-2"}])
     client.signal_with_start(waiter, "w-3", "go", secret("go"), secret("three"))
@@ -119,7 +119,7 @@ def others(client: perdure.Client, app: perdure.App) -> None:
 
 
 def ended(client: perdure.Client, waiter: Any) -> None:
-    """End jobs for a reason."""
+    """Cancel and terminate jobs with a reason."""
     cancelled = client.start(waiter, secret("to cancel"), id="cancelled")
     cancelled.cancel(secret("the reason"))
     with pytest.raises(perdure.JobCancelled, match=secret("the reason")):
@@ -130,10 +130,10 @@ def ended(client: perdure.Client, waiter: Any) -> None:
         terminated.result(timeout=T)
 
 
-def test_the_program_is_told_what_it_is_told_without_a_codec(
+def test_codec_does_not_change_what_the_program_gets(
     client: perdure.Client, app: perdure.App, work: Any, dsn: str, tmp_path: Path
 ) -> None:
-    """[P9] Live, cached or replayed, encrypted or not: the same values."""
+    """[P9] Live or replayed, encrypted or not, the values are the same."""
     with perdure.connect(dsn, schema="plain") as plain:
         without = app_with(None)
         with perdure.Worker(without, ["default", "far"], dsn=dsn, schema="plain", poll=0.2):
@@ -148,8 +148,8 @@ def test_the_program_is_told_what_it_is_told_without_a_codec(
     assert replaying.check_journals(app, tmp_path / "exported.jsonl") == 1
 
 
-def test_the_log_of_the_server_shows_no_secret() -> None:
-    """Statements and their parameters are logged; nothing in them is plain."""
+def test_server_log_shows_no_secret() -> None:
+    """Statements and their parameters are logged, and contain no plain secret."""
     with Server(settings={"log_statement": "all"}) as server:
         app = app_with(codec())
         with (
@@ -163,10 +163,10 @@ def test_the_log_of_the_server_shows_no_secret() -> None:
     assert SECRET not in logged
 
 
-def test_equal_values_do_not_look_equal(
+def test_equal_values_have_different_envelopes_and_hashes(
     connection: psycopg.Connection[Any], client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """Neither their envelopes nor the hashes of what jobs ask for tell that they are the same."""
+    """Neither envelopes nor hashes of requests show that values are equal."""
     waiting = app.coordinators["waiter"]
 
     @app.coordinator
@@ -183,10 +183,11 @@ def test_equal_values_do_not_look_equal(
     assert len(asked) == len(set(asked)) == 2
 
 
-def test_a_failure_tells_its_type_and_no_more(
+def test_stored_failure_shows_only_its_type(
     connection: psycopg.Connection[Any], client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
-    """[P10] The database and its operators see the class; who has the key, the traceback."""
+    """[P10] The database and its operators see the class; the holder of the key sees the
+    traceback."""
     work()
     handle = client.start("bad_child", secret("why"), id="bad")
     with pytest.raises(perdure.JobFailed, match=secret("why")) as failed:
@@ -200,8 +201,9 @@ def test_a_failure_tells_its_type_and_no_more(
 
 
 @pytest.mark.parametrize("place", [b"a place", b"another place"])
-def test_a_repeated_call_says_the_same(place: bytes) -> None:
-    """[P12] And nothing of it is the same with another salt, value or place."""
+def test_encryption_is_repeatable_for_equal_input(place: bytes) -> None:
+    """[P12] The same value, place and salt give the same envelope; any difference gives another
+    nonce."""
     given = codec()
     said = given.encode(b"value", place, b"salt")
     assert said == given.encode(b"value", place, b"salt")
@@ -216,8 +218,7 @@ def test_a_repeated_call_says_the_same(place: bytes) -> None:
     assert given.decode(*said, place) == b"value"
 
 
-def test_a_key_shows_itself_nowhere() -> None:
-    """Neither in a repr nor in an error."""
+def test_repr_of_a_codec_does_not_show_its_keys() -> None:
     key = AesGcm.new_key()
     given = AesGcm({"a": key}, "a")
     assert re.sub(r"\W", "", key.hex()) not in repr(given) + repr(vars(given)).encode().hex()
@@ -228,8 +229,8 @@ def test_a_key_shows_itself_nowhere() -> None:
     ("keys", "current"),
     [({"a": b"short"}, "a"), ({"a": bytes(32)}, "b"), ({"a key": bytes(32)}, "a key")],
 )
-def test_what_is_no_key_is_refused(keys: dict[str, bytes], current: str) -> None:
-    """With words that do not show it."""
+def test_invalid_keys_are_refused(keys: dict[str, bytes], current: str) -> None:
+    """The error does not show the key."""
     with pytest.raises(perdure.InvalidArgument) as refused:
         AesGcm(keys, current)
     assert "short" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""A task that is stuck, or given back, tells why in plain words: they hold no value."""
+"""A task that is stuck, or was given back, shows its reason in plain text, without any value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Work = Callable[..., perdure.Worker]
 
 
 def app_of(code: Code, given: Any = None) -> perdure.App:
-    """Make an app whose coordinator `flow` runs this code."""
+    """Return an app whose coordinator `flow` runs this code."""
     app = perdure.App(codec=given or codec())
     app.coordinator(name="flow")(code)
     return app
@@ -33,7 +33,7 @@ async def first(memory: perdure.AsyncEntity, query: str) -> str:
     return query
 
 
-# What `first` may have been changed to.
+# Changed versions of `first`.
 
 
 async def raises(memory: perdure.AsyncEntity, query: str) -> None:
@@ -61,7 +61,7 @@ async def asks_for_something_else(memory: perdure.AsyncEntity, query: str) -> No
 
 
 def until_waiting_for(job: perdure.Handle[Any], words: str) -> None:
-    """Wait until a job says so."""
+    """Wait until the status of a job contains these words."""
     end = time.monotonic() + 20
     while words not in (said := job.status().waiting_for or ""):
         assert time.monotonic() < end, said
@@ -69,7 +69,7 @@ def until_waiting_for(job: perdure.Handle[Any], words: str) -> None:
 
 
 def shown(connection: Connection) -> list[str]:
-    """Tell where the secret can be read: in tables, or in what people look at."""
+    """Return the places where the secret can be read: in tables, or in views."""
     seen = rows_with(connection, SECRET)
     rows = connection.execute("select w::text from waiting as w").fetchall()
     rows += connection.execute("select s::text from jobs as j, status(j.id) as s").fetchall()
@@ -87,10 +87,11 @@ def shown(connection: Connection) -> list[str]:
         (asks_for_something_else, "the code waits for command"),
     ],
 )
-def test_a_stuck_task_tells_no_value(
+def test_stuck_task_shows_no_value(
     connection: Connection, client: perdure.Client, work: Work, code: Code, words: str
 ) -> None:
-    """[P9] [P10] It says where code and journal differ; who has the key, reads the rest."""
+    """[P9] [P10] The status says where code and journal differ; the holder of the key reads the
+    details."""
     worker = work(app_of(first))
     job = client.start("flow", secret("query"), id="flow")
     until_waiting_for(job, "signal go")
@@ -109,10 +110,11 @@ async def differs(query: str) -> None:
     raise perdure.NonDeterminism(query, detail=query, hint=query)
 
 
-def test_a_failure_that_calls_itself_a_difference_tells_no_more_than_others(
+def test_nondeterminism_raised_by_user_code_shows_no_value(
     connection: Connection, client: perdure.Client, work: Work
 ) -> None:
-    """[P10] As of an activity that replays recordings: what it found holds their values."""
+    """[P10] User code may raise NonDeterminism, as an activity that replays recordings does; its
+    texts are encrypted."""
 
     async def flow(memory: perdure.AsyncEntity, query: str) -> None:
         with pytest.raises(perdure.ActivityFailed, match=SECRET):
@@ -134,13 +136,13 @@ def test_a_failure_that_calls_itself_a_difference_tells_no_more_than_others(
 
 
 class Talkative(AesGcm):
-    """A codec that says more than it should, and has lost its key."""
+    """A codec without its key, whose error contains a secret."""
 
     def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
         raise LookupError(secret("of a vault"))
 
 
-def test_a_task_that_is_given_back_tells_no_more_than_which_key_is_missing(
+def test_task_given_back_for_a_missing_key_shows_only_the_key_name(
     connection: Connection, client: perdure.Client, work: Work
 ) -> None:
     job = client.start("flow", secret("query"), id="flow")
