@@ -1,4 +1,4 @@
-"""Backlog: what a claim costs beside millions of tasks that sleep, and others that are due."""
+"""Backlog: the cost of a claim beside millions of sleeping and due tasks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PART = "backlog"
 SLEEPING, DUE = 10_000_000, 1_000_000
 CLAIMS = 100
 LEVELS = 30
-"""Pages that a claim may read more: indexes of millions of rows have two or three levels more."""
+"""Additional pages that a claim may read: large indexes have two or three more levels."""
 CHECKED = 20_000
-"""Tasks of the backlog of which the invariants are looked at."""
+"""Tasks of the backlog whose invariants are checked."""
 
 ROWS = """
 select to_jsonb(j) - %(times)s::text[], to_jsonb(t) - %(times)s::text[]
@@ -61,13 +61,13 @@ def measure(bench: Bench) -> list[Goal]:
 
 
 def claims(bench: Bench) -> dict[str, float]:
-    """Measure claims of one task each; those that come first make the plans."""
+    """Measure claims of one task each, after the first ones have made the plans."""
     claim = f"select {bench.schema}.claim('{{soak,$sql}}', 'me')"
     return medians([explained(bench.connection, claim) for _ in range(CLAIMS + 10)][10:])
 
 
 def look(bench: Bench) -> float:
-    """Count the pages of a claim from a queue on which all sleep."""
+    """Count the pages of a claim from a queue where all tasks sleep."""
     bench.connection.execute(
         f"update {bench.schema}.tasks set queue = 'asleep' where job_id in"
         f" (select job_id from {bench.schema}.tasks where awaits is not null limit 500)"
@@ -78,12 +78,12 @@ def look(bench: Bench) -> float:
 
 
 def vacuum(bench: Bench) -> None:
-    """Vacuum and look at what was filled."""
+    """Vacuum and analyze the filled tables."""
     bench.connection.execute(f"vacuum analyze {bench.schema}.jobs, {bench.schema}.tasks".encode())
 
 
 def is_alike(bench: Bench, kind: str) -> bool:
-    """Tell whether the engine writes the rows that a generator writes."""
+    """Return whether the engine writes the rows that a generator writes."""
     bench.tidy()
     bench.connection.execute(f"call soak.fill_{kind}(1, 1)".encode())
     bench.ask("start('w', '[]', 'j2', queue => 'soak')")

@@ -1,10 +1,10 @@
 """Measure perdure on this machine: `make bench`, or `make bench BENCH_ARGS="--amount 0.2"`.
 
-Every figure stands beside its limit: what the same server does in the same run with bare SQL for
-the same work at the same batch size, without journal, fences or replay (limits.sql). Throughput
-counts from the first start to the last end; the server counts statements, commits that write, and
-bytes of WAL for one workflow or command, all but our own looks included. Durability is on.
-Machines are noisy: read ratios.
+Every figure is beside its limit: what the same server does in the same run with bare SQL for the
+same work at the same batch size, without journal, fences or replay (limits.sql). Throughput counts
+from the first start to the last end. The server counts statements, commits that write, and bytes of
+WAL for one workflow or command, except the queries of the bench itself. Durability is on. Machines
+are noisy: read ratios.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Connection = psycopg.Connection[Any]
 
 
 class Bench:
-    """A server of its own, with the app, the bare limits and the workers that the figures share."""
+    """A server with the app, the bare limits and the workers that the figures share."""
 
     def __init__(self, url: str, amount: float, workers: int):
         self.url = url
@@ -60,7 +60,7 @@ class Bench:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
-        """Close what the bench itself has opened."""
+        """Close the connections of the bench."""
         self.client.close()
         self.connection.close()
 
@@ -69,7 +69,8 @@ class Bench:
         return max(least, int(wanted * self.amount))
 
     def counts(self) -> Counts:
-        """Read the server's counters, but for our own looks, once all sessions have reported."""
+        """Read the server's counters, without the queries of the bench, once all sessions have
+        reported."""
         time.sleep(1.1)
         row = self.connection.execute(
             """select (select sum(calls) from pg_stat_statements where toplevel),
@@ -81,7 +82,8 @@ class Bench:
 
     @contextmanager
     def costs(self, figure: Figure, units: int) -> Iterator[None]:
-        """Count what the server does meanwhile, for one unit of work: the least of all rounds."""
+        """Count what the server does in the block, for one unit of work: the least of all
+        rounds."""
         before = self.counts()
         yield
         figure.cost = self.counts().since(before, units).least(figure.cost)
@@ -92,7 +94,7 @@ class Bench:
 
     @contextmanager
     def working(self, *, slots: int = 400, workers: int | None = None) -> Iterator[None]:
-        """Run the workers, each a process of its own, until the block ends."""
+        """Run the workers, each in its own process, until the block ends."""
         command = [
             sys.executable, "-m", "perdure", "worker", "flows:app",
             "--queue", "bench", "--schema", SCHEMA, "--dsn", self.url, "--slots", str(slots),
@@ -127,7 +129,7 @@ class Bench:
         return time.perf_counter() - began
 
     def unfinished(self, first: str, last: str) -> bool:
-        """Tell whether a task is left; the first and the last job are looked up before all."""
+        """Return whether a task is left; the first and the last job are checked before all."""
         for query in (
             f"select exists (select from {SCHEMA}.tasks where job_id = any(%s))",
             f"select exists (select from {SCHEMA}.tasks where %s <> '{{}}'::text[])",
@@ -138,7 +140,8 @@ class Bench:
         return False
 
     def tidy(self) -> None:
-        """Empty all tables: every round begins alike. An idle worker may be in the way."""
+        """Empty all tables, so that every round begins alike. An idle worker may cause a
+        deadlock."""
         query = (
             f"truncate {SCHEMA}.tasks, {SCHEMA}.jobs, {SCHEMA}.journal, {SCHEMA}.inbox, "
             f"{SCHEMA}.snapshots, {SCHEMA}.conditions, {SCHEMA}.items, "
@@ -153,7 +156,7 @@ class Bench:
     # ------------------------------------------------------------------ throughput
 
     def workflows(self, figure: Figure, workflow: str, wanted: int) -> None:
-        """Measure workflows a second, and what one costs."""
+        """Measure workflows a second, and the cost of one."""
         number = self.number(wanted)
         self.tidy()
         with self.costs(figure, number):
@@ -185,7 +188,7 @@ class Bench:
         self.connection.execute("delete from bare.fact where id = -2")
 
     def bare_turn(self, held: list[int]) -> list[int]:
-        """Finish what is held, and claim as much again."""
+        """Finish the held tasks, and claim as many again."""
         row = self.connection.execute(
             "select bare.turn(%s::bigint[], %s)", [held, BATCH]
         ).fetchone()
@@ -217,7 +220,7 @@ class Bench:
     def start_to_result(self, half: Figure, tail: Figure, pause: float, wanted: int) -> None:
         """Measure the time from start() to the result of one job at a time, in ms.
 
-        A processor and a disk that have slept take longer, for the limits as well: three calls.
+        A processor and a disk that have rested take longer, also for the limits: three calls.
         """
         number = self.number(wanted, least=20)
         self.tidy()
@@ -238,7 +241,7 @@ class Bench:
             figure.limits.append(quantile(limits, share))
 
     def starts(self, figure: Figure, wanted: int) -> None:
-        """Measure starts a second, 500 in a call, which nobody claims."""
+        """Measure starts a second, 500 in a call, which no worker claims."""
         number = self.number(wanted, least=500)
         self.tidy()
         batch = json.dumps([{"workflow": "trivial", "queue": "nobody"}] * 500)
@@ -253,7 +256,7 @@ class Bench:
         figure.limits.append(number / (time.perf_counter() - began))
 
     def thousand_hooks(self, figure: Figure) -> None:
-        """Measure one job that runs a thousand hooks and joins them, in ms."""
+        """Measure one job that runs a thousand hooks and waits for them, in ms."""
         self.tidy()
         figure.values.append(self.run("fan_out_thousand", 1) * 1e3)
 
@@ -266,8 +269,8 @@ class Bench:
         figure.values.append(quantile(late, 0.99))
 
     def signal_to_resume(self, figure: Figure, rested: Figure, wanted: int) -> None:
-        """Measure the time from signal() to the code behind the wait, in ms: one parked job after
-        the other, and each after a rest."""
+        """Measure the time from signal() to the code after the wait, in ms: for one parked job
+        after the other, and for each after a rest."""
         number = self.number(wanted, least=20)
         self.tidy()
         for pause, to in ((0.0, figure), (0.02, rested)):
@@ -287,7 +290,7 @@ class Bench:
             to.limits.append(statistics.median(limits))
 
     def waiting(self) -> int:
-        """Count the jobs that wait for a signal, and that no worker holds."""
+        """Count the parked jobs that wait for a signal."""
         self.looks += 1
         row = self.connection.execute(
             f"select count(*) from {SCHEMA}.tasks where token is null and awaits is not null"
@@ -303,7 +306,7 @@ class Bench:
 
 
 def quantile(times: list[float], share: float) -> float:
-    """Give the time that this share of all does not exceed."""
+    """Return the time that this share of all does not exceed."""
     return sorted(times)[min(len(times) - 1, int(len(times) * share))]
 
 
@@ -360,7 +363,7 @@ def measure_memory(bench: Bench, rounds: int) -> list[Figure]:
 
 
 def latency_costs(bench: Bench, start: Figure, resume: Figure) -> None:
-    """Count what one workflow alone costs, its worker idle before and after."""
+    """Count the cost of a single workflow, whose worker is idle before and after."""
     number = 100
     for figure, work in (
         (start, lambda: bench.client.start("trivial", queue="bench").result(timeout=10)),
@@ -382,13 +385,13 @@ def one_signal(client: perdure.Client) -> None:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """Run a server of its own, whose data outlives a crash; gives its URL."""
+    """Run a server whose data survives a crash; return its URL."""
     settings = {
         "shared_preload_libraries": "pg_stat_statements",
         "max_wal_size": "4GB",
         "fsync": "on",
     }
-    # A folder of its own makes the server durable; throwaway ones live in memory.
+    # A given folder makes the server durable; temporary ones are in memory.
     folder = Path(tempfile.gettempdir()) / f"perdure-bench-{os.getpid()}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A crowd: from one worker to thirty-two on one queue, each a session that claims and finishes."""
+"""A crowd: one to thirty-two workers on one queue, each a session that claims and finishes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKERS = (1, 2, 4, 8, 16, 32)
 JOBS = 40_000
 BATCH = 10
 WARM = 20
-"""Jobs for each session, before it is measured: until its plans are made."""
+"""Jobs of each session before the measurement, until its plans are made."""
 
 
 def measure(bench: Bench) -> list[Goal]:
@@ -47,7 +47,7 @@ def compared(workers: int, rates: dict[int, float], done: Done) -> list[Goal]:
 
 
 def shared(bench: Bench, workers: int) -> tuple[float, Done]:
-    """Let so many sessions do the work; give tasks a second, and what was done."""
+    """Let so many sessions do the work; return tasks a second, and what was done."""
     number = bench.number(JOBS, least=800)
     bench.tidy()
     start = threading.Barrier(workers + 1)
@@ -85,7 +85,7 @@ def one(url: str, start: threading.Barrier, number: int) -> Done:
 
 
 def work(connection: psycopg.Connection[tuple[int, int]], number: int, done: Done) -> None:
-    """Claim and finish until a claim comes back empty; whatever is refused is counted."""
+    """Claim and finish until a claim is empty; count errors."""
     while True:
         try:
             row = connection.execute("call soak.work(%s, %s, null)", [f"w{number}", BATCH])

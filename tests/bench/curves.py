@@ -1,5 +1,5 @@
-"""Curves: throughput against the room of a worker, the spread of a latency, the cost of a claim
-against the backlog; and their picture."""
+"""Curves: throughput against the slots of a worker, the spread of a latency, and the cost of a
+claim against the backlog; and their picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = ("#2563eb", "#d97706")
 
 
 def throughput(bench: Bench) -> dict[str, Curve]:
-    """Measure workflows a second of one worker that has room for so many tasks."""
+    """Measure workflows a second of one worker with so many slots."""
     curves: dict[str, Curve] = {"trivial": [], "ten_activities": []}
     for slots in SLOTS:
         with bench.working(slots=slots, workers=1):
@@ -59,7 +59,7 @@ def claim(bench: Bench) -> float:
 
 
 def spread(times: list[float]) -> Curve:
-    """Give the share of all that took at most so many ms."""
+    """Return the share of all that took at most so many ms."""
     ordered = sorted(times)
     return [(value, (place + 1) / len(ordered)) for place, value in enumerate(ordered)]
 

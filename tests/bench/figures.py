@@ -1,4 +1,4 @@
-"""Figures: what a benchmark has measured, how it is counted, and how it is written down."""
+"""Figures: what a benchmark has measured, and how it is written."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Counts:
-    """What the server has counted: top-level statements, commits that wrote, bytes of WAL."""
+    """The counters of the server: top-level statements, commits that wrote, bytes of WAL."""
 
     statements: float
     commits: float
     wal_bytes: float
 
     def least(self, other: Counts | None) -> Counts:
-        """Give the lesser of each: what a server does besides, as vacuuming, only adds."""
+        """Return the lesser of each count, because background work such as vacuuming only adds."""
         if other is None:
             return self
         return Counts(
@@ -27,7 +27,7 @@ class Counts:
         )
 
     def since(self, before: Counts, units: int) -> Counts:
-        """Give the difference for one unit of work."""
+        """Return the difference for one unit of work."""
         return Counts(
             (self.statements - before.statements) / units,
             (self.commits - before.commits) / units,
@@ -37,7 +37,7 @@ class Counts:
 
 @dataclass
 class Figure:
-    """One line of the table; `limit` is what bare SQL reaches, `ratio` how near perdure comes."""
+    """One line of the table; `limit` is what bare SQL reaches, `ratio` how close perdure comes."""
 
     name: str
     unit: str
@@ -51,7 +51,7 @@ class Figure:
         return self.unit == "ms"
 
     def row(self) -> dict[str, Any]:
-        """Give the figure as it stands in bench.json."""
+        """Return the figure in the form of bench.json."""
         median = statistics.median(self.values)
         limit = statistics.median(self.limits) if self.limits else None
         cost = self.cost
@@ -69,7 +69,7 @@ class Figure:
         }
 
     def ratio(self, median: float, limit: float) -> float:
-        """Tell how near perdure comes to bare SQL: 1 is as quick."""
+        """Return how close perdure comes to bare SQL: 1 is as fast."""
         return limit / median if self.is_latency else median / limit
 
 
@@ -112,8 +112,8 @@ def shown(value: float | None) -> str:
 class Goal:
     """One line of the soak: a figure beside the most, or the least, that it may be.
 
-    What is counted (pages, rows, bytes, claims) is the same on every machine, and may be asserted;
-    what is timed is not.
+    Counts (pages, rows, bytes, claims) are the same on every machine and may be asserted; times are
+    not.
     """
 
     part: str
@@ -126,13 +126,13 @@ class Goal:
 
     @property
     def is_met(self) -> bool:
-        """Tell whether the figure is as it should be."""
+        """Return whether the figure is within its limits."""
         return (self.most is None or self.value <= self.most) and (
             self.least is None or self.value >= self.least
         )
 
     def row(self) -> dict[str, Any]:
-        """Give the goal as it stands in soak.json."""
+        """Return the goal in the form of soak.json."""
         return vars(self) | {"value": round(self.value, 3), "is_met": self.is_met}
 
 

@@ -1,4 +1,4 @@
-"""The workflows that the benchmark runs: hardly any work, so that the engine is measured."""
+"""The workflows of the benchmark: they do hardly any work, so that the engine is measured."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def add(memory: perdure.AsyncEntity, number: int) -> None:
 
 @app.coordinator(queue="bench")
 async def fan_out(memory: perdure.AsyncEntity) -> Any:
-    """Run ten hooks that write one memory at the same time, and return what they made of it."""
+    """Run ten hooks that write one memory at the same time, and return the result."""
     await asyncio.gather(*(add(memory, number) for number in range(10)))
     return await memory.get("sum")
 
@@ -54,13 +54,13 @@ async def fan_out_thousand(memory: perdure.AsyncEntity) -> Any:
 
 @app.activity
 async def instant() -> float:
-    """Tell the time."""
+    """Return the time."""
     return time.time()
 
 
 @app.coordinator(queue="bench")
 async def wake_up(memory: perdure.AsyncEntity, seconds: float) -> float:
-    """Sleep, and tell how many seconds too late the next activity began."""
+    """Sleep, and return how many seconds too late the next activity began."""
     due = perdure.now().timestamp() + seconds
     await perdure.sleep(seconds)
     return await instant() - due
@@ -68,7 +68,7 @@ async def wake_up(memory: perdure.AsyncEntity, seconds: float) -> float:
 
 @app.activity
 async def speak(tokens: int) -> None:
-    """Publish tokens as quickly as the database takes them."""
+    """Publish tokens as fast as the database takes them."""
     for number in range(tokens):
         await perdure.publish("words", f"token {number}")
 
@@ -81,19 +81,20 @@ async def stream(memory: perdure.AsyncEntity) -> None:
 
 @app.coordinator(queue="bench")
 async def wait_for_go(memory: perdure.AsyncEntity) -> float:
-    """Wait for a signal, and return when the code went on: a clock that all processes share."""
+    """Wait for a signal, and return when the code continued, by a clock that all processes
+    share."""
     await perdure.wait_for("go")
     return time.perf_counter()
 
 
 @app.activity
 async def wait_while(path: str) -> None:
-    """Wait as long as there is a file."""
+    """Wait as long as a file exists."""
     while Path(path).exists():  # noqa: ASYNC110, ASYNC240 - a file has no event
         await asyncio.sleep(0.05)
 
 
 @app.coordinator(queue="bench")
 async def occupy(memory: perdure.AsyncEntity, path: str) -> None:
-    """Take a slot of a worker as long as there is a file."""
+    """Take a slot of a worker as long as a file exists."""
     await wait_while(path)

@@ -1,4 +1,5 @@
-"""Growth: waves of jobs that are started, run to their ends and forgotten; what is left behind."""
+"""Growth: waves of jobs that are started, run to their ends and forgotten, and what they leave
+behind."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 PART = "growth"
 JOBS = 1_000_000
 WAVES, RIPPLES = 10, 5
-"""Vacuum comes after each ripple of a wave, and by itself never: how large an index becomes is what
-lies dead between two vacuums at most, and should not be the luck of their timing."""
+"""Vacuum runs after each ripple of a wave, and never by itself: the size of an index depends on the
+dead rows between two vacuums, and should not depend on their timing."""
 STEADY = 5
-"""The wave after which nothing may grow any more: an index gets a page back two vacuums later, and
-a table that is filled in turns from the front and at the end has come round."""
+"""The wave after which nothing may grow: by then indexes have reused their pages, which takes two
+vacuums, and tables have been filled from the front again."""
 
 HOT = """
 select relname, n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables where schemaname = %s
@@ -74,19 +75,19 @@ def waves(bench: Bench, in_ripple: int) -> list[Goal]:
 
 
 def turns(jobs: int) -> int:
-    """Count the tasks that are claimed: a job's first, a tenth's hooks, and the second turns of
-    those that have waited for a hook or a signal."""
+    """Count the tasks that are claimed: the first of each job, the hooks of a tenth, and the second
+    turns of jobs that waited for a hook or a signal."""
     return jobs + jobs // 10 + jobs // 10 + jobs // 5
 
 
 def heat(written: dict[str, float]) -> list[Goal]:
-    """Tell which tables are hot: rows that are written for a job."""
+    """Return the rows of each table that a job writes."""
     hot = sorted(((rows, table) for table, rows in written.items() if rows > 0.01), reverse=True)
     return [Goal(PART, f"rows of {table} that a job writes", rows) for rows, table in hot]
 
 
 def pages(room: list[dict[str, int]]) -> list[Goal]:
-    """Compare pages in the later waves with those until then: the most of each."""
+    """Compare the most pages of the later waves with those of the earlier ones."""
     goals = []
     for name in room[0]:
         steady, last = (max(each[name] for each in part) for part in (room[:STEADY], room[STEADY:]))
@@ -97,7 +98,7 @@ def pages(room: list[dict[str, int]]) -> list[Goal]:
 
 
 def dead(bench: Bench) -> list[Goal]:
-    """Look for dead rows that vacuum left in the hot tables: there must be none."""
+    """Count the dead rows that vacuum left in the hot tables: there must be none."""
     return [
         Goal(PART, f"dead rows in {table}", dead_rows(bench, table), most=0, counted=True)
         for table in ("tasks", "jobs", "inbox", "journal")
@@ -105,7 +106,7 @@ def dead(bench: Bench) -> list[Goal]:
 
 
 def dead_rows(bench: Bench, table: str) -> int:
-    """Count what vacuum leaves; it is asked again where autovacuum was looking at the same time."""
+    """Count the rows that vacuum leaves, again if autovacuum was running at the same time."""
     rows = 0
     for _ in range(10):
         query = "select dead_tuple_count from pgstattuple(%s)"
@@ -119,7 +120,7 @@ def dead_rows(bench: Bench, table: str) -> int:
 
 
 def start_costs(bench: Bench) -> dict[str, float]:
-    """Measure what one start costs; the jobs are run with the wave that follows."""
+    """Measure the cost of one start; the jobs are run with the next wave."""
     costs = []
     for _ in range(51):
         begin = f"select {bench.schema}.start('w', queue => 'started')"

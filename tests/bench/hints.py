@@ -1,4 +1,4 @@
-"""Hints: what NOTIFY costs writers, and how often an idle worker looks in vain."""
+"""Hints: the cost of NOTIFY for writers, and how often an idle worker claims in vain."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ COUNTED = """
 
 
 def measure(bench: Bench) -> list[Goal]:
-    """Measure writers with hints and without, then the claims of a worker that has little to do."""
+    """Measure writers with hints and without, then the claims of a worker with little to do."""
     return [*writers(bench), *idle(bench)]
 
 
 def writers(bench: Bench) -> list[Goal]:
-    """Let sixteen sessions start jobs beside workers that are busy, with NOTIFY and without."""
+    """Let sixteen sessions start jobs beside busy workers, with NOTIFY and without."""
     number = bench.number(STARTS // ROUNDS, least=160) // WRITERS
     bench.tidy()
     with tempfile.TemporaryDirectory() as folder, bench.working(slots=SLOTS):
@@ -50,7 +50,7 @@ def writers(bench: Bench) -> list[Goal]:
         file.touch()
         for _ in range(SLOTS):
             bench.client.start("occupy", str(file), queue="bench")
-        time.sleep(1.0)  # the worker has nothing left to listen for
+        time.sleep(1.0)  # the worker no longer listens
         rates, told = by_turns(bench, number)
         file.unlink()
     share = sum(rates[True]) / sum(rates[False])
@@ -64,14 +64,14 @@ def writers(bench: Bench) -> list[Goal]:
 
 
 def by_turns(bench: Bench, number: int) -> tuple[dict[bool, list[float]], int]:
-    """Give starts a second with NOTIFY and without, and how many hints were sent."""
+    """Return starts a second with NOTIFY and without, and how many hints were sent."""
     says = written(bench, "notify_listeners")
     start = partial(call, bench.url, "call soak.start_singly(%s)", number)
     together([start] * WRITERS)
     rates: dict[bool, list[float]] = {True: [], False: []}
     told = 0
     for turn in range(2 * ROUNDS):
-        speaks = turn % 4 in {0, 3}  # who comes first has no advantage
+        speaks = turn % 4 in {0, 3}  # neither order has an advantage
         text = says if speaks else SAYS_NOTHING.format(schema=bench.schema)
         bench.connection.execute(text.encode())
         with heard(bench) as notes:
@@ -83,7 +83,7 @@ def by_turns(bench: Bench, number: int) -> tuple[dict[bool, list[float]], int]:
 
 
 def written(bench: Bench, function: str) -> str:
-    """Give the text of a function of the app."""
+    """Return the source of a function of the app."""
     row = bench.connection.execute(
         "select pg_get_functiondef(%s::regproc)", [f"{bench.schema}.{function}"]
     ).fetchone()
@@ -92,7 +92,7 @@ def written(bench: Bench, function: str) -> str:
 
 
 class heard:  # noqa: N801 - it is used as a function
-    """Collect the hints that are sent while a block runs."""
+    """Collect the hints that are sent during a block."""
 
     def __init__(self, bench: Bench):
         self._bench = bench
@@ -118,7 +118,7 @@ class heard:  # noqa: N801 - it is used as a function
 
 
 def idle(bench: Bench) -> list[Goal]:
-    """Start jobs one by one, with a rest between, and count the claims of one worker."""
+    """Start jobs one by one with pauses, and count the claims of one worker."""
     number = bench.number(SINGLE, least=50)
     bench.tidy()
     with bench.working(workers=1):

@@ -1,4 +1,4 @@
--- What the server can do at best: the same work in bare SQL, without journal, fences, memory or replay.
+-- The limit of the server: the same work in bare SQL, without journal, fences, memory or replay.
 
 create schema bare;
 
@@ -17,7 +17,7 @@ begin
 end
 $$;
 
--- Finishes what the caller holds, and claims as much again.
+-- Finishes the tasks that the caller holds, and claims up to batch others.
 create function bare.turn(held bigint[], batch integer) returns bigint[]
 language plpgsql
 set plan_cache_mode = force_generic_plan

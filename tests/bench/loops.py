@@ -1,4 +1,4 @@
-"""Loops of the soak: jobs that are started, claimed, finished and forgotten by several sessions."""
+"""Loops of the soak: several sessions start, claim, finish and forget jobs."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "items
 
 @dataclass
 class Done:
-    """What a loop has done: tasks, claims that came back empty, errors by their codes."""
+    """The work of a loop: tasks, empty claims, errors by their codes."""
 
     tasks: int = 0
     empty: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Done) -> None:
-        """Count another loop's work, too."""
+        """Add the work of another loop."""
         self.tasks += other.tasks
         self.empty += other.empty
         self.errors += other.errors
 
 
 def work(url: str, worker: str, batch: int, until: str | None = None) -> Done:
-    """Claim and finish what is due, and, until a time, what comes to be due."""
+    """Claim and finish what is due, and until a time what becomes due."""
     done = Done()
     with psycopg.connect(url, autocommit=True) as connection:
         while True:
@@ -56,14 +56,14 @@ def work(url: str, worker: str, batch: int, until: str | None = None) -> Done:
 
 
 def together(calls: list[Callable[[], Any]]) -> list[Any]:
-    """Make calls at the same time, each in a thread; give what they gave, or raise their error."""
+    """Make calls at the same time, each in a thread; return their results, or raise their error."""
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
 
     def run(place: int) -> None:
         try:
             results[place] = calls[place]()
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is seen
+        except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=[place]) for place in range(len(calls))]
@@ -77,7 +77,7 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
 
 
 def call(url: str, statement: str, *values: Any) -> Any:
-    """Execute a statement on a connection of its own."""
+    """Execute a statement on a new connection."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchone() if cursor.description else None
@@ -101,7 +101,7 @@ def wave(bench: Bench, first: int, last: int, workers: int = 2) -> Done:
 
 @contextmanager
 def beside(target: Callable[[threading.Event], None]) -> Iterator[threading.Thread]:
-    """Run something beside the block, until that ends."""
+    """Run a function beside the block, until the block ends."""
     stop = threading.Event()
     thread = threading.Thread(target=target, args=[stop])
     thread.start()
@@ -113,7 +113,7 @@ def beside(target: Callable[[threading.Event], None]) -> Iterator[threading.Thre
 
 
 def explained(connection: Connection, statement: str) -> dict[str, float]:
-    """Execute a statement; give the pages it touched, its WAL in bytes, and its ms."""
+    """Execute a statement; return its pages, its WAL in bytes, and its ms."""
     row = connection.execute(
         f"explain (analyze, buffers, wal, timing off, format json) {statement}".encode()
     ).fetchone()
@@ -127,12 +127,12 @@ def explained(connection: Connection, statement: str) -> dict[str, float]:
 
 
 def medians(costs: list[dict[str, float]]) -> dict[str, float]:
-    """Give the median of each cost."""
+    """Return the median of each cost."""
     return {name: statistics.median(cost[name] for cost in costs) for name in costs[0]}
 
 
 def sizes(bench: Bench) -> dict[str, int]:
-    """Tell how many pages tables and indexes have."""
+    """Return the pages of tables and indexes."""
     rows = bench.connection.execute(
         """select c.relname, pg_relation_size(c.oid) / 8192
              from pg_class as c
@@ -144,14 +144,14 @@ def sizes(bench: Bench) -> dict[str, int]:
 
 
 def vacuum(bench: Bench) -> None:
-    """Do at once what autovacuum does in its time."""
+    """Vacuum and analyze at once, in place of autovacuum."""
     tables = ", ".join(f"{bench.schema}.{table}" for table in TABLES)
     bench.connection.execute(f"vacuum (analyze) {tables}".encode())
 
 
 @contextmanager
 def without_autovacuum(bench: Bench) -> Iterator[None]:
-    """Leave vacuum to the block."""
+    """Turn autovacuum off during the block."""
     bench.connection.execute("alter system set autovacuum = off")
     bench.connection.execute("select pg_reload_conf()")
     try:
@@ -162,7 +162,7 @@ def without_autovacuum(bench: Bench) -> Iterator[None]:
 
 
 def broken(bench: Bench) -> int:
-    """Count the invariants that do not hold."""
+    """Count the broken invariants."""
     row = bench.connection.execute(
         f"select count(*) from {bench.schema}.assert_invariants()"
     ).fetchone()
@@ -171,7 +171,8 @@ def broken(bench: Bench) -> int:
 
 
 def forget(connection: Connection, schema: str, before: Any, max_jobs: int = 1000) -> list[int]:
-    """Forget what has finished before a time, call after call; give how many each has forgotten."""
+    """Forget jobs that finished before a time, call after call; return how many each call
+    forgot."""
     counts = []
     while not counts or counts[-1]:
         row = connection.execute(
@@ -183,19 +184,19 @@ def forget(connection: Connection, schema: str, before: Any, max_jobs: int = 100
 
 
 def starts(number: int, **more: Any) -> str:
-    """Write starts of trivial workflows for start_many()."""
+    """Return starts of trivial workflows for start_many()."""
     return json.dumps([{"workflow": "trivial", "queue": "bench"} | more] * number)
 
 
 def now(bench: Bench) -> Any:
-    """Ask the server for the time."""
+    """Return the time of the server."""
     row = bench.connection.execute("select clock_timestamp()").fetchone()
     assert row is not None
     return row[0]
 
 
 def seconds(action: Callable[[], Any]) -> float:
-    """Measure how long something takes."""
+    """Measure the seconds of an action."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began

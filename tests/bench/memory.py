@@ -1,7 +1,7 @@
-"""What a memory costs: commands alone and in batches, large documents, long lists, the past.
+"""The cost of a memory: single and batched commands, large documents, long lists, earlier versions.
 
-Each figure stands beside what the same server does in the same run with a bare
-`update … set doc` and a commit, on a document of the same size.
+Each figure is beside a bare `update … set doc` and a commit on the same server in the same run, on
+a document of the same size.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FORGET_HISTORY = f"""
 TURNS = 4
 
 ITEM = "x" * 140
-"""With its quotes and key about 150 bytes."""
+"""About 150 bytes with its quotes and key."""
 
 
 def steps(bench: Bench) -> tuple[dict[str, Figure], list[Step]]:
-    """Give the figures of a memory, and what measures one round of them."""
+    """Return the figures of a memory, and the steps of one round."""
     figures: dict[str, Figure] = {}
 
     def figure(name: str) -> Figure:
@@ -108,7 +108,7 @@ def with_history(bench: Bench, figure: Figure, wanted: int) -> None:
     for schema in (NO_HISTORY, bench.schema):
         for job in jobs:
             bench.connection.execute(f"select {schema}.entity_create(%s, 'bench')", [job])
-    for _ in range(TURNS):  # one after the other, so that noise falls on both
+    for _ in range(TURNS):  # alternately, so that noise affects both
         for schema, rates in ((NO_HISTORY, figure.limits), (bench.schema, figure.values)):
             call = f"select {schema}.entity_increment(%s, 'n')"
             rates.append(bench.hammer(call, jobs, 1, number))
@@ -127,7 +127,7 @@ def large(bench: Bench, figure: Figure, kilobytes: int) -> None:
 
 
 def appends(bench: Bench, figure: Figure, length: int, op: str) -> None:
-    """Measure adding an item to a list that has so many."""
+    """Measure adding an item to a list of so many."""
     number = bench.number(max(100, 100_000 // length) if op == "append" else 1_000)
     bench.tidy()
     items = json.dumps({"n": 0, "items": [{"t": ITEM}] * length})
@@ -141,7 +141,8 @@ def appends(bench: Bench, figure: Figure, length: int, op: str) -> None:
 
 
 def past(bench: Bench, figure: Figure) -> None:
-    """Measure reading a memory as it was, after 10,000 commands on 3 kB, beside reading it now."""
+    """Measure reading a memory at a version after 10,000 commands on 3 kB, beside reading it
+    now."""
     bench.tidy()
     with_document(bench, json.dumps({"n": 0, "rest": {f"k{n}": noise(n) for n in range(3)}}))
     batch = json.dumps([{"op": "set", "path": f"s{n % 10}", "value": n} for n in range(1_000)])
@@ -166,13 +167,13 @@ def with_document(bench: Bench, document: str) -> None:
 
 
 def bare_updates(bench: Bench, ids: list[int]) -> float:
-    """Change bare documents one by one; give updates a second."""
+    """Change bare documents one by one; return updates a second."""
     update = partial(bench.connection.execute, "call bare.change(%s)")
     return len(ids) / timed(update, (([number],) for number in ids))
 
 
 def timed(call: Callable[..., Any], calls: Iterator[tuple[Any, ...]]) -> float:
-    """Make calls one after the other; give the seconds they took."""
+    """Make calls one after the other; return the seconds they took."""
     began = time.perf_counter()
     for arguments in calls:
         call(*arguments)
@@ -180,5 +181,5 @@ def timed(call: Callable[..., Any], calls: Iterator[tuple[Any, ...]]) -> float:
 
 
 def noise(number: int) -> str:
-    """Give about a kilobyte that does not compress well."""
+    """Return about a kilobyte that does not compress well."""
     return "".join(f"{(number * 7919 + n * 104729) % 16777213:06x}" for n in range(165))

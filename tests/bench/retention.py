@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PART = "retention"
 JOBS = 200_000
 RATE = 5_000
-"""Jobs a second that finish, and have to be forgotten."""
+"""Jobs that finish in a second, and must therefore be forgotten in a second."""
 BATCH = 1000
 
 
@@ -56,7 +56,7 @@ def measure(bench: Bench) -> list[Goal]:
 
 
 def batches(bench: Bench) -> list[Goal]:
-    """Compare the pages of batches, a job: the last must not pay for those before it."""
+    """Compare the pages per job of successive batches: later ones must not cost more."""
     call = f"select {bench.schema}.forget_finished(clock_timestamp(), max_jobs => 200)"
     costs = [explained(bench.connection, call)["pages"] / 200 for _ in range(8)]
     return [

@@ -19,18 +19,18 @@ PARKED = 100_000
 SAMPLES = 20
 MB = 2**20
 CACHE = 1_000
-"""Parked coordinators that a worker keeps, if nobody says otherwise."""
+"""Parked coordinators that a worker keeps in memory by default."""
 BREATH = 16
-"""Megabytes by which a process breathes: what is over goes when the collector looks at it."""
+"""Megabytes by which the memory of a process varies between garbage collections."""
 
 
 def measure(bench: Bench) -> list[Goal]:
-    """Sample the memory of one worker while jobs run through, then while they gather."""
+    """Sample the memory of one worker while jobs finish, then while parked jobs accumulate."""
     return [*running(bench), *parked(bench)]
 
 
 def running(bench: Bench) -> list[Goal]:
-    """Fit a line to the second half of the samples; the first half is when buffers grow."""
+    """Fit a line to the second half of the samples; buffers grow during the first half."""
     in_sample = bench.number(JOBS // SAMPLES, least=200)
     bench.tidy()
     with bench.working(workers=1):
@@ -51,7 +51,7 @@ def running(bench: Bench) -> list[Goal]:
 
 
 def parked(bench: Bench) -> list[Goal]:
-    """Let coordinators wait: those that the worker keeps, and then many more."""
+    """Let coordinators wait: first as many as the worker keeps twice over, then many more."""
     number = bench.number(PARKED, least=2 * CACHE + 1_000)
     bench.tidy()
     with bench.working(workers=1):

@@ -1,4 +1,4 @@
-"""An old snapshot: what becomes of throughput while another session holds one."""
+"""An old snapshot: throughput while another session holds one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 PART = "snapshot"
 HELD = 600
-"""Seconds."""
+"""Seconds for which the snapshot is held."""
 CHUNK = 500
 IN_FLIGHT = 4
-"""Chunks of jobs that are started and not finished, so that the worker never rests."""
+"""Chunks of jobs that are started and unfinished at a time, so that the worker is always busy."""
 
 
 def measure(bench: Bench) -> list[Goal]:
@@ -28,7 +28,7 @@ def measure(bench: Bench) -> list[Goal]:
     held = max(12.0, HELD * bench.amount)
     bench.tidy()
     with bench.working():
-        flow(bench, 3)  # what is young grows quickly, and plans are made
+        flow(bench, 3)  # tables and caches grow at first, and plans are made
         before = statistics.median(windows(bench, held / 3))
         alone = latency(bench)
         with psycopg.connect(bench.url) as old:
@@ -54,13 +54,13 @@ def measure(bench: Bench) -> list[Goal]:
 
 
 def windows(bench: Bench, seconds: float) -> list[float]:
-    """Give jobs a second, part by part of a time."""
+    """Return the jobs per second of each part of a time."""
     parts = 10 if seconds > 60 else 5
     return [flow(bench, seconds / parts) for _ in range(parts)]
 
 
 def flow(bench: Bench, seconds: float) -> float:
-    """Start jobs for a time, as quickly as they finish; give jobs a second."""
+    """Start jobs for a time, as quickly as they finish, and return the jobs per second."""
     began, chunks, done = time.perf_counter(), deque[str](), 0
     while time.perf_counter() - began < seconds or chunks:
         while len(chunks) < IN_FLIGHT and time.perf_counter() - began < seconds:
@@ -74,7 +74,7 @@ def flow(bench: Bench, seconds: float) -> float:
 
 
 def start_chunk(bench: Bench) -> str:
-    """Start some jobs whose ids begin alike; give what they begin with."""
+    """Start jobs whose ids share a prefix, and return the prefix."""
     bench.last_id += 1
     prefix = f"c{bench.last_id}-"
     starts = [{"workflow": "trivial", "queue": "bench", "id": f"{prefix}{n}"} for n in range(CHUNK)]
@@ -83,7 +83,7 @@ def start_chunk(bench: Bench) -> str:
 
 
 def unfinished(bench: Bench, prefix: str) -> bool:
-    """Tell whether a job of a chunk runs."""
+    """Return whether a job of a chunk is running."""
     row: Any = bench.connection.execute(
         f"""select exists (select from {bench.schema}.jobs
                             where id collate "C" >= %s and id collate "C" < %s
@@ -94,7 +94,7 @@ def unfinished(bench: Bench, prefix: str) -> bool:
 
 
 def latency(bench: Bench) -> float:
-    """Give the median ms from start() to the result, of one job at a time."""
+    """Return the median time in ms from start() to the result, with one job at a time."""
     times = []
     for _ in range(40):
         began = time.perf_counter()
@@ -105,7 +105,7 @@ def latency(bench: Bench) -> float:
 
 
 def mark_pages(bench: Bench) -> dict[str, float]:
-    """Count the pages of a claim above a mark, and of one from the beginning; all is dead there."""
+    """Count the pages of a claim above a mark, and of one from the start, among dead rows."""
     mark = now(bench)
     pages: dict[str, float] = {}
     claim = f"select {bench.schema}.claim('{{bench,$sql}}', 'me', since => %s)"

@@ -1,8 +1,8 @@
 """Let perdure grow, and see what stays flat: `make soak AMOUNT=1`, or `AMOUNT=0.01` in two minutes.
 
-The bench tells how quick perdure is on a small database; the soak, what becomes of it after a
-million jobs, beside ten million tasks that sleep, under an old snapshot, with retention, with many
-writers and workers. Each figure stands beside its goal. Read counts as they are, times as ratios.
+The bench measures how fast perdure is on a small database. The soak measures it after a million
+jobs, beside ten million sleeping tasks, under an old snapshot, with retention, and with many
+writers and workers. Each figure is beside its goal. Read counts as they are, times as ratios.
 """
 
 from __future__ import annotations

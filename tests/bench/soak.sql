@@ -1,10 +1,10 @@
--- What the soak runs: jobs that are claimed and finished in the server, and rows as the engine would make them, in sets.
+-- The soak's SQL: jobs that are claimed and finished in the server, and rows like those the engine writes, made in bulk.
 
 create schema soak;
 
 create table soak.calls (asked integer not null, found integer not null, alone boolean not null);
 
--- What a worker would say of a task: one job in five waits for a signal, one in ten for a hook; the others end at once.
+-- The turn that a worker would report: one job in five waits for a signal, one in ten for a hook; the others finish at once.
 create function soak.turn_of(task json, token text) returns jsonb
 language plpgsql
 immutable
@@ -56,7 +56,7 @@ begin
 end
 $$;
 
--- Each start is a commit of its own, as those of clients are.
+-- Commits each start separately, as clients do.
 create procedure soak.start_singly(number bigint)
 language plpgsql
 as $$
@@ -79,7 +79,7 @@ begin
 end
 $$;
 
--- Claims and finishes until a claim finds nothing, or for a time; a mark is used as workers do.
+-- Claims and finishes tasks until a claim finds nothing, or until a time; passes a mark (since) as workers do.
 create procedure soak.work(
     worker            text,
     batch             integer,
@@ -117,7 +117,7 @@ begin
 end
 $$;
 
--- Coordinators that were claimed, slept, and are asleep still; rows as a worker's turn leaves them.
+-- Inserts coordinators that were claimed once and sleep; the rows are as a worker's turn leaves them.
 create procedure soak.fill_sleeping(first bigint, last bigint)
 language plpgsql
 as $$
@@ -137,7 +137,7 @@ begin
 end
 $$;
 
--- Coordinators that were started, and wait for a worker.
+-- Inserts coordinators that were started, and are due.
 create procedure soak.fill_due(first bigint, last bigint)
 language plpgsql
 as $$

@@ -1,4 +1,5 @@
-"""The soak on a small amount: what is counted holds on every machine. `make soak` has the sizes."""
+"""The soak on a small amount, where counts hold on every machine. `make soak` has the full
+sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ AMOUNT = "0.002"
 
 
 def soaked(folder: Path, *parts: str) -> list[dict[str, Any]]:
-    """Run parts of the soak on a server of its own; give its goals."""
+    """Run parts of the soak on their own server; return their goals."""
     file = folder / "soak.json"
     command = [sys.executable, SOAK, "--amount", AMOUNT, "--json", file, "--only", *parts]
     subprocess.run(command, check=True, timeout=120, cwd=folder)
@@ -29,7 +30,7 @@ def soaked(folder: Path, *parts: str) -> list[dict[str, Any]]:
     [(("growth",), 10), (("backlog", "retention"), 9), (("hints",), 4), (("crowd",), 12)],
     ids=["growth", "backlog and retention", "hints", "crowd"],
 )
-def test_what_the_soak_counts_is_as_it_should_be(
+def test_counted_goals_of_the_soak_are_met(
     tmp_path: Path, parts: tuple[str, ...], least: int
 ) -> None:
     """(T22) Nothing grows, nothing is left behind, and no call reads more than it needs."""

@@ -1,7 +1,7 @@
 """Claims in the model: which tasks a worker gets, within the limits of queues, and for how long.
 
-Where several tasks are due at the same instant, any of them may be given: then the model takes
-those that the database gave.
+If several tasks are due at the same instant, any of them may be given: then the model takes those
+that the database gave.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Due = tuple[Name, Row]
 
 
 class Claim:
-    """A claim in the making: knows what the database gave where any choice is right."""
+    """A claim in progress; it knows the choices of the database where any choice is right."""
 
     def __init__(self, s: State, queues: list[str], given: set[Name]) -> None:
         self.s = s
@@ -49,7 +49,7 @@ class Claim:
         self.restrained = restrained(s, queues)
 
     def free(self, queue: str) -> list[Due]:
-        """List what is due on a queue and not held, best first."""
+        """Return the due tasks of a queue that are not held, best first."""
         return self._sorted(
             (name, task)
             for name, task in self.s.tasks.items()
@@ -61,7 +61,7 @@ class Claim:
         )
 
     def ended(self, queue: str) -> list[Due]:
-        """List what is held on a queue under leases that have ended."""
+        """Return the tasks of a queue whose leases have ended."""
         return self._sorted(
             (name, task)
             for name, task in self.s.tasks.items()
@@ -73,7 +73,7 @@ class Claim:
         )
 
     def suspects(self) -> list[Due]:
-        """List what is due and may have killed its workers, best first."""
+        """Return the due tasks that may have killed their workers, best first."""
         return self._sorted(
             (name, task)
             for name, task in self.s.tasks.items()
@@ -85,7 +85,7 @@ class Claim:
         )
 
     def suspect(self, worker: str) -> list[Due]:
-        """Give the best of the suspects, for a worker that holds none."""
+        """Return the best suspect, for a worker that holds none."""
         holds_one = any(
             task["deliveries"] > SUSPICIOUS
             and task["worker"] == worker
@@ -95,7 +95,7 @@ class Claim:
         return [] if holds_one else self.suspects()[:1]
 
     def _tie(self, one: Due) -> Any:
-        """Put first what the database gave, and before it what it parked to give that."""
+        """Put first the tasks that the database gave, and before them those that it parked."""
         name, task = one
         return name not in self.given, -task["deliveries"]
 
@@ -199,7 +199,7 @@ class Claim:
         return found[:most]
 
     def note(self, chosen: list[Due], taken: set[Name], was_held: set[Name]) -> None:
-        """Note the tokens that were taken, and which key was served last."""
+        """Record the tokens that were taken, and the key that was served last."""
         locked = {base(queue) for queue in self.restrained}
         for queue in locked:
             used = [
@@ -215,7 +215,7 @@ class Claim:
 
 
 def claim_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Due, int]]:
-    """Lease what is due; return it, with when each was due."""
+    """Lease due tasks; return them with their due times."""
     claim = Claim(s, args["queues"], given)
     lease, since = seconds(args.get("lease_for", "30 s")), moment(args.get("since")) or 0
     while True:
@@ -241,7 +241,7 @@ def claim_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Du
 
 
 def claim_tasks(s: State, given: set[Name], args: Row) -> tuple[list[tuple[Due, int | None]], bool]:
-    """Lease tasks, or find those that the same call has leased before."""
+    """Lease tasks, or return those that the same call has leased before."""
     token, most = args.get("claim_id"), args.get("max_tasks", 1)
     if most <= 0:
         return [], False
@@ -313,7 +313,7 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
 
 
 def reply(s: State, given: set[Name], args: Row) -> Row:
-    """Claim, and write the answer."""
+    """Claim, and return the answer."""
     before = {name: dict(task) for name, task in s.tasks.items()}
     taken, again = claim_tasks(s, given, args)
     tasks = [
@@ -331,7 +331,7 @@ def reply(s: State, given: set[Name], args: Row) -> Row:
 
 
 def look_ahead(s: State, taken: list[Row], args: Row) -> int | None:
-    """Tell when to claim again, as far as time alone decides."""
+    """Return when to claim again, as far as time alone decides."""
     if not taken:
         searched_all = args.get("since") in (None, "-infinity")
         return (next_due_at if searched_all else next_admission_at)(s, args["queues"])
@@ -358,13 +358,13 @@ def advance(s: State, given: set[Name], **args: Any) -> Row:
 
 
 def held_task(s: State, said: Row) -> Row | None:
-    """Find the task of a lease, while it is held under its token."""
+    """Return the task of a lease while it is held under its token."""
     task = s.tasks.get((said["job"], said["task"]))
     return task if task is not None and task["token"] == said["token"] else None
 
 
 def progress_failure(progress: Any) -> Row | None:
-    """Say what is wrong with the progress of a task."""
+    """Return what is wrong with the progress of a task."""
     if progress is not None and len(as_json(progress)) > 10_000:
         return failure("PD301")
     return failure("PD302") if depth(progress) > 101 else None
@@ -405,13 +405,13 @@ def release(s: State, tasks: list[Row]) -> list[Row]:
 
 
 def was_given_back(s: State, said: Row) -> bool:
-    """Tell whether a holder has given a task back, and nobody has it."""
+    """Return whether a holder has given a task back, and no other holds it."""
     task = s.tasks.get((said["job"], said["task"]))
     return task is not None and task["token"] is None and task["last_token"] == said["token"]
 
 
 def lock_to_finish(s: State, said: Row) -> Turn | None:
-    """Find a hook or activity that is held under a token."""
+    """Return a hook or activity that is held under a token."""
     task = held_task(s, said)
     if task is None:
         return None
@@ -421,14 +421,14 @@ def lock_to_finish(s: State, said: Row) -> Turn | None:
 
 
 def gone(s: State, said: Row) -> str:
-    """Answer who does not hold a task."""
+    """Answer a caller that does not hold a task."""
     if (said["job"], said["task"]) in s.tasks:
         raise Refused("PD001")
     return "gone"
 
 
 def end_held_task(s: State, turn: Turn, state: str, value: Any) -> str:
-    """End a task that is held, and wake whoever asked."""
+    """End a held task, and wake its asker."""
     turn.said |= {"state": state, "value": value}
     end_tasks(s, [turn])
     if turn.asker:
@@ -462,7 +462,7 @@ def fail_task(s: State, failure: Any = None, retry_at: str | None = None, **said
 
 
 def give_back_task(task: Row, due_at: int, failed: Any = None) -> None:
-    """Give a held task back until a time; with a failure, which was an attempt of it."""
+    """Give a held task back until a time; with a failure, count an attempt."""
     task |= {"due_at": due_at, "deliveries": 0, "last_token": task["token"]}
     task |= {"token": None, "worker": None, "awaits": None}
     if failed is not None:

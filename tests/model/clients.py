@@ -1,7 +1,7 @@
-"""Clients: users, operators and people, who do all that one can do from outside.
+"""Clients: users, operators and people, who make every call that is possible from outside.
 
-Each verb stands in a table with how often it is called and how its arguments are drawn; most make
-sense, some do not.
+Each verb is in a table with its frequency and the function that draws its arguments; most arguments
+make sense, some do not.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PEOPLE = ["ann", "bob"]
 
 
 class Client:
-    """A client, an operator and the people, in one."""
+    """A client, an operator and the people in one."""
 
     def __init__(self, game: Game) -> None:
         self.game = game
         self.chance: Random = game.chance
 
     def act(self) -> None:
-        """Call a verb, now and then twice; or let a call come late, whatever has happened since."""
+        """Call a verb, now and then twice; or repeat an old call late."""
         if self.game.sent and self.chance.random() < 0.06:
             verb, args = self.chance.choice(self.game.sent[-60:])
             self.game.send(verb, **args)
@@ -44,33 +44,33 @@ class Client:
         if self.chance.random() < 0.08:
             self.game.send(verb, **args)
 
-    # What arguments are made of
+    # Parts of arguments
 
     def maybe(self, *options: tuple[str, Any, float]) -> Row:
-        """Give some of these arguments, each with its chance."""
+        """Return some of these arguments, each with its probability."""
         return {name: value for name, value, share in options if self.chance.random() < share}
 
     def later(self, most: int = 30) -> str:
-        """Tell a time soon."""
+        """Return a time that is soon."""
         return stamp(self.game.state.now + self.chance.randint(1, most) * SECOND)
 
     def job(self) -> Row:
-        """Name a job, now and then one that is not there."""
+        """Return the id of a job, now and then of one that does not exist."""
         known = [job for job in self.game.state.jobs if not job.startswith("$")]
         return {"id": self.chance.choice([*known, *known, *JOBS, "nowhere"])}
 
     def task(self) -> Row:
-        """Name a task that is alive, if there is one."""
+        """Return a live task, if there is one."""
         job = self.job()["id"]
         tasks = [task for task, _ in self.game.state.tasks_of(job)]
         return {"id": job, "task": self.chance.choice([*tasks, "none"])}
 
     def version(self) -> int:
-        """Name a version that most memories have."""
+        """Return a version that most memories have."""
         return pick(self.chance, {0: 1, 1: 2, 2: 2, 3: 2, 99: 0.5})
 
     def item(self) -> Row:
-        """Name an item, now and then one that is not there."""
+        """Return an item, now and then one that does not exist."""
         known = [item["id"] for item in self.game.state.items.values()]
         return {"item": self.chance.choice([*known, "none"] if known else ["none"])}
 
@@ -129,7 +129,7 @@ class Client:
         )
 
     def command(self, op: str, name: str | None) -> Row:
-        """Make the arguments of a verb of the memory."""
+        """Draw the arguments of a command."""
         drawn = (a_command(self.chance) for _ in range(40))
         keys, value = next(((keys, value) for other, keys, value in drawn if other == op), ([], 1))
         args: Row = self.job() | {"path": ".".join(keys) if self.chance.random() < 0.98 else ".."}
@@ -139,7 +139,7 @@ class Client:
         return args | self.how()
 
     def how(self) -> Row:
-        """Ask for a version, or give a key."""
+        """Draw an expected version or a key."""
         return self.maybe(
             ("key", self.chance.choice(["c1", "c2"]), 0.15),
             ("expected_version", self.chance.randint(0, 6), 0.1),
@@ -210,12 +210,12 @@ class Client:
 
 
 def of_job(**more: Any) -> Callable[[Client], Row]:
-    """Make the arguments of a verb that needs a job and nothing that is drawn."""
+    """Return a function that draws a job, with fixed other arguments."""
     return lambda c: c.job() | more
 
 
 def of_command(op: str, name: str | None) -> Callable[[Client], Row]:
-    """Make the arguments of a command."""
+    """Return a function that draws the arguments of a command."""
     return lambda c: c.command(op, name)
 
 

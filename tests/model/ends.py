@@ -1,4 +1,4 @@
-"""Ends in the model: tasks and runs that are over, and what goes with them."""
+"""Ends in the model: tasks and runs that end, and everything that ends with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.model.state import Name, State, failure, is_beneath, is_of, moment
 
 
 def delete_tasks(s: State, turns: list[Turn]) -> None:
-    """Delete tasks that have ended and all beneath them, but for what cleans up."""
+    """Delete ended tasks and all beneath them, except those that clean up."""
     gone: set[Name] = set()
     for turn in turns:
         for job, task in s.tasks:
@@ -24,7 +24,7 @@ def delete_tasks(s: State, turns: list[Turn]) -> None:
 
 
 def children_to_end(s: State, job: str, task: str) -> list[str]:
-    """Name children that run and are not to go on now that a task has ended."""
+    """Return the running children that end with a task."""
     alive = [name for name, _ in s.tasks_of(job) if is_beneath(name, task)]
     return [
         child
@@ -38,7 +38,7 @@ def children_to_end(s: State, job: str, task: str) -> list[str]:
 
 
 def leave_behind(s: State, turns: list[Turn]) -> None:
-    """Drop what tasks that are gone waited for, and leave a task that sees to their children."""
+    """Drop conditions and items of deleted tasks, and leave a task that ends their children."""
     for turn in turns:
         if children_to_end(s, turn.job, turn.task):
             name = {"kind": "hook", "name": "$parent_end", "queue": "$sql", "detached": True}
@@ -53,7 +53,7 @@ def leave_behind(s: State, turns: list[Turn]) -> None:
 
 
 def is_left(s: State, turn: Turn, job: str, task: str | None) -> bool:
-    """Tell whether a task is one of those that are gone with the task of a turn."""
+    """Return whether a task was deleted with the task of a turn."""
     return (
         job == turn.job
         and task is not None
@@ -63,7 +63,7 @@ def is_left(s: State, turn: Turn, job: str, task: str | None) -> bool:
 
 
 def forget_messages(s: State, turns: list[Turn]) -> None:
-    """Drop the messages of tasks that are gone."""
+    """Drop the messages of deleted tasks."""
     for turn in turns:
         for number, message in list(s.inbox.items()):
             if message["key"] is not None and is_left(s, turn, message["job_id"], message["task"]):
@@ -71,7 +71,7 @@ def forget_messages(s: State, turns: list[Turn]) -> None:
 
 
 def forget_inbox(s: State, job: str) -> None:
-    """Drop the messages of a job that has ended, but for the keys of signals."""
+    """Drop the messages of an ended job, except the keys of signals."""
     for number, message in list(s.inbox.items()):
         if message["job_id"] != job or message["dedupe_key"] is not None:
             continue
@@ -83,7 +83,7 @@ def forget_inbox(s: State, job: str) -> None:
 
 
 def end_tasks(s: State, turns: list[Turn]) -> None:
-    """End tasks: their answers lie in the inboxes of their askers when they are gone."""
+    """End tasks; their answers reach the inboxes of their askers."""
     ended = sorted(turns, key=lambda turn: (turn.job, turn.task))
     runs = [turn for turn in ended if turn.kind == "coordinator"]
     others = [turn for turn in ended if turn.kind != "coordinator"]
@@ -108,14 +108,14 @@ def end_tasks(s: State, turns: list[Turn]) -> None:
 
 
 def outside_turn(s: State, job: str, task: str, state: str, value: Any) -> Turn:
-    """Write the last turn of a task that is ended from outside."""
+    """Return the last turn of a task that is ended from outside."""
     row = dict(s.tasks[job, task])
     said = {"state": state, "value": value, "position": row["position"]}
     return Turn(0, job, task, said, row, is_from_outside=True)
 
 
 def end_run(s: State, job: str, state: str, value: Any) -> None:
-    """End the run of a job on the spot, with what still cleans up after earlier ones."""
+    """End the run of a job at once, with tasks that still clean up after earlier runs."""
     task = f"{s.jobs[job]['run']}/main"
     ended = [outside_turn(s, job, task, state, value), *left_over(s, job, task)]
     end_tasks(s, ended)
@@ -124,7 +124,7 @@ def end_run(s: State, job: str, state: str, value: Any) -> None:
 
 
 def left_over(s: State, job: str, task: str) -> list[Turn]:
-    """Write the last turns of what still cleans up after earlier runs."""
+    """Return the last turns of tasks that still clean up after earlier runs."""
     run = task.split("/", maxsplit=1)[0]
     return [
         outside_turn(s, job, name, "cancelled", None)
@@ -134,7 +134,7 @@ def left_over(s: State, job: str, task: str) -> list[Turn]:
 
 
 def continue_runs(s: State, turns: list[Turn]) -> None:
-    """End runs, and begin the next ones of the same jobs."""
+    """End runs, and begin the next runs of the same jobs."""
     ended = sorted(turns, key=lambda turn: turn.job)
     for turn in ended:
         continue_coordinator(s, turn)
@@ -153,7 +153,8 @@ def continue_runs(s: State, turns: list[Turn]) -> None:
 
 
 def continue_coordinator(s: State, turn: Turn) -> None:
-    """Make the coordinator of the next run, and its deadline; what is asked to cancel is due."""
+    """Make the coordinator of the next run, and its deadline; a task that is asked to cancel is
+    due."""
     row, failed = s.tasks[turn.job, turn.task], turn.get("failure")
     following = f"{s.jobs[turn.job]['run'] + 1}/main"
     is_cancelled = s.cancel_is_open(turn.job, turn.task)
@@ -187,7 +188,7 @@ def terminate(s: State, id: str, reason: str | None = None) -> bool:
 
 
 def end_unheld_activities(s: State, job: str, tasks: list[str]) -> list[str]:
-    """End the activities among these tasks that nobody holds; list which."""
+    """End those of these tasks that are activities without a holder; return their names."""
     rows = {task: s.tasks[job, task] for task in tasks if (job, task) in s.tasks}
     ended = [
         task for task, row in rows.items() if row["kind"] == "activity" and row["token"] is None

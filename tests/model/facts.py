@@ -1,4 +1,4 @@
-"""Facts in the model: what turns tell, and what it does to the memory and to inboxes."""
+"""Facts in the model: what turns report, and their effects on the memory and on inboxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.races.memory_model import MISSING, Refused, found
 
 
 def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -> None:
-    """Carry out what facts do, then write them."""
+    """Carry out the effects of facts, then write them."""
     for place, fact in enumerate(facts):
         if fact.row["op"] == "get":
             read(s, fact, facts[:place])
@@ -28,7 +28,7 @@ def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -
 
 
 def command(s: State, fact: Fact) -> None:
-    """Carry out a command; a refusal is an answer."""
+    """Carry out a command; a refused command is an answer."""
     job = fact.turn.job
     expects = fact.said.get("expected_version")
     try:
@@ -40,7 +40,7 @@ def command(s: State, fact: Fact) -> None:
 
 
 def read(s: State, fact: Fact, before: list[Fact]) -> None:
-    """Read the memory; the journal keeps the version that was read."""
+    """Read the memory; the journal keeps only the version."""
     job, path = s.jobs[fact.turn.job], fact.row["path"]
     here = found(job["context"], path)
     if here is MISSING:
@@ -70,7 +70,8 @@ def log_items(s: State, job: str, path: list[str]) -> list[Any]:
 
 
 def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
-    """Send the signals of turns: a hook's own answers its asker, others go to whoever waits."""
+    """Send the signals of turns: a hook's own signal answers its asker, others go to their
+    targets."""
     for fact in facts:
         job = s.jobs.get(fact.target)
         if job is not None and not (fact.target in known or job["parent"] == fact.turn.job):
@@ -95,5 +96,5 @@ def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
 
 
 def is_own(fact: Fact) -> bool:
-    """Tell whether a signal is the one by which a hook answers its asker early."""
+    """Return whether a signal is a hook's early answer to its asker."""
     return fact.turn.signal == fact.said["signal"] and fact.target == fact.turn.job

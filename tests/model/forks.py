@@ -1,4 +1,5 @@
-"""Forks and retention in the model: jobs that begin where others stood, and jobs that go."""
+"""Forks and retention in the model: jobs that begin where others were, and jobs that are
+forgotten."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def fork(
 
 
 def copy_logs(s: State, job: str, new_job: str, upto: int) -> None:
-    """Let a fork have the logs that the other had at a version, as versions of its own."""
+    """Copy the logs of a job at a version into a fork, as versions of its own."""
     logged = [
         (row["version"], task, row)
         for (owner, task, _), row in s.journal.items()
@@ -61,7 +62,7 @@ def copy_logs(s: State, job: str, new_job: str, upto: int) -> None:
 
 
 def copy_journal(s: State, job: str, source: str, new_job: str, upto: int) -> None:
-    """Let the coordinator of a fork have been told what that of another was."""
+    """Copy the journal of a coordinator into a fork."""
     rows = {seq: s.journal[job, source, seq] for seq in range(1, upto + 1)}
     for seq, row in rows.items():
         argument = None if row["kind"] == "read" else row["argument"]
@@ -81,7 +82,7 @@ def copy_journal(s: State, job: str, source: str, new_job: str, upto: int) -> No
 
 
 def version_at_fact(s: State, job: str, task: str, seq: int) -> int:
-    """Tell which version a memory had when a task was told something."""
+    """Return the version of a memory at the time of a fact."""
     lowest, highest, at = 0, s.jobs[job]["version"], None
     for (owner, name, place), row in sorted(s.journal.items()):
         if (owner, name) != (job, task):
@@ -103,13 +104,13 @@ def version_at_fact(s: State, job: str, task: str, seq: int) -> int:
 
 
 def is_at_work(s: State, job: str) -> bool:
-    """Tell whether a job has a live task, or a child that runs, or would be begun again."""
+    """Return whether a job has a live task or a running child, or could be requested again."""
     has_child = any(row["parent"] == job and row["status"] == "running" for row in s.jobs.values())
     return bool(s.tasks_of(job)) or has_child or is_still_asked_for(s, s.jobs[job])
 
 
 def is_still_asked_for(s: State, row: Row) -> bool:
-    """Tell whether the task lives that asked for a child, and has no answer."""
+    """Return whether the task that requested a child is alive and has no answer."""
     parent, name = row["parent"], row["asked_as"] or ""
     return any(
         name.startswith(f"{task}/") and not s.answered(parent, task, name[len(task) + 1 :])
@@ -118,7 +119,7 @@ def is_still_asked_for(s: State, row: Row) -> bool:
 
 
 def forget_jobs(s: State, ids: Sequence[str]) -> None:
-    """Delete jobs with all that belongs to them."""
+    """Delete jobs with everything that belongs to them."""
     for job in ids:
         del s.jobs[job], s.past[job]
     s.journal = {place: row for place, row in s.journal.items() if place[0] not in ids}

@@ -1,7 +1,7 @@
 """The game: a seeded scheduler lets actors call the database, and the model predicts each answer.
 
 After each call the tables must be those of the model. Replies get lost and calls are repeated, at
-once or much later with tokens that are long gone; the model says what becomes of that too.
+once or much later with old tokens; the model predicts those calls too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Game:
         return str(uuid.UUID(int=self.chance.getrandbits(128)))
 
     def send(self, verb: str, /, **args: Any) -> Any:
-        """Call a verb on both sides; return the answer, or the code of the refusal."""
+        """Call a verb on both sides; return the answer, or the code of the error."""
         self.sent.append((verb, args))
         try:
             answer = readable(verb, self.real.call(verb, args))
@@ -59,7 +59,7 @@ class Game:
         return answer
 
     def predicted(self, verb: str, args: Row, tables: dict[str, Any]) -> Any:
-        """Ask the model, which stays as it was where it refuses."""
+        """Return the answer of the model; an error leaves the model unchanged."""
         kept = self.state.saved()
         got = given_to(tables, args.get("claim_id"), self.state.now)
         given = [got] if verb in LOOKS_AT_REAL else []
@@ -70,7 +70,7 @@ class Game:
             return refused.code
 
     def tables(self) -> dict[str, Any]:
-        """Give the tables of the model."""
+        """Return the tables of the model."""
         s = self.state
         messages = [s.inbox[number] for number in sorted(s.inbox)]
         order = ("asked_at", "job_id", "task", "key")
@@ -85,7 +85,7 @@ class Game:
         }
 
     def learn(self, tables: dict[str, Any]) -> None:
-        """Learn the names that the database has drawn for new messages and items."""
+        """Copy the ids that the database has drawn for new messages and items."""
         tables["inbox"] = numbered(list(tables["inbox"].values()))
         mine = self.tables()
         for table in ("inbox", "items"):
@@ -95,7 +95,7 @@ class Game:
                     known["id"] = row["id"]
 
     def compare(self, expected: dict[str, Any], found: dict[str, Any]) -> None:
-        """Raise where the database has something else than the model."""
+        """Raise Disagreement if database and model differ."""
         if wrong := list(differences(expected, found, ())):
             lines = [f"seed {self.seed}, call {len(self.sent)}"]
             lines += [f"  {verb}({args})"[:LONG] for verb, args in self.sent[-LAST:]]
@@ -103,7 +103,7 @@ class Game:
             raise Disagreement("\n".join(lines))
 
     def count(self, verb: str, answer: Any, tables: dict[str, Any]) -> None:
-        """Note which verbs were heard of, with which codes."""
+        """Count verbs and codes."""
         refused = isinstance(answer, str) and answer.startswith("PD")
         self.seen[f"{verb} refused" if refused else verb] += 1
         if refused:
@@ -115,7 +115,7 @@ class Game:
             self.seen.update(set(codes(list(tables[table].values()))))
 
     def check_invariants(self) -> None:
-        """Let the database look at its own laws."""
+        """Check the invariants of the database."""
         if broken := self.real.broken():
             lines = [f"seed {self.seed}, call {len(self.sent)}"]
             lines += [f"  {verb}({args})"[:LONG] for verb, args in self.sent[-LAST:]]
@@ -123,7 +123,7 @@ class Game:
 
 
 def numbered(messages: list[Row]) -> dict[Any, Row]:
-    """Number the messages of each job, in their order."""
+    """Number the messages of each job in their order."""
     counts: Counter[str] = Counter()
     places = {}
     for message in messages:
@@ -133,7 +133,7 @@ def numbered(messages: list[Row]) -> dict[Any, Row]:
 
 
 def differences(expected: Any, found: Any, place: Place) -> Iterator[tuple[Place, Any, Any]]:
-    """Yield the places in which two values differ; an id that the model cannot know is any."""
+    """Yield the places in which two values differ; an id that the model cannot know equals any."""
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in expected.keys() | found.keys():
             if name not in expected or name not in found:
@@ -153,12 +153,12 @@ def differences(expected: Any, found: Any, place: Place) -> Iterator[tuple[Place
 
 
 def is_drawn(name: str, place: Place) -> bool:
-    """Tell whether the database draws what stands at a place, so that the model cannot know it."""
+    """Return whether the database draws the value at a place, so that the model cannot know it."""
     return name == "id" or (name, *place) == ("token", "the answer")
 
 
 def codes(value: Any) -> Iterator[str]:
-    """Yield the codes of failures inside of a value."""
+    """Yield the codes of failures in a value."""
     if isinstance(value, dict):
         if str(value.get("code", "")).startswith("PD"):
             yield value["code"]

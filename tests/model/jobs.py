@@ -1,4 +1,4 @@
-"""Jobs in the model: how they begin, run again, are forked and are forgotten."""
+"""Jobs in the model: how they start, run again, are steered and end."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ NEW_TASK: Row = {
 
 
 def add_task(s: State, job: str, task: str, **columns: Any) -> bool:
-    """Make a task; false when there is one of this name."""
+    """Make a task; return false if its name exists."""
     if (job, task) in s.tasks:
         return False
     s.tasks[job, task] = NEW_TASK | columns
     return True
 
 
-# Beginning
+# Starts
 
 
 def check_start(wanted: Row) -> None:
-    """Refuse a start that makes no sense."""
+    """Refuse a wrong start."""
     check_own_name(wanted["id"])
     it = wanted["workflow"], wanted["args"], wanted["queue"], wanted["priority"]
     check_call(*it, is_run=True)
@@ -68,19 +68,19 @@ def check_start(wanted: Row) -> None:
 
 
 def check_document(context: Any) -> None:
-    """Refuse what is no memory."""
+    """Refuse a value that is not a memory."""
     check_value(context)
     if not isinstance(context, dict):
         raise Refused("PD103")
 
 
 def created_at(s: State, parent: str | None) -> int:
-    """Tell when a job is made: not before its parent."""
+    """Return the time of a new job: not before its parent."""
     return max(s.now, s.jobs[parent]["created_at"]) if parent in s.jobs else s.now
 
 
 def insert_job(s: State, wanted: Row) -> bool:
-    """Make the row of a job; false when its id is taken."""
+    """Make the row of a job; return false if its id is taken."""
     if wanted["id"] in s.jobs:
         return False
     s.check_contract(wanted["entity"], wanted["context"])
@@ -150,23 +150,23 @@ def add_coordinator(s: State, wanted: Row) -> None:
 
 
 def was_started_by(s: State, job: str, key: str | None) -> bool:
-    """Tell whether a job, or any run of it, was begun with a key."""
+    """Return whether a job, or any run of it, was started with a key."""
     begun = {row["value"].get("key") for row in runs_of(s, job)} | {s.jobs[job]["start_key"]}
     return key is not None and key in begun
 
 
 def runs_of(s: State, job: str) -> list[Row]:
-    """List what is told of how the later runs of a job began."""
+    """Return the facts about the starts of the later runs of a job."""
     return [row for (owner, task, _), row in s.journal.items() if (owner, task) == (job, "$run")]
 
 
 def start_job(s: State, wanted: Row) -> bool:
-    """Begin a job, or a new run of it; tell whether one was begun."""
+    """Start a job, or a new run of it; return whether one was started."""
     return wanted["id"] in start_jobs(s, [wanted])
 
 
 def start_jobs(s: State, wishes: list[Row]) -> set[str]:
-    """Begin jobs, or new runs of them, all or none; of several wishes for one id the first."""
+    """Start jobs, or new runs of them, all or none; of several starts of one id the first."""
     ids = [wanted["id"] for wanted in wishes]
     firsts = [wanted for place, wanted in enumerate(wishes) if wanted["id"] not in ids[:place]]
     made = {wanted["id"] for wanted in firsts if insert_job(s, wanted)}
@@ -190,14 +190,14 @@ def start_jobs(s: State, wishes: list[Row]) -> set[str]:
 
 
 def is_ready(s: State, wanted: Row) -> bool:
-    """Tell whether a job that exists may begin the new run that is wanted."""
+    """Return whether an existing job may begin the new run that is wanted."""
     is_its = was_started_by(s, wanted["id"], wanted["key"])
     is_running = s.jobs[wanted["id"]]["status"] == "running"
     return wanted["if_exists"] == "new_run" and not is_its and not is_running
 
 
 def compact_signals(s: State, job: str) -> None:
-    """Drop the signals that were taken by runs which are over, but for their keys."""
+    """Drop the signals that ended runs have consumed, except their keys."""
     for number, message in list(s.inbox.items()):
         is_taken = message["task"] is None and message["consumed_at"] is not None
         if message["job_id"] != job or not is_taken:
@@ -209,7 +209,7 @@ def compact_signals(s: State, job: str) -> None:
 
 
 def restart(s: State, wanted: Row, reason: str) -> None:
-    """Begin a new run of a job that has ended, or of a memory that had no workflow."""
+    """Begin a new run of an ended job, or of a memory without a workflow."""
     job = s.jobs[wanted["id"]]
     ending = {"status": job["status"], "result": job["result"], "error": job["error"]}
     told = {name: value for name, value in ending.items() if name == "status" or value is not None}
@@ -297,7 +297,7 @@ def signal_with_start(
 
 
 def found(s: State, entity: str) -> list[str]:
-    """Find the running jobs of an entity."""
+    """Return the running jobs of an entity."""
     its = [job for job, row in s.jobs.items() if row["entity"] == entity]
     return sorted(job for job in its if s.jobs[job]["status"] == "running")
 
@@ -416,7 +416,7 @@ def repin(s: State, id: str, version: str | None) -> int:
 
 
 def finish(s: State, job: str, task: str, state: str, value: Any) -> None:
-    """Write how a run has ended."""
+    """Write the end of a run."""
     s.jobs[job] |= {
         "status": "completed" if state == "done" else state,
         "result": value if state == "done" else None,

@@ -1,4 +1,4 @@
-"""Turns, judged in the model: what they say, and what the row of the task says of it."""
+"""The judgment of turns in the model, by their contents and by the rows of their tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATES = ("keep", "park", *ENDS, "retry", "stuck", "release", "continue")
 
 @dataclass
 class Turn:
-    """A turn with the row of the task that it holds, and the verdict on it."""
+    """A turn with the row of the task that it holds, and its verdict."""
 
     number: int
     job: str
@@ -80,7 +80,7 @@ class Turn:
 
 @dataclass
 class Fact:
-    """A row of the journal on its way, with what it does besides being told."""
+    """A new row of the journal, and its effects."""
 
     turn: Turn
     seq: int
@@ -98,7 +98,7 @@ class Fact:
 
 
 def touched_jobs(s: State, turns: list[Row]) -> set[str]:
-    """Name the jobs that turns touch."""
+    """Return the jobs that turns touch."""
     names: set[str] = set()
     for said in turns:
         facts = said.get("facts") or []
@@ -120,7 +120,7 @@ def touched_jobs(s: State, turns: list[Row]) -> set[str]:
 
 
 def check_request(request: Row) -> None:
-    """Refuse a request that makes no sense."""
+    """Refuse a wrong request."""
     check_name(request.get("key"))
     kind = request.get("kind", "hook")
     if kind not in ("hook", "activity", "job", "until", "item"):
@@ -145,7 +145,7 @@ def check_request(request: Row) -> None:
 
 
 def check_turn(turn: Turn) -> None:
-    """Refuse a turn that makes no sense."""
+    """Refuse a wrong turn."""
     if turn.state not in STATES:
         raise Refused("PD107")
     check_value(turn.get("value"))
@@ -191,7 +191,7 @@ def check_wait(s: State, turn: Turn) -> None:
 
 
 def check_open(s: State, turn: Turn) -> None:
-    """Refuse code that runs again and does not wait for what was asked for before."""
+    """Refuse code that runs again and does not wait for its earlier requests."""
     said = turn.get("open")
     if said is None:
         return
@@ -218,7 +218,7 @@ def check_open(s: State, turn: Turn) -> None:
 
 
 def messages_are_open(s: State, turn: Turn) -> bool:
-    """Tell whether all messages that a turn takes are still open."""
+    """Return whether all messages that a turn consumes are still open."""
     named = [fact["message"] for fact in turn.list("facts") if fact.get("message") is not None]
     known = [
         message["id"]
@@ -231,7 +231,7 @@ def messages_are_open(s: State, turn: Turn) -> bool:
 
 
 def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
-    """Judge a turn by the token and the position of its task; refusals raise."""
+    """Judge a turn by the token and the position of its task; a refusal is raised."""
     row, token = turn.row, turn.get("token")
     if is_second:
         return "busy"
@@ -312,7 +312,8 @@ def read_fact(s: State, turn: Turn, place: int, said: Row, latest: int) -> Fact:
 
 
 def judge_facts(facts: list[Fact]) -> bool:
-    """Send back turns whose facts are untimely, or take what another turn of the batch has."""
+    """Refuse turns with untimely facts, or with messages that another turn of the batch
+    consumes."""
     first: dict[Any, int] = {}
     for fact in facts:
         if fact.message is not None:

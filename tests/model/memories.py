@@ -1,4 +1,4 @@
-"""Memories, people and what the database runs itself, in the model."""
+"""Memories, items and tasks of the database in the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.races.memory_model import MAX_KEYS, MISSING, Refused, as_json, found,
 
 ATTEMPTS = {"adds": 1, "fails": 2}  # of the hooks in SQL that the model knows
 MAX_MEMORY = 8_388_608
-SUSPICIOUS = 100_000  # bytes of one value, from which on the size of the document is looked at
+SUSPICIOUS = 100_000  # bytes of one value from which the size of the document is checked
 
 # Commands from outside
 
@@ -58,7 +58,7 @@ def run_command(
 def answers_by_key(
     s: State, id: str, key: str, commands: list[Any], fingerprint: str | None
 ) -> list[Any] | None:
-    """Return the answers that a caller's key got the first time."""
+    """Return the answers to the first call with a key."""
     for (owner, task, seq), row in s.journal.items():
         if (owner, task, row["key"]) == (id, "$outside", key):
             first = (row["op"], row["path"], row["argument"])
@@ -70,7 +70,7 @@ def answers_by_key(
 
 
 def versions_of(s: State, id: str) -> list[tuple[int, Row]]:
-    """List the rows of the journal that are versions of a memory, in order."""
+    """Return the rows of the journal that are versions of a memory, in order."""
     rows = [
         (row["version"], row)
         for (owner, _, _), row in s.journal.items()
@@ -80,7 +80,7 @@ def versions_of(s: State, id: str) -> list[tuple[int, Row]]:
 
 
 def items_of(value: Any) -> Any:
-    """Read one value as a list of one; nothing stays nothing."""
+    """Return one value as a list of one; None stays None."""
     return value if value is None or isinstance(value, list) else [value]
 
 
@@ -159,7 +159,7 @@ def entity_apply(
 
 
 def read_command(given: Row) -> tuple[str, list[str], Any]:
-    """Read a command as a client writes it."""
+    """Convert a command of a client."""
     path, value = given.get("path", ""), given.get("value")
     keys = path if isinstance(path, list) else split_path(path)
     if len(keys) > MAX_KEYS:
@@ -235,7 +235,7 @@ def publish(
 
 
 def lock_item(s: State, item: str) -> Row:
-    """Find an item by its id."""
+    """Return an item by its id."""
     for row in s.items.values():
         if row["id"] == item:
             return row
@@ -243,7 +243,7 @@ def lock_item(s: State, item: str) -> Row:
 
 
 def shown(item: Row) -> Row:
-    """Tell of an item as people see it."""
+    """Return an item as people see it."""
     names = ("id", "key", "assignee", "claimed_by", "claimed_at", "resolution", "resolved_by")
     status = "claimed" if item["claimed_at"] is not None else "unclaimed"
     status = status if item["resolved_at"] is None else "resolved"
@@ -251,7 +251,7 @@ def shown(item: Row) -> Row:
 
 
 def check_item(s: State, item: Row, by: str | None) -> None:
-    """Refuse who may not work on an item."""
+    """Refuse a person who may not work on an item."""
     is_late = item["expires_at"] is not None and item["expires_at"] < s.now
     if item["resolved_at"] is not None or is_late:
         raise Refused("PD411")
@@ -304,7 +304,7 @@ def resolve_item(s: State, item: str, resolution: Any = None, by: str | None = N
     return shown(held)
 
 
-# What the database runs itself
+# Tasks that the database runs
 
 
 def run_task(s: State, job: str, task: str, token: str) -> str:
@@ -326,7 +326,7 @@ def run_task(s: State, job: str, task: str, token: str) -> str:
 
 
 def end_children(s: State, job: str, task: str, row: Row) -> str:
-    """See to the children of a task that has ended."""
+    """End the children of a task that has ended."""
     parent = task.removeprefix("$parent_end/")
     children = sorted(children_to_end(s, job, parent))[:100]
     for child in children:
@@ -349,13 +349,13 @@ def end_children(s: State, job: str, task: str, row: Row) -> str:
         give_back_task(row, s.now + (0 if children else SECOND))
         return "retry"
     for name, _ in s.tasks_of(job):
-        if is_of(name, task):  # what was left for tasks beneath has been seen to as well
+        if is_of(name, task):  # the children of tasks beneath have ended too
             del s.tasks[job, name]
     return "done"
 
 
 def call_sql_hook(s: State, job: str, name: str) -> Any:
-    """Call one of the hooks that the model knows: one adds to the memory, one raises."""
+    """Call a hook that the model knows: one adds to the memory, one raises."""
     if name not in s.sql_hooks:
         raise Refused("PD406")
     if name == "fails":
@@ -364,7 +364,7 @@ def call_sql_hook(s: State, job: str, name: str) -> Any:
 
 
 def run_sql_hook(s: State, said: Row, row: Row) -> str:
-    """Run a hook in SQL; what it did is undone when it fails."""
+    """Run a hook in SQL; a failure undoes its changes."""
     held = lock_to_finish(s, said)
     if s.cancel_is_open(said["job"], said["task"]):
         return end_held_task(s, held, "cancelled", failure("PD602"))
@@ -378,7 +378,7 @@ def run_sql_hook(s: State, said: Row, row: Row) -> str:
 
 
 def try_again(s: State, held: Turn, failed: Row | None) -> str:
-    """Put a hook in SQL off to its next attempt, where it has one left, or end it."""
+    """Delay a hook in SQL until its next attempt, if it has one left, or end it."""
     row = held.row
     if s.cancel_is_open(held.job, held.task):
         return end_held_task(s, held, "cancelled", failed)

@@ -1,4 +1,4 @@
-"""The scheduler: who acts next is drawn, and now and then the database looks at its own laws."""
+"""The scheduler: the next actor is drawn, and now and then the invariants are checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOOK_EVERY = 50  # calls
 
 
 def play(game: Game, calls: int) -> None:
-    """Let three workers and a client act, one after the other as chance wants it."""
+    """Let three workers and a client act in random order."""
     served = ["q0@2", "q0", "q1", "few", "keys", "slow", "$sql"]
     workers = [
         Worker(game, "w1", ["q0", "q1", "$sql"]),

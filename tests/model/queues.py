@@ -1,4 +1,4 @@
-"""Queues in the model: their limits, when they have room, and the clock that all go by."""
+"""Queues in the model: their limits, their room, and the clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NEW_QUEUE: Row = {
 
 
 def base(queue: str) -> str:
-    """Name the queue without its version."""
+    """Return the queue without its version."""
     return queue.split("@", maxsplit=1)[0]
 
 
 def tokens_at(queue: Row, now: int) -> Decimal | None:
-    """Tell how many tokens a queue has; None when its rate is not limited."""
+    """Return the tokens of a queue; None if its rate is not limited."""
     if queue["rate_per_second"] is None:
         return None
     passed = Decimal(max(now - queue["claimed_at"], 0)) / SECOND
@@ -29,7 +29,7 @@ def tokens_at(queue: Row, now: int) -> Decimal | None:
 
 
 def restrained(s: State, queues: list[str]) -> list[str]:
-    """Name those of these queues that are paused or have limits."""
+    """Return those of these queues that are paused or have limits."""
     limits = ("max_running", "max_per_key", "rate_per_second")
     return [
         queue
@@ -40,13 +40,13 @@ def restrained(s: State, queues: list[str]) -> list[str]:
 
 
 def is_asleep(s: State, queue: str) -> bool:
-    """Tell whether a queue is paused."""
+    """Return whether a queue is paused."""
     paused: bool = s.queues.get(base(queue), NEW_QUEUE)["paused"]
     return paused
 
 
 def next_due_at(s: State, queues: list[str]) -> int | None:
-    """Tell when to look for tasks of these queues again."""
+    """Return when to look for tasks of these queues again."""
     awake = [
         task
         for task in s.tasks.values()
@@ -62,14 +62,14 @@ def next_due_at(s: State, queues: list[str]) -> int | None:
 
 
 def next_admission_at(s: State, queues: list[str]) -> int | None:
-    """Tell when limits of these queues will let go what is due, as far as time alone decides."""
+    """Return when limits of these queues will admit due tasks, as far as time alone decides."""
     token_at = next_token_at(s, queues)
     soon = [s.now + SECOND // 100] if has_room(s, queues) else []
     return min([*soon, *([] if token_at is None else [token_at])], default=None)
 
 
 def has_room(s: State, queues: list[str]) -> bool:
-    """Tell whether something waits in a queue with limits that has room for it."""
+    """Return whether a task waits in a queue with limits that has room for it."""
     for queue in queues:
         row = s.queues.get(base(queue), NEW_QUEUE)
         if row["paused"] or queue not in restrained(s, [queue]):
@@ -92,7 +92,7 @@ def has_room(s: State, queues: list[str]) -> bool:
 
 
 def next_token_at(s: State, queues: list[str]) -> int | None:
-    """Tell when the next token comes for which tasks of these queues wait."""
+    """Return when the next token arrives for which tasks of these queues wait."""
     times = []
     for queue in queues:
         row = s.queues.get(base(queue))
@@ -103,8 +103,8 @@ def next_token_at(s: State, queues: list[str]) -> int | None:
 
 
 def has_due_task(s: State, queue: str, full_keys: Iterable[str] = ()) -> bool:
-    """Tell whether a task of a queue is due, or stands in line under a key with room, that nobody
-    holds."""
+    """Return whether a queue has a task without a holder that is due, or in line under a key with
+    room."""
     return any(
         task["queue"] == queue
         and not task["paused"]

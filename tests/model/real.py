@@ -1,4 +1,4 @@
-"""The database beside the model: calls of its verbs, and its tables as the model writes them."""
+"""The database beside the model: calls of its verbs, and its tables in the form of the model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ KEYS = {
 
 
 class Real:
-    """One connection to an app of the test's own, whose clock stands still between calls."""
+    """One connection to the test's own app, whose clock stops between calls."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -73,7 +73,7 @@ class Real:
         self._stop_clock()
 
     def _make_hooks(self) -> None:
-        """Make the functions that run as hooks in SQL: one adds to the memory, one fails."""
+        """Create the functions of the hooks in SQL: one adds to the memory, one fails."""
         self._connection.execute("create schema model")
         for name, does in {
             "adds": "return perdure.entity_increment(job, 'n');",
@@ -94,12 +94,12 @@ class Real:
         return {name: dict(zip(names or (), types, strict=True)) for name, names, types, _ in rows}
 
     def _stop_clock(self) -> None:
-        """Let a moved clock stand where it was moved to: the owner may replace it in tests."""
+        """Stop a moved clock where it was moved to: the owner may replace its function in tests."""
         self.change("set_clock", "clock_timestamp()", BEGINS)
         self._connection.execute("select lock_clock(), set_clock(clock())")
 
     def change(self, function: str, what: str, into: str) -> None:
-        """Change a function of the engine."""
+        """Change the source of a function of the engine."""
         query = "select pg_get_functiondef(%s::regproc)"
         (definition,) = self._connection.execute(query, [function]).fetchone() or ("",)
         changed = definition.replace(what, into)
@@ -107,7 +107,8 @@ class Real:
         self._connection.execute(changed.encode())
 
     def call(self, verb: str, args: Row) -> list[Any]:
-        """Call a verb by the names of its arguments; give its rows as JSON. Refusals are raised."""
+        """Call a verb with named arguments; return its rows as JSON. Errors are raised as
+        Refused."""
         types = self._types[verb]
         given = ", ".join(f"{name} => %s::{types[name]}" for name in args)
         row = "null::jsonb" if verb in self._void else "to_jsonb(r)"
@@ -121,7 +122,7 @@ class Real:
             raise
 
     def tables(self, tick: str) -> dict[str, dict[Any, Row]]:
-        """Read all tables, each row under its key; then time goes on by so many seconds."""
+        """Read all tables, each row under its key; then move the clock by so many seconds."""
         (rows,) = self._connection.execute(SNAPSHOT, [tick]).fetchone() or ({},)
         tables: dict[str, dict[Any, Row]] = {}
         for table, listed in rows.items():
@@ -136,7 +137,7 @@ class Real:
         return tables
 
     def _suspect_early(self) -> None:
-        """Let fewer deliveries make a suspect than five, so that short runs have some."""
+        """Lower the number of deliveries that make a suspect, so that short games have some."""
         self._connection.execute(
             f"""create or replace function {SCHEMA}.suspect_threshold() returns integer
                 immutable language plpgsql as 'begin return {SUSPICIOUS}; end';
@@ -148,7 +149,7 @@ class Real:
         )
 
     def empty(self) -> None:
-        """Begin anew: no rows, and the clock where it began."""
+        """Delete all rows, and reset the clock."""
         others = COLUMNS.keys() - {"jobs"} | {"snapshots", "contracts", "sql_hooks"}
         for table in (*sorted(others), "listeners", "workers", "jobs"):  # a job goes last
             self._connection.execute(f"delete from {table}".encode())
@@ -157,13 +158,13 @@ class Real:
         self._connection.execute(query, [str(MAX_DELIVERIES)])
 
     def broken(self) -> list[Any]:
-        """List the invariants that do not hold."""
+        """Return the broken invariants."""
         query = "select * from assert_invariants() union all select * from assert_histories()"
         return self._connection.execute(query).fetchall()
 
 
 def written(value: Any, type_: str) -> Any:
-    """Write an argument."""
+    """Convert an argument."""
     return json.dumps(value) if type_ == "jsonb" and value is not None else value
 
 
@@ -174,7 +175,7 @@ def key_of(row: Row, names: Iterable[str]) -> Any:
 
 
 def read_row(row: Row) -> Row:
-    """Read a row of a table: times as numbers, failures by their codes."""
+    """Convert a row of a table: times to numbers, failures to their codes."""
     return {
         name: moment(value) if TIMES.search(name) and value is not None else plain(value)
         for name, value in row.items()
@@ -182,7 +183,7 @@ def read_row(row: Row) -> Row:
 
 
 def plain(value: Any) -> Any:
-    """Read a value as the model has it."""
+    """Convert a value to the form of the model."""
     if isinstance(value, dict):
         if value.keys() >= WORDS:
             return {"code": value["code"]}
@@ -191,8 +192,8 @@ def plain(value: Any) -> Any:
 
 
 def given_to(tables: dict[str, dict[Any, Row]], token: str | None, now: int) -> set[Name]:
-    """Name the tasks that a claim has got, or has found stuck; not what an earlier claim under the
-    same token got, and lost again."""
+    """Return the tasks that a claim got, or found stuck; not those that an earlier claim under the
+    same token got and lost."""
     return {
         name
         for name, row in tables["tasks"].items()

@@ -1,4 +1,4 @@
-"""Requests in the model: what tasks ask others for, and no longer want."""
+"""Requests in the model: what tasks request and withdraw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.races.memory_model import Refused
 
 
 def requested_task(task: str, request: Row) -> str:
-    """Name the task of a request."""
+    """Return the name of a requested task."""
     if not request.get("detached"):
         return f"{task}/{request['key']}"
     _, asker, *rest = task.split("/") if task.startswith("$hook/") else ("", "", task)
@@ -24,7 +24,7 @@ def requested_task(task: str, request: Row) -> str:
 
 
 def request_tasks(s: State, turns: list[Turn]) -> None:
-    """Make the hooks and activities that turns ask for."""
+    """Make the hooks and activities that turns request."""
     for turn, request in requests_of(turns, "hook", "activity"):
         task, detached = requested_task(turn.task, request), request.get("detached", False)
         if s.answered(turn.job, turn.task, request["key"]):
@@ -60,7 +60,7 @@ def requests_of(turns: list[Turn], *kinds: str) -> Iterator[tuple[Turn, Row]]:
 
 
 def child_of(turn: Turn, request: Row) -> Row:
-    """Read the child that a request wants."""
+    """Return the child that a request describes."""
     run = turn.task.split("/")
     later = f"{run[0]}/main/" if run[0].isdigit() and run[0] != "1" else ""
     detached = request.get("detached", False)
@@ -78,7 +78,7 @@ def child_of(turn: Turn, request: Row) -> Row:
 
 
 def request_children(s: State, turns: list[Turn]) -> None:
-    """Start the children that turns ask for; an id that is taken is the answer."""
+    """Start the children that turns request; an id that is taken is answered with a failure."""
     wanted = [
         child_of(turn, request)
         for turn, request in requests_of(turns, "job")
@@ -103,7 +103,8 @@ def request_children(s: State, turns: list[Turn]) -> None:
 
 
 def is_begun(s: State, turn: Turn, request: Row) -> bool:
-    """Tell whether a turn's child is there, under whatever id; one of an earlier job is not."""
+    """Return whether a child of a turn exists, under any id; one of an earlier job does not
+    count."""
     asked_as, since = f"{turn.task}/{request['key']}", s.jobs[turn.job]["created_at"]
     return any(
         (row["parent"], row["asked_as"]) == (turn.job, asked_as)
@@ -113,7 +114,7 @@ def is_begun(s: State, turn: Turn, request: Row) -> bool:
 
 
 def fail_child(s: State, child: Row, broken: Row) -> None:
-    """Let a child whose first memory breaks a contract have failed."""
+    """Fail a child whose first memory breaks a contract."""
     s.jobs[child["id"]] |= {"status": "failed", "error": broken, "finished_at": s.now}
     if child["asker_key"] is not None:
         answer = {"ok": False, "payload": broken, "sender": f"{child['id']} 1/main"}
@@ -122,12 +123,12 @@ def fail_child(s: State, child: Row, broken: Row) -> None:
 
 
 def askers_of(s: State, job: str) -> list[Any]:
-    """Tell who waits for the coordinator of a job."""
+    """Return the askers of the coordinator of a job."""
     return [row["asker"] for _, row in s.tasks_of(job) if row["kind"] == "coordinator"]
 
 
 def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
-    """End activities that nobody holds, and ask the other tasks to cancel."""
+    """End activities without a holder, and ask the other tasks to cancel."""
     ended = end_unheld_activities(s, job, tasks)
     others = sorted(task for task in tasks if task not in ended)
     s.insert_cancel_requests(job, others, None)
@@ -135,7 +136,7 @@ def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
 
 
 def cancel_new_requests(s: State, turns: list[Turn]) -> None:
-    """Ask what is asked for by whoever has not heard of a cancel to cancel."""
+    """Ask to cancel what is requested by a task that has an open request to cancel."""
     asked: dict[str, list[str]] = {}
     for turn, request in requests_of(turns, "hook", "activity", "job"):
         if request.get("shielded") or not s.cancel_is_open(turn.job, turn.task):
@@ -156,7 +157,7 @@ def cancel_new_requests(s: State, turns: list[Turn]) -> None:
 
 
 def await_conditions(s: State, turns: list[Turn]) -> None:
-    """Let tasks wait for conditions on their memories."""
+    """Record the conditions for which tasks wait."""
     asked: set[str] = set()
     for turn, request in requests_of(turns, "until"):
         place = (turn.job, turn.task, request["key"])
@@ -175,7 +176,7 @@ def await_conditions(s: State, turns: list[Turn]) -> None:
 
 
 def ask_people(s: State, turns: list[Turn]) -> None:
-    """Make the items that turns ask people for."""
+    """Make the items that turns request."""
     for turn, request in requests_of(turns, "item"):
         place = (turn.job, turn.task, request["key"])
         is_there = any(
@@ -200,7 +201,7 @@ def ask_people(s: State, turns: list[Turn]) -> None:
 
 
 def withdraw(s: State, turns: list[Turn]) -> None:
-    """Drop what turns do not wait for any more, and ask what runs to cancel."""
+    """Drop withdrawn conditions and items, and ask withdrawn tasks to cancel."""
     asked: dict[str, list[str]] = {}
     for turn in turns:
         for key in turn.list("cancels"):

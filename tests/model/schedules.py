@@ -1,4 +1,4 @@
-"""Schedules in the model: those that are due every so often, and what becomes of due times."""
+"""Schedules in the model: those by interval, and what becomes of their due times."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ MINUTE = 60 * SECOND
 
 
 def is_sound(says: Row) -> bool:
-    """Tell whether the model's kind of schedule can be followed."""
+    """Return whether the model can follow a schedule."""
     return says.get("every") in EVERY and "cron" not in says
 
 
 def next_time(says: Row, after: int) -> int:
-    """Tell when a schedule is due next, after a time."""
+    """Return the next due time of a schedule after a time."""
     every = EVERY[says["every"]]
     return (after // every + 1) * every
 
 
 def timetable(says: Row) -> Row:
-    """Take from a schedule what says when it is due."""
+    """Return the parts of a schedule that define its due times."""
     return {name: says.get(name) for name in ("cron", "every", "time_zone", "starts_at")}
 
 
 def lock_schedule(s: State, name: str) -> Row:
-    """Find the memory of a schedule."""
+    """Return the memory of a schedule."""
     if f"$schedule/{name}" not in s.jobs:
         raise Refused("PD410")
     return s.jobs[f"$schedule/{name}"]
 
 
 def park_schedule_task(task: Row, due_at: int, stuck: Any = None, **columns: Any) -> None:
-    """Let the task of a schedule wait."""
+    """Park the task of a schedule."""
     if task["token"] is not None:
         task["last_token"] = task["token"]
     task.update(due_at=due_at, stuck_reason=stuck, deliveries=0, token=None, worker=None)
@@ -58,7 +58,7 @@ def settle(s: State, id: str, owed: int | None) -> int | None:
 
 
 def resettle(s: State, id: str) -> int | None:
-    """Let a schedule that was changed wait anew; what is owed stays owed."""
+    """Let a changed schedule wait anew; a due time that is owed stays owed."""
     until = s.tasks[id, TASK]["until"]
     return settle(s, id, until if until is not None and until <= s.now else None)
 
@@ -147,7 +147,7 @@ def drop_schedule(s: State, name: str) -> bool:
 
 
 def scheduled(name: str, says: Row, headers: Row) -> Row:
-    """Write the job that a schedule starts."""
+    """Return the job that a schedule starts."""
     same = {key: says[key] for key in ("workflow", "args", "queue", "priority")}
     headers = {"schedule": name} | headers
     same["pinned_version"] = says.get("pinned_version")
@@ -155,7 +155,7 @@ def scheduled(name: str, says: Row, headers: Row) -> Row:
 
 
 def run_schedule(s: State, id: str, task: Row) -> str:
-    """Start what a schedule owes, and let it wait for its next time."""
+    """Start the jobs that a schedule owes, and let it wait for its next time."""
     name, says = id.removeprefix("$schedule/"), s.jobs[id]["context"]
     if not is_sound(says):
         park_schedule_task(task, NEVER, failure("PD110"))
@@ -178,7 +178,7 @@ def run_schedule(s: State, id: str, task: Row) -> str:
 
 
 def owed_times(says: Row, owed: int, since: int | None, until: int) -> list[int]:
-    """Tell for which due times jobs are to be started."""
+    """Return the due times for which jobs are to be started."""
     missed_at = until - MINUTE
     here = max(owed, owed if since is None else since)
     if says["catch_up"] == "none":
@@ -199,7 +199,7 @@ def start_owed(s: State, name: str, says: Row, times: list[int]) -> None:
 
 
 def is_busy(s: State, name: str) -> bool:
-    """Tell whether a job that a schedule started still runs."""
+    """Return whether a job that a schedule started is running."""
     return any(
         task["kind"] == "coordinator"
         and job.startswith(f"{name}/")

@@ -1,7 +1,8 @@
-"""The state of the model: the rows of all tables as Python dicts, and the rules that all share.
+"""The state of the model: the rows of all tables as Python dicts, and the rules that all verbs
+share.
 
-Times are whole microseconds since the model's clock began. What is said here of mail, of waking and
-of the memory is what `sql/README.md` promises; each verb of the model is built of it.
+Times are whole microseconds since the model's clock began. Messages, waking and the memory behave
+as `sql/README.md` promises; each verb of the model uses them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 NEVER = 2**62  # `infinity`
 SECOND = 1_000_000
 MAX_DELIVERIES, SUSPICIOUS = 4, 2
-"""Fewer than usual, so that games come that far."""
+"""Lower than usual, so that short games reach them."""
 ENDS = ("done", "failed", "cancelled")
 
 CONDITIONS: dict[str, Callable[[Any], bool]] = {
@@ -35,12 +36,12 @@ CONTRACT = {"properties": {"n": {"maximum": 6}}}
 
 
 def listed(value: Any) -> list[Any]:
-    """Read a value as JSON path does: one that is no array is an array of one."""
+    """Return a value as JSON path does: one that is not an array as an array of one."""
     return value if isinstance(value, list) else [value]
 
 
 def is_more(value: Any, than: int) -> bool:
-    """Tell whether something is a number, and more than another."""
+    """Return whether a value is a number greater than another."""
     return isinstance(value, int | Decimal) and not isinstance(value, bool) and value > than
 
 
@@ -59,7 +60,7 @@ def moment(stamp: str | None) -> int | None:
 
 
 def failure(code: str) -> Row:
-    """Write a failure of the engine: its words are not the model's business."""
+    """Return a failure of the engine; the model does not predict its texts."""
     return {"code": code}
 
 
@@ -83,40 +84,40 @@ class State:
     TABLES = ("jobs", "tasks", "journal", "inbox", "conditions", "items", "queues")
 
     def saved(self) -> dict[str, Any]:
-        """Keep the state, to go back to it after a refusal."""
+        """Save the state, to restore it after a refusal."""
         kept = {name: {k: dict(v) for k, v in getattr(self, name).items()} for name in self.TABLES}
         past = {job: list(documents) for job, documents in self.past.items()}
         rest = {"count": self.count, "contracts": self.contracts, "sql_hooks": self.sql_hooks}
         return kept | rest | {"past": past}
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Go back to a state that was kept."""
+        """Restore a saved state."""
         for name, value in kept.items():
             setattr(self, name, value)
 
     def number(self) -> int:
-        """Draw the next number: in the order of these, messages and items were made."""
+        """Return the next number, in whose order messages and items are made."""
         self.count += 1
         return self.count
 
-    # Looks
+    # Queries
 
     def job(self, job: str) -> Row:
-        """Lock a job."""
+        """Return a job."""
         if job not in self.jobs:
             raise Refused("PD401")
         return self.jobs[job]
 
     def tasks_of(self, job: str) -> list[tuple[str, Row]]:
-        """List the live tasks of a job in order of name."""
+        """Return the live tasks of a job in order of name."""
         return sorted((name, row) for (owner, name), row in self.tasks.items() if owner == job)
 
     def user_tasks(self, job: str) -> bool:
-        """Tell whether a task of a job is alive that is no business of the database alone."""
+        """Return whether a job has a live task that is not only the database's."""
         return any(not row["name"].startswith("$") for _, row in self.tasks_of(job))
 
     def mail(self, job: str, task: str, awaits: Iterable[str] | None) -> list[Row]:
-        """List what lies open for a task, in order of acceptance."""
+        """Return the open messages for a task, in order of acceptance."""
         names = set(awaits or ())
         return [
             message
@@ -127,19 +128,19 @@ class State:
         ]
 
     def answered(self, job: str, task: str, key: str) -> Row | None:
-        """Find the answer to a request, consumed or not."""
+        """Return the answer to a request, consumed or not."""
         for message in self.inbox.values():
             if (message["job_id"], message["task"], message["key"]) == (job, task, key):
                 return message
         return None
 
     def cancel_is_open(self, job: str, task: str) -> bool:
-        """Tell whether a task was asked to cancel and has not heard of it."""
+        """Return whether a task has a request to cancel that it has not consumed."""
         message = self.answered(job, task, "$cancel")
         return message is not None and message["consumed_at"] is None
 
     def is_cleaning_up(self, job: str, task: str, beneath: str) -> bool:
-        """Tell whether a task, or one between it and another above it, was asked to cancel."""
+        """Return whether a task, or one between it and another above it, was asked to cancel."""
         return any(
             is_beneath(message["task"], beneath)
             and (message["task"] == task or is_beneath(task, message["task"]))
@@ -148,17 +149,17 @@ class State:
         )
 
     def has_ended(self, job: str, task: str) -> bool:
-        """Tell whether a task that answers nobody has run to its end."""
+        """Return whether a task without an asker has ended."""
         return any(
             row["kind"] == "end"
             for (owner, name, _), row in self.journal.items()
             if (owner, name) == (job, task)
         )
 
-    # Mail, and who wakes by it
+    # Messages, and the tasks that they wake
 
     def leave(self, job: str, **message: Any) -> bool:
-        """Leave a message; a request has one answer, which stands."""
+        """Leave a message; the first answer to a request stays."""
         empty = ("id", "task", "key", "name", "payload", "sender", "dedupe_key", "fingerprint")
         row = dict.fromkeys(empty)
         row |= {"job_id": job, "ok": True, "sent_at": self.now, "consumed_at": None, **message}
@@ -168,14 +169,14 @@ class State:
         return True
 
     def insert_cancel_requests(self, job: str, tasks: Iterable[str], reason: Any) -> bool:
-        """Ask tasks to cancel; false when all were asked before."""
+        """Ask tasks to cancel; return false if all were asked before."""
         left = [
             self.leave(job, task=task, key="$cancel", ok=False, payload=reason) for task in tasks
         ]
         return any(left)
 
     def wake(self, *jobs: str) -> None:
-        """Make parked tasks due that have mail."""
+        """Make parked tasks with messages due."""
         for (job, name), task in self.tasks.items():
             is_parked = task["token"] is None and task["awaits"] is not None
             if job not in jobs or not is_parked or task["stuck_reason"] is not None:
@@ -184,7 +185,7 @@ class State:
                 task["due_at"] = self.now
 
     def wake_cancelled(self, job: str, tasks: Iterable[str]) -> None:
-        """Make tasks due that were asked to cancel, also when they wait for nothing."""
+        """Make tasks due that were asked to cancel, even if they wait for nothing."""
         for name in tasks:
             task = self.tasks.get((job, name))
             if task is None or task["token"] is not None:
@@ -194,7 +195,7 @@ class State:
             task["awaits"] = [] if task["awaits"] is None else task["awaits"]
 
     def lift_pause(self, job: str) -> int:
-        """Give the tasks of a paused job to workers again; count those that are not stuck."""
+        """Resume the tasks of a paused job; count those that are not stuck."""
         if not self.jobs[job]["paused"]:
             return 0
         self.jobs[job]["paused"] = False
@@ -206,7 +207,7 @@ class State:
     # The memory
 
     def check_and_apply(self, job: str, op: str, keys: list[str], argument: Any) -> Any:
-        """Change the memory of a job, as far as the command fits; return the answer."""
+        """Apply a command to the memory of a job; return the answer."""
         row = self.jobs[job]
         if op == "log":
             if not isinstance(argument, list) or not keys:
@@ -234,7 +235,7 @@ class State:
             raise Refused("PD109")
 
     def heed(self, job: str) -> bool:
-        """Look after those who wait for a memory; tell whether anybody still does."""
+        """Wake those that wait for a memory; return whether it stays watched."""
         self.meet(job)
         if self.jobs[job]["entity"] == "$schedule":
             task = self.tasks[job, "$hook/$schedule"]
@@ -244,7 +245,7 @@ class State:
         return any(owner == job for owner, _, _ in self.conditions)
 
     def meet(self, job: str) -> None:
-        """Answer the tasks whose conditions hold, with the version, and wake them."""
+        """Answer the tasks whose conditions are true, with the version, and wake them."""
         row = self.jobs[job]
         met = sorted(
             place
@@ -265,33 +266,33 @@ class State:
         self.journal[job, task, seq] = row | fact
 
     def length(self, job: str, task: str) -> int:
-        """Tell how many facts a task was told."""
+        """Return the number of facts of a task."""
         return max(
             (seq for owner, name, seq in self.journal if (owner, name) == (job, task)), default=0
         )
 
 
 def is_beneath(task: str | None, above: str) -> bool:
-    """Tell whether a task belongs to another by its name."""
+    """Return whether a task is beneath another, by its name."""
     return task is not None and task.startswith(above + "/")
 
 
 def is_of(task: str, above: str) -> bool:
-    """Tell whether a task is another, or beneath it."""
+    """Return whether a task is another, or beneath it."""
     return task == above or is_beneath(task, above)
 
 
-# What a caller may say
+# Checks of arguments
 
 
 def check_name(name: Any) -> None:
-    """Refuse what is no name."""
+    """Refuse an invalid name."""
     if not name or len(name.encode()) > 200 or re.search(r"[\x00-\x1f\x7f]", name):
         raise Refused("PD104")
 
 
 def check_own_name(name: Any) -> None:
-    """Refuse what is no name for something of a user's own."""
+    """Refuse an invalid or reserved name."""
     if name and name.startswith("$"):
         raise Refused("PD104")
     check_name(name)
@@ -315,7 +316,7 @@ def check_value(value: Any) -> None:
 
 
 def check_queue(queue: str) -> None:
-    """Refuse a queue that would be one of a version."""
+    """Refuse an invalid queue, or one with a version."""
     if "@" in (queue or ""):
         raise Refused("PD104")
     check_name(queue)
@@ -324,7 +325,7 @@ def check_queue(queue: str) -> None:
 def check_call(
     name: str | None, args: Any, queue: str, priority: Any, *, is_run: bool = False
 ) -> None:
-    """Refuse a call of a function that cannot be; none of the database's is a run."""
+    """Refuse a wrong call of a function; the database's queues take no workflow."""
     check_own_name(name)
     check_queue(queue)
     if is_run and queue.startswith("$"):
@@ -337,7 +338,7 @@ def check_call(
 
 
 def check_pin(version: str | None, queue: str | None) -> None:
-    """Refuse a version that is no name, and one for what the database runs."""
+    """Refuse an invalid version, and one for a task of the database."""
     if version is not None:
         if (queue or "").startswith("$"):
             raise Refused("PD107")
@@ -345,7 +346,7 @@ def check_pin(version: str | None, queue: str | None) -> None:
 
 
 def versioned(queue: str, version: str | None) -> str:
-    """Name the queue of a version."""
+    """Return the queue of a version."""
     return queue.split("@", maxsplit=1)[0] + ("" if version is None else f"@{version}")
 
 

@@ -17,8 +17,8 @@ from tests.model.verbs import VERBS
 from tests.source import mutators
 from tests.storms.figures import Figures
 
-GAMES = 8  # a test: each has the database to itself
-CALLS = 100  # a game
+GAMES = 8  # in one test, each on an empty database
+CALLS = 100  # in one game
 
 
 @pytest.mark.stress
@@ -26,9 +26,9 @@ CALLS = 100  # a game
 def test_answers_and_tables_are_those_of_the_model(
     connection: Connection, part: int, figures: Callable[..., Figures]
 ) -> None:
-    """[P1] [P2] [P3] [P4] [P5] [P6] [P7] [P8] [P10] [P12] [P13]: after each call, whoever repeats
-    it or comes late. PERDURE_TEST_AMOUNT asks for more games; the seed of each stands in a failure.
-    """
+    """[P1] [P2] [P3] [P4] [P5] [P6] [P7] [P8] [P10] [P12] [P13] After each call, repeated or late,
+    answers and tables are those of the model. PERDURE_TEST_AMOUNT asks for more games; a failure
+    shows the seed of its game."""
     real = Real(connection)
     seen: Counter[str] = Counter()
     drawn = seed()
@@ -41,8 +41,8 @@ def test_answers_and_tables_are_those_of_the_model(
     assert seen.keys() >= {"claim", "advance", "start", "signal", "turn parked", "turn keep"}
 
 
-def test_every_verb_and_every_code_is_met(connection: Connection) -> None:
-    """[P10]: what chance may miss, a tour does not; what it cannot meet says why."""
+def test_tour_meets_every_verb_and_every_code(connection: Connection) -> None:
+    """[P10] A tour meets what random games may miss; each code that it cannot meet has a reason."""
     real = Real(connection)
     seen: Counter[str] = Counter()
     real.empty()
@@ -56,7 +56,7 @@ def test_every_verb_and_every_code_is_met(connection: Connection) -> None:
 
 
 def test_every_verb_that_changes_something_is_in_the_model(connection: Connection) -> None:
-    """A verb that the model does not know says why."""
+    """Each verb that is not in the model has a reason."""
     assert mutators(connection) - VERBS.keys() == set(NOT_MODELLED)
 
 
@@ -69,10 +69,11 @@ def test_every_verb_that_changes_something_is_in_the_model(connection: Connectio
         ("end_tasks", "where r.asker_job is null", "where false", "journal"),
     ],
 )
-def test_a_broken_engine_and_the_model_disagree(
+def test_broken_engine_and_model_disagree(
     connection: Connection, function: str, what: str, into: str, place: str
 ) -> None:
-    """A control: one that wakes nobody, knows no key again, or journals no end. (T32)"""
+    """(T32) A control: an engine that wakes no task, recognizes no key, or records no end is
+    found."""
     real = Real(connection)
     real.change(function, what, into)
     real.empty()

@@ -1,7 +1,7 @@
-"""The tour: one call of every verb, and one refusal of every code, in an order that makes sense.
+"""The tour: one call of every verb, and one refusal of every code, in a sensible order.
 
-Chance does not meet everything in a few games. The tour does, in one, and is held against the model
-call by call as every game is.
+Random games miss some of them. The tour meets them all in one game, and is compared with the model
+call by call, as every game is.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from tests.model.state import CONTRACT, MAX_DELIVERIES, SECOND, SUSPICIOUS, Row,
 from tests.model.workers import DEEP, FAILURE
 
 UNMET = {
-    "PD113": "a codec in Python says it: tests/codec",
-    "PD114": "a codec in Python says it: tests/codec",
+    "PD113": "raised by a codec in Python: tests/codec",
+    "PD114": "raised by a codec in Python: tests/codec",
     "PD115": "the owner may serve every queue: tests/security",
-    "PD116": "a type in Python says it: tests/worker",
-    "PD201": "a replay in Python finds it: tests/replay",
-    "PD202": "a coordinator in Python finds it: tests/replay",
+    "PD116": "raised by a type in Python: tests/worker",
+    "PD201": "raised by a replay in Python: tests/replay",
+    "PD202": "raised by a coordinator in Python: tests/replay",
     "PD306": "indexes are not in the model: pgtap/indexing",
-    "PD405": "a client in Python stops waiting: tests/worker",
+    "PD405": "raised when a client in Python stops waiting: tests/worker",
     "PD412": "answers of hooks are only read: pgtap/hooks.sql",
-    "PD603": "the Python binding names what has failed: tests/worker",
-    "PD605": "the Python binding names what has failed: tests/worker",
-} | {f"PD50{number}": "it is about installing: tests/install" for number in range(1, 9)}
+    "PD603": "raised by the Python package: tests/worker",
+    "PD605": "raised by the Python package: tests/worker",
+} | {f"PD50{number}": "about installation: tests/install" for number in range(1, 9)}
 
 NOT_MODELLED = {
     "create_index": "an index changes no answer: tests/memory/test_find_oracle.py",
     "drop_index": "an index changes no answer: tests/memory/test_find_oracle.py",
-    "entity_watch": "a hint: nothing rests on who listens",
-    "register_worker": "what it wakes, resume() wakes: pgtap/workers.sql",
-    "forget_worker": "what it wakes, resume() wakes: pgtap/workers.sql",
+    "entity_watch": "a hint: nothing depends on listeners",
+    "register_worker": "resume() wakes the same tasks: pgtap/workers.sql",
+    "forget_worker": "resume() wakes the same tasks: pgtap/workers.sql",
     "create_test_helpers": "assertions for tests of users: pgtap/testing",
-    "grant_access": "it is about roles: tests/security",
-    "revoke_access": "it is about roles: tests/security",
-    "migrate": "it is about installing: tests/install",
+    "grant_access": "about roles: tests/security",
+    "revoke_access": "about roles: tests/security",
+    "migrate": "about installation: tests/install",
     "reset_clock": "the model's clock is not the server's: pgtap/testing",
     "run_sql_hooks": "it commits, and is claim() and run_task() in turns: pgtap/sql_hooks.sql",
     "run_until_idle": "it is claim() and run_task() in turns: pgtap/testing",
@@ -43,13 +43,13 @@ NOT_MODELLED = {
 
 
 def lease(reply: Any, job: str, task: str = "1/main") -> Row:
-    """Find a lease in the answer of claim()."""
+    """Return a lease from the answer of claim()."""
     (row,) = [row for row in reply["tasks"] if (row["job"], row["task"]) == (job, task)]
     return {"job": job, "task": task, "token": reply["token"]} | {"position": row["position"]}
 
 
 def said(lease: Row) -> Row:
-    """Name a lease without a place in the journal."""
+    """Return a lease without its position."""
     return {name: lease[name] for name in ("job", "task", "token")}
 
 
@@ -61,12 +61,12 @@ class Tour:
         self.game = game
 
     def claim(self, *queues: str, **more: Any) -> Any:
-        """Claim all that is due."""
+        """Claim all due tasks."""
         args: Row = {"worker": "w", "claim_id": self.game.token(), "max_tasks": 9}
         return self.send("claim", queues=list(queues), **args | more)
 
     def walk(self) -> None:
-        """Go everywhere."""
+        """Make all calls."""
         self.start()
         self.command()
         self.ask()
@@ -141,7 +141,7 @@ class Tour:
         self.claim("default")
 
     def item(self, key: str) -> str:
-        """Find an item by its request."""
+        """Return an item by its request."""
         items = self.game.state.items.values()
         return next(item["id"] for item in items if item["key"] == key)
 

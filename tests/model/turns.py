@@ -1,7 +1,7 @@
-"""Turns in the model: what workers say of the tasks they hold, and what comes of it.
+"""Turns in the model: the reports of workers on their tasks, and their effects.
 
-A batch is judged turn by turn, then applied in the order that `sql/README.md` names: children, then
-facts, then requests, then cancels, then ends, then each task's own fate.
+A batch is judged turn by turn, then applied in the order of `sql/README.md`: children, then facts,
+then requests, then cancels, then ends, then the state of each task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.model.state import ENDS, NEVER, Row, State, failure, moment
 
 
 def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
-    """Write the fate of a task that lives on."""
+    """Write the new state of a task that lives on."""
     row, state, facts = turn.row, turn.state, turn.get("facts")
     lets_go = state != "keep" and not (state == "park" and has_mail)
     until = moment(turn.get("until"))
@@ -52,7 +52,7 @@ def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
 def apply_turns(
     s: State, turns: list[Turn], facts: list[Fact], known: set[str]
 ) -> dict[int, list[Row]]:
-    """Apply the turns that hold their tasks; return what has arrived for each."""
+    """Apply the turns that hold their tasks; return the messages that have arrived for each."""
     applied = [turn for turn in turns if turn.verdict == "apply"]
     going_on = [turn for turn in turns if turn.verdict in ("apply", "applied")]
     request_children(s, applied)
@@ -83,13 +83,13 @@ def apply_turns(
 
 
 def is_able_to_hear(turn: Turn) -> bool:
-    """Tell whether a task is given back that whoever claims it next can cancel."""
+    """Return whether a task is given back to a holder that could cancel it."""
     lacks = turn.state == "release" and (turn.get("value") or {}).get("code") == "PD406"
     return turn.state in ("retry", "release") and not lacks
 
 
 def receiving_jobs(turns: list[Turn], facts: list[Fact]) -> set[str]:
-    """Name the jobs in whose inboxes turns may have left something."""
+    """Return the jobs whose inboxes turns may have written."""
     jobs = {fact.target for fact in facts if fact.said.get("signal")}
     jobs |= {turn.job for turn in turns if turn.get("requests") is not None}
     return jobs | {
@@ -98,7 +98,7 @@ def receiving_jobs(turns: list[Turn], facts: list[Fact]) -> set[str]:
 
 
 def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row]]) -> Row:
-    """Write the answer to a turn."""
+    """Return the answer to a turn."""
     mail = arrivals.get(turn.number, [])
     names = {"applied": "keep", "untouched": "refused"}
     state = names.get(turn.verdict, turn.verdict)
@@ -130,7 +130,7 @@ def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row
 
 
 def told_message(message: Row) -> Row:
-    """Tell a message as a worker gets it."""
+    """Return a message as a worker gets it."""
     names = ("id", "key", "name", "fingerprint", "ok", "payload", "sent_at")
     return {name: message[name] for name in names}
 

@@ -1,4 +1,4 @@
-"""The verbs that the model knows, by name, and what differs in how their answers are written."""
+"""The verbs of the model by name, and the form of their answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VERBS: dict[str, Callable[..., Any]] = LOOKS_AT_REAL | {
 
 
 def readable(verb: str, rows: list[Any]) -> Any:
-    """Read the answer of the database as the model writes it."""
+    """Convert an answer of the database to the form of the model."""
     if verb in ("start_many", "signal_found", "cancel_found"):
         return rows
     (answer,) = rows
@@ -47,13 +47,13 @@ def readable(verb: str, rows: list[Any]) -> Any:
 
 
 def read_item(answer: Row) -> Row:
-    """Read an item."""
+    """Convert an item."""
     names = ("id", "key", "assignee", "claimed_by", "resolution", "resolved_by", "job", "status")
     return {name: answer[name] for name in names} | {"claimed_at": moment(answer["claimed_at"])}
 
 
 def read_reply(answer: Row) -> Row:
-    """Read the answer of claim() or advance()."""
+    """Convert the answer of claim() or advance()."""
     reply = {name: moment(answer[name]) for name in ("at", "since", "next_due_at")}
     tasks = sorted(answer["tasks"], key=lambda task: (task["job"], task["task"]))
     reply |= {"token": answer["token"], "tasks": [read_task(task) for task in tasks]}
@@ -63,7 +63,7 @@ def read_reply(answer: Row) -> Row:
 
 
 def read_turn(turn: Row) -> Row:
-    """Read the answer to a turn."""
+    """Convert the answer to a turn."""
     return {
         "state": turn["state"],
         "answers": turn.get("answers") or [],
@@ -74,12 +74,12 @@ def read_turn(turn: Row) -> Row:
 
 
 def read_message(message: Row) -> Row:
-    """Read a message."""
+    """Convert a message."""
     return message | {"sent_at": moment(message["sent_at"])}
 
 
 def read_task(task: Row) -> Row:
-    """Read a task that was claimed."""
+    """Convert a claimed task."""
     journal, asker = task["journal"], task["asker"]
     rows = None if journal is None else [
         [seq, kind, key, ok, value, moment(at)]

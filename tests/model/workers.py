@@ -1,6 +1,6 @@
-"""Workers: they claim, say turns of the tasks that they believe they hold, and lose replies.
+"""Workers: they claim, report turns of the tasks that they believe they hold, and lose replies.
 
-What they say is drawn at random, so that most of it makes sense and some does not.
+Their reports are drawn at random, so that most of them make sense and some do not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pick(chance: random.Random, weights: dict[Any, float]) -> Any:
 
 @dataclass
 class Lease:
-    """What a worker knows of a task that it holds, or held."""
+    """A worker's knowledge of a task that it holds or held."""
 
     job: str
     task: str
@@ -48,7 +48,7 @@ class Lease:
 
 @dataclass
 class Worker:
-    """A worker: claims, says turns, and may lose replies."""
+    """A worker: claims, reports turns, and may lose replies."""
 
     game: Game
     name: str
@@ -61,7 +61,7 @@ class Worker:
         return self.game.chance
 
     def act(self) -> None:
-        """Do one thing: repeat what got no answer, or something new."""
+        """Do one thing: repeat a call whose reply was lost, or make a new one."""
         if self.lost is not None:
             verb, args = self.lost
             self.lost = None
@@ -76,12 +76,12 @@ class Worker:
             pick(self.chance, does)()
 
     def is_wanted(self) -> bool:
-        """Tell whether something is due on the queues that it serves."""
+        """Return whether a task is due on its queues."""
         tasks, now = self.game.state.tasks.values(), self.game.state.now
         return any(task["queue"] in self.queues and task["due_at"] <= now for task in tasks)
 
     def say(self, verb: str, **args: Any) -> None:
-        """Call a verb; the reply may get lost, or the call come twice."""
+        """Call a verb; the reply may get lost, or the call be repeated."""
         answer = self.game.send(verb, **args)
         fault = self.chance.random()
         if fault < 0.05:
@@ -92,7 +92,7 @@ class Worker:
         self.hear(verb, args, answer)
 
     def hear(self, verb: str, args: Row, answer: Any) -> None:
-        """Learn from an answer what is held now."""
+        """Update the held leases from an answer."""
         if not isinstance(answer, dict):
             return
         for said, told in zip(args.get("turns", ()), answer.get("turns", ()), strict=True):
@@ -105,7 +105,7 @@ class Worker:
             self.held[lease.job, lease.task] = lease
 
     def hear_turn(self, said: Row, told: Row) -> None:
-        """Learn what became of a turn."""
+        """Update a lease from the answer to a turn."""
         place = (said["job"], said["task"])
         lease = self.held.get(place)
         if lease is None or lease.token != said["token"]:
@@ -135,7 +135,7 @@ class Worker:
         self.say("claim", **args)
 
     def forget_lease(self) -> None:
-        """Die a little: what was held is not thought of any more."""
+        """Die a little: forget a held lease."""
         self.held.pop(self.chance.choice(list(self.held)))
 
     def lease(self) -> Lease:
@@ -185,7 +185,7 @@ class Worker:
         return self.say("advance", turns=[self.make_turn(lease)], **more)
 
     def turns(self) -> None:
-        """Say a batch of turns, now and then two of one task."""
+        """Report a batch of turns, now and then two of one task."""
         leases = [lease for lease in self.held.values() if lease.queue != "$sql"]
         turns = [self.make_turn(lease) for lease in leases[:4]]
         if turns and self.chance.random() < 0.1:
@@ -218,7 +218,7 @@ class Worker:
         return turn
 
     def make_fate(self, lease: Lease, state: str, now: int) -> Row:
-        """Say what becomes of the task."""
+        """Draw the part of a turn that depends on its state."""
         chance = self.chance
         later = stamp(now + chance.randint(1, 40) * SECOND)
         awaits = chance.sample(SIGNALS, chance.randint(1, 2))
@@ -329,7 +329,7 @@ class Worker:
 
 
 def a_command(chance: random.Random) -> tuple[str, list[str], Any]:
-    """Draw a command; now and then one that does not fit."""
+    """Draw a command, now and then a wrong one."""
     good: list[tuple[str, list[str], Any]] = [
         ("increment", ["n"], chance.choice([1, 1, 2, -3])),
         ("set", ["n"], chance.randint(0, 5)),
