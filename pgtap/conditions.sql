@@ -249,7 +249,7 @@ select given(entity_set('terminated', '1', 'n'));
 select is(
     jsonb_build_array(the_job('terminated') -> 'watched', mail_of('terminated')),
     '[false, []]',
-    'the next write ends the watching, and answers nobody');
+    'the next write ends the watching, and sends no answer');
 select is(forget('terminated'), true, 'a memory that was watched can be forgotten');
 
 -- What is not a valid condition.

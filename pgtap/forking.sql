@@ -66,7 +66,7 @@ select is(
     jsonb_build_array(the_job('at ' || seq) #> '{context,n}', the_job('at ' || seq) #> '{context,text}' is not null,
                       the_task('at ' || seq) -> 'position'),
     jsonb_build_array(n, text, seq),
-    format('the memory at place %s is what it was then', seq))
+    format('a fork at place %s has the memory of that place', seq))
   from (values (0, 0, false), (1, 1, false), (2, 11, true), (3, 11, true), (4, 99, true)) as cases (seq, n, text);
 select is(
     the_job('at 4') #>> '{context,text}',

@@ -13,7 +13,7 @@ select given(entity_log('log', 'l', '1')) from generate_series(2, 250);
 select given(entity_create('f', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
 
--- Returns what a statement breaks, and undoes it.
+-- Returns the broken histories after a statement, and undoes it.
 create function histories_broken_by(statement text) returns jsonb
 language plpgsql
 as $$

@@ -21,7 +21,7 @@ select is(
                        'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,
                        'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false,
                        'fingerprint', null),
-    'a hook from outside has what it was given, and no asker');
+    'a hook from outside has its arguments, and no asker');
 select given(hook('e', 'tidy', queue => 'agents', key => 'pinned', pinned_version => '2'));
 select is(
     jsonb_build_array(the_task('e', '$hook/pinned') -> 'queue', the_task('e', '$hook/pinned') -> 'pinned_version'),
@@ -72,7 +72,7 @@ select is(
     '[2, "end", null, true, 1]',
     'the journal of a hook from outside has its end');
 select is(hook('running', 'other', '["y"]', key => 'k2'), '$hook/k2', 'another key makes another hook');
-select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a key stands for the hook for which it was first used');
+select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a repeated key names the hook that first used it');
 select is(the_task('running', '$hook/k2') ->> 'name', 'other', 'a repeated call changes nothing [P12]');
 select is(hook('e', 'tidy', key => 'k2'), '$hook/k2', 'a key belongs to one job');
 select is(tasks_of('e') @> '{$hook/k,$hook/k2}', true, 'and is another hook there');

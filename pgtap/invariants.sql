@@ -264,7 +264,7 @@ select set_eq(
          from unnest('{tasks,inbox,journal,items,snapshots}'::text[]) as place $$,
     'the report names the table of a row without a job');
 
-select is_empty('select * from assert_invariants()', 'laws_broken_by() undoes what it broke');
+select is_empty('select * from assert_invariants()', 'laws_broken_by() undoes the statement');
 
 -- The cases are complete: every invariant must be broken here.
 

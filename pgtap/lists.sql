@@ -54,7 +54,7 @@ select is(
     'the error names the first start that is refused');
 select is(
     pg_temp.refusal_of('select start_many(''{}'')'), array['PD107', 'There was an object.'],
-    'the error for what is not a list has no place');
+    'the error for an object instead of a list names no place');
 select is_empty('select from jobs', 'a refused list starts nothing');
 
 -- entity_apply.

@@ -63,7 +63,7 @@ select is(
     clock() + interval '30 s',
     'a signal does not move a held task');
 select time_passes('31 s');
-select is(take('bob', '{held}') #> '{0,messages}', '[]', 'a task that has not said what it awaits receives no signal');
+select is(take('bob', '{held}') #> '{0,messages}', '[]', 'a task that has named no awaited signal receives none');
 select is(
     tell(a_turn('held', state => 'park', awaits => '{go}', worker => 'bob')) ->> 'state',
     'keep',

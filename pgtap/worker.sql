@@ -1,8 +1,8 @@
 -- A worker in pure SQL: it runs a job with a hook, commands, a signal and a child to its end. This file reads like a
--- tutorial, and uses what any client has: start, claim, advance, signal, result. A worker in any language does the
--- same. A *task* is the right to run one coordinator or hook; a worker that claims it holds it under a token. A *turn*
--- is the holder's report on it: what it has been told (facts), what others shall do (requests), and how it goes on
--- (state).
+-- tutorial, and uses verbs that any client has: start, claim, advance, signal, result. A worker in any language does
+-- the same. A *task* is the right to run one coordinator or hook; a worker that claims it holds it under a token. A
+-- *turn* is the holder's report on it: new entries of its journal (facts), work for others (requests), and how it
+-- goes on (state).
 
 begin;
 select plan(28);

@@ -77,7 +77,7 @@ select is((select count(*) from history where job_id = 'stamped'), 1::bigint,
 update perdure.jobs set context = '{"n": 2}' where id = 'stamped';
 select is(
     (select h.argument from history as h where h.job_id = 'stamped' and h.version = 2), '{"n": 2, "by": "me"}',
-    'the history has what a trigger added');
+    'the history has the member that a trigger added');
 select is_empty('select * from assert_histories()', 'the history with the trigger is complete [P3]');
 drop trigger zz_stamp on perdure.jobs;
 select is(entity_increment('stamped', 'n'), '3', 'commands continue after the trigger is dropped');

@@ -95,7 +95,7 @@ values -- Everything, and equality by type.
        ('{"v": {"$in": [true, false, true]}}', 'false true'),
        ('{"v": {"$in": []}}', ''),
        ('{"v": {"$in": ["5", "x", "nothing"]}}', 'text5 textx'),
-       -- JSON null is something; what is missing is not.
+       -- A JSON null exists; a missing value does not.
        ('{"v": {"$exists": false}}', 'missing'),
        ('{"v": {"$exists": true}}', all_but('missing')),
        ('{"v.a": {"$exists": true}}', 'object'),

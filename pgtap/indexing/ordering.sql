@@ -45,7 +45,7 @@ insert into orders (order_by, answer)
 values ('[]', 'abcdefghijkl'),
        ('["$id"]', 'abcdefghijkl'),
        ('["-$id"]', 'lkjihgfedcba'),
-       -- As one type: what is of another counts as missing.
+       -- As one type: a value of another type counts as missing.
        ('[{"path": "v", "as": "number"}]', 'badhicefgjkl'),
        ('[{"path": "v", "as": "number", "descending": true}]', 'ihdablkjgfec'),
        ('[{"path": "v", "as": "number", "descending": true}, "$id"]', 'iadhbcefgjkl'),
@@ -55,7 +55,7 @@ values ('[]', 'abcdefghijkl'),
        ('[{"path": "t", "as": "time", "descending": true}]', 'kjlihgfedcba'),
        ('[{"path": "w", "as": "text"}]', 'fdbcaeghijkl'),
        ('[{"path": "w", "as": "text", "descending": true}]', 'acbdflkjihge'),
-       -- As JSON: null, texts, numbers, booleans, arrays; what is missing last.
+       -- As JSON: null, texts, numbers, booleans, arrays; missing values last.
        ('["v"]', 'efbadhikjlcg'),
        ('["-v"]', 'ljkihdabfegc'),
        ('["w"]', null),

@@ -160,7 +160,7 @@ select is(
 select is(
     (claim('{dark}', 'eve', max_tasks => 3)::jsonb ->> 'next_due_at')::timestamptz,
     clock() + interval '50 ms',
-    'a repeated question gets the same time');
+    'a worker that gets one of several suspects also learns that it should ask again soon');
 select time_passes('1 ms');
 select is(names_taken('bob', 'dark', 3), 'suspect-3', 'another worker gets another suspect');
 select given(tell(a_turn('suspect-1', worker => 'ada')));

@@ -1,4 +1,4 @@
--- Assertions for the tests of users: what they print when they hold and when they fail.
+-- Assertions for the tests of users: their output when they hold and when they fail.
 
 begin;
 select plan(17);
@@ -20,7 +20,7 @@ select given(hook('j', 'count', '[]', key => 'c', due_at => clock() + interval '
 
 -- Assertions that hold.
 
-select is_memory('j', 'query', '"subsidies"', 'a value of a memory is what is wanted');
+select is_memory('j', 'query', '"subsidies"', 'a memory has the wanted value');
 select is_memory('j', '', '{"n": 1, "query": "subsidies", "done": true}');
 select is_memory('j', 'nothing', null, 'nothing is null');
 select is_status('j', 'running');
@@ -28,7 +28,7 @@ select has_history('j', '{set,"set query",merge}');
 select has_tasks('j', '{"count delayed","research ready"}');
 select given(take('ada', '{j}'));
 select given(tell(a_turn('j', state => 'done', value => '7')));
-select is_status('j', 'completed', 'a status is what is wanted');
+select is_status('j', 'completed', 'a job has the wanted status');
 select is_result('j', '7');
 select holds_its_laws();
 

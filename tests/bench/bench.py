@@ -376,7 +376,7 @@ def latency_costs(bench: Bench, start: Figure, resume: Figure) -> None:
 
 
 def one_signal(client: perdure.Client) -> None:
-    """Start a workflow that waits, send what it waits for, and take the result."""
+    """Start a workflow that waits for a signal, send the signal, and take the result."""
     handle = client.start("wait_for_go", queue="bench")
     time.sleep(0.02)
     handle.signal("go", 1)

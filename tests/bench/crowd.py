@@ -47,7 +47,7 @@ def compared(workers: int, rates: dict[int, float], done: Done) -> list[Goal]:
 
 
 def shared(bench: Bench, workers: int) -> tuple[float, Done]:
-    """Let so many sessions do the work; return tasks a second, and what was done."""
+    """Let a number of sessions share the work; return tasks per second and the total work."""
     number = bench.number(JOBS, least=800)
     bench.tidy()
     start = threading.Barrier(workers + 1)

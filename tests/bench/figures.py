@@ -1,4 +1,4 @@
-"""Figures: what a benchmark has measured, and how it is written."""
+"""Figures: measured values of the benchmark, and their output as tables and JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Figure:
 
     @property
     def is_latency(self) -> bool:
-        """Tell whether less is better."""
+        """Return whether a smaller value is better."""
         return self.unit == "ms"
 
     def row(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Figure:
         }
 
     def ratio(self, median: float, limit: float) -> float:
-        """Return how close perdure comes to bare SQL: 1 is as fast."""
+        """Return the speed relative to bare SQL: 1 is as fast."""
         return limit / median if self.is_latency else median / limit
 
 

@@ -39,7 +39,7 @@ class Done:
 
 
 def work(url: str, worker: str, batch: int, until: str | None = None) -> Done:
-    """Claim and finish what is due, and until a time what becomes due."""
+    """Claim and finish the due tasks, and those that become due until a time."""
     done = Done()
     with psycopg.connect(url, autocommit=True) as connection:
         while True:

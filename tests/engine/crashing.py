@@ -67,7 +67,7 @@ class Killed(KeyboardInterrupt):
 
 
 class Wedged(AssertionError):
-    """A life does not come to an end."""
+    """A life does not end."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Kept(psycopg.AsyncConnection[Any]):
     pool: Pool
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         self.pool.take_back(self)
 
 

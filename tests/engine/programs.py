@@ -604,7 +604,7 @@ def plain(app: perdure.App, parts: Parts) -> None:
         for x in range(3):
             try:
                 out.append(parts.picky(x))
-            except BaseException as error:  # noqa: BLE001 - also what is not for it
+            except BaseException as error:  # noqa: BLE001 - swallows everything
                 out.append(str(error))
             finally:
                 memory.append("done", parts.plus(x))

@@ -474,7 +474,7 @@ def version_of(prompt: str, second: str) -> perdure.App:
     return app
 
 
-def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
+def test_changed_code_is_stuck_with_readable_difference_and_no_effects(
     client: perdure.Client, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """[P9] Changed code is stuck before it has any effect, and resumes after a fix or with accepted

@@ -136,7 +136,7 @@ def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
 
 
 def cancel_new_requests(s: State, turns: list[Turn]) -> None:
-    """Ask to cancel what is requested by a task that has an open request to cancel."""
+    """Ask to cancel new requests of tasks that have an open request to cancel themselves."""
     asked: dict[str, list[str]] = {}
     for turn, request in requests_of(turns, "hook", "activity", "job"):
         if request.get("shielded") or not s.cancel_is_open(turn.job, turn.task):
