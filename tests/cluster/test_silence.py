@@ -47,7 +47,7 @@ def within(seconds: float) -> Iterator[None]:
     assert time.monotonic() - began < seconds + SLACK
 
 
-def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
+def test_waits_without_notifications_end_within_their_polls(app: perdure.App, dsn: str) -> None:
     """[P11] Start, signal, condition and result each take no longer than the polls involved."""
     with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn, poll=POLL):
         time.sleep(4 * POLL)  # the worker is idle

@@ -52,7 +52,7 @@ def test_storms_of_faults_change_no_outcome(
 
 
 @of_every_program
-def test_a_worker_that_keeps_nothing_in_memory_comes_to_the_same(
+def test_worker_without_a_cache_has_the_same_outcome(
     stage: Stage, programs: perdure.App, references: References, program: Program
 ) -> None:
     """[P9] With a replay at every activation and an eviction at every wait of a hook, each program

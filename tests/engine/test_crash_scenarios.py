@@ -94,7 +94,7 @@ def test_answer_from_before_a_crash_causes_no_warning(
     assert "were not awaited" not in caplog.text
 
 
-def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(
+def test_calls_with_lost_replies_are_repeated_without_effect(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:
     """[P12] The replies of claim and advance are lost; a repeated claim gets the same tasks, and no
@@ -182,7 +182,7 @@ def test_hook_that_runs_again_differently_keeps_its_first_write(
 
 
 @pytest.mark.parametrize("faults", [Faults(), Faults(cache=0)], ids=["live", "replayed"])
-def test_the_keys_of_a_result_iterate_alike_live_and_replayed(
+def test_keys_of_a_result_keep_their_order_in_replay(
     stage: Stage, app: perdure.App, faults: Faults
 ) -> None:
     """[P4] [P9] Code gets a result in its stored form from the first time on, so its keys keep

@@ -54,7 +54,7 @@ def test_set_of_strings_iterates_alike_in_two_processes(client: perdure.Client, 
 
 @pytest.mark.parametrize("then", ["parked", "ended"])
 @pytest.mark.parametrize("zombie_by", ["standing still", "starving"])
-def test_a_zombie_that_wakes_changes_nothing(
+def test_zombie_that_wakes_changes_nothing(
     client: perdure.Client,
     dsn: str,
     then: str,

@@ -23,7 +23,7 @@ CALLS = 100  # in one game
 
 @pytest.mark.stress
 @pytest.mark.parametrize("part", range(amount(GAMES) // GAMES or 1))
-def test_answers_and_tables_are_those_of_the_model(
+def test_answers_and_tables_equal_the_model(
     connection: Connection, part: int, figures: Callable[..., Figures]
 ) -> None:
     """[P1] [P2] [P3] [P4] [P5] [P6] [P7] [P8] [P10] [P12] [P13] After each call, repeated or late,

@@ -194,7 +194,7 @@ WEAKNESSES = {
     "M10 retry classification wrong": Weakness(
         "a call whose reply was lost is treated as failed",
         patched((connections, "can_be_repeated", lambda error, is_connected: False)),
-        at_work(crashes.test_lost_replies_are_asked_for_again_and_nothing_is_done_twice),
+        at_work(crashes.test_calls_with_lost_replies_are_repeated_without_effect),
     ),
     "M11 heartbeat without token": known(
         "a heartbeat renews the lease of any holder",
@@ -249,7 +249,7 @@ WEAKNESSES = {
     "M20 value returned from memory": Weakness(
         "the code gets the result of an activity as it is, not as replay will read it",
         patched((operations, "as_stored", lambda value: value)),
-        at_work(crashes.test_the_keys_of_a_result_iterate_alike_live_and_replayed, faults=Faults()),
+        at_work(crashes.test_keys_of_a_result_keep_their_order_in_replay, faults=Faults()),
     ),
 }
 

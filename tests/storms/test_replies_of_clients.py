@@ -107,7 +107,7 @@ def asked(name: str, verb: Verb, proxy: Proxy, client: perdure.Client) -> tuple[
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_whose_reply_is_lost_gives_what_it_would_have_given(
+def test_verb_with_a_lost_reply_returns_the_same_answer(
     verb: str, lossy: tuple[Proxy, perdure.Client], look: Session
 ) -> None:
     """[P1] [P2] [P5] [P12] (T8) Answer and rows are the same as without the loss."""

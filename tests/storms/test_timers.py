@@ -25,7 +25,7 @@ SOON = 3
 """Seconds until then."""
 
 
-def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
+def test_timers_fire_once_and_never_early(
     brewing: Callable[..., Storm], cluster: Cluster
 ) -> None:
     """[P7] (T12) Sleeps, deadlines, later starts and later hooks fire once and not early, while the
