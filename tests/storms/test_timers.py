@@ -25,9 +25,7 @@ SOON = 3
 """Seconds until then."""
 
 
-def test_timers_fire_once_and_never_early(
-    brewing: Callable[..., Storm], cluster: Cluster
-) -> None:
+def test_timers_fire_once_and_never_early(brewing: Callable[..., Storm], cluster: Cluster) -> None:
     """[P7] (T12) Sleeps, deadlines, later starts and later hooks fire once and not early, while the
     server is stopped on the spot and workers are killed. Timers that are cancelled in time never
     fire. Their lateness is printed, but not promised."""
