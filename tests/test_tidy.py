@@ -39,7 +39,7 @@ WRITERS = {
 MAY_BUILD_STATEMENTS = {"access", "indexing", "migrations", "sql_hooks"}
 
 # The modules that may hold SQL: the calls, the installer, and the script that it runs.
-WITH_SQL = {"calls.py", "install.py", "script.py"}
+WITH_SQL = {"call.py", "install.py", "script.py"}
 STATEMENT = re.compile(
     r"\s*(select|insert into|update \w+ set|delete from|with \w+ as|create \w+|drop \w+|alter \w+"
     r"|set local|set search_path|listen|notify|grant|revoke)\s",
@@ -152,7 +152,7 @@ def test_python_modules_outside_a_few_contain_no_sql() -> None:
     elsewhere = [
         f"{file.name}:{line}: {text.strip()[:60]}"
         for file in python_files()
-        if file.name not in WITH_SQL
+        if not (file.name in WITH_SQL or file.name.endswith("_calls.py"))
         for line, text in literals(file)
         if STATEMENT.match(text)
     ]

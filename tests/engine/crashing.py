@@ -26,8 +26,9 @@ from psycopg.pq import TransactionStatus
 import perdure
 from perdure.basics import faults
 from perdure.database import connections
-from perdure.database.calls import Call, send_async
+from perdure.database.call import Call
 from perdure.database.connections import AsyncLink, Source
+from perdure.database.sending import send_async
 from perdure.workers import claim_pace, waits
 from perdure.workers.engine import Engine
 from perdure.workers.event_loop import new_loop

@@ -15,7 +15,7 @@ from load import Load, die_upgrading, statements_to_upgrade
 from releases import LATER, NOW, with_protocol
 
 import perdure
-from perdure.database import calls
+from perdure.database import worker_calls
 from perdure.errors import ProtocolNotSupported
 from perdure.installation.install import install
 from tests.amount import amount
@@ -59,7 +59,7 @@ def test_worker_with_another_protocol_ends_and_a_newer_one_takes_over(
     source = with_protocol(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
     load = Load(dsn)
     with monkeypatch.context() as newer:
-        newer.setattr(calls, "PROTOCOL", 2)
+        newer.setattr(worker_calls, "PROTOCOL", 2)
         with pytest.raises(ProtocolNotSupported, match="version 2") as refused:
             load.worker().start()
         assert "upgrade the schema" in (refused.value.hint or "")
@@ -75,7 +75,7 @@ def test_worker_with_another_protocol_ends_and_a_newer_one_takes_over(
         worker.stop()
     with pytest.raises(ProtocolNotSupported):
         load.worker().start()
-    monkeypatch.setattr(calls, "PROTOCOL", 2)
+    monkeypatch.setattr(worker_calls, "PROTOCOL", 2)
     with load.worker():
         load.check()
 

@@ -26,7 +26,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.database import calls, connections
+from perdure.database import connections, worker_calls
 from perdure.workers import waits
 from perdure.workers.engine import Engine
 from perdure.workers.turns import Turn
@@ -57,7 +57,7 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
     os.environ |= {"LEDGER": f"{folder}/ledger", "SLOW": str(LEASE / 2)}
     connections.LONGEST_PAUSE = LONGEST_PAUSE
     waits.GRACE = GRACE
-    calls.COMMIT_WITHIN = f"{2 * LEASE} s"
+    worker_calls.COMMIT_WITHIN = f"{2 * LEASE} s"
     if fuse is not None:
         pass_through(Passages(fuse, f"{folder}/points"))
     note_late_turns(Path(folder) / LATE)

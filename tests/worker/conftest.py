@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import AsyncLink
 from tests.databases import UNHINTED
 

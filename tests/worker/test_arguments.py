@@ -15,13 +15,13 @@ import psycopg
 import pytest
 
 import perdure
+from perdure import database
 from perdure.basics.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
 from perdure.basics.names import check_name
 from perdure.codecs import AesGcm
-from perdure.database import calls
 from perdure.testing import AsyncLab, Lab
 
-CALLS = Path(calls.__file__).read_text()
+CALLS = "".join(file.read_text() for file in sorted(Path(database.__path__[0]).glob("*_calls.py")))
 NAMED = {*re.findall(r'_(?:call|repeatable|item)\(\s*"(\w+)"', CALLS), "entity_remove"}
 MADE_HERE = {"advance", "claim", "register_worker", "index_name", "move_clock"}
 """Functions to which this package passes no argument of a caller unchanged."""

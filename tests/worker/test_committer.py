@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.database import calls, connections
+from perdure.database import connections, sending
+from perdure.database.call import Call
 from perdure.workers import claim_pace, search_mark
 from tests.databases import UNHINTED
 from tests.patience import wait_until
@@ -111,7 +112,7 @@ def test_hint_that_arrives_during_a_claim_is_kept(
     handles: list[Any] = []
     call_of = connections.AsyncLink.call
 
-    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+    async def call(link: connections.AsyncLink, call: Call) -> Any:
         reply = await call_of(link, call)
         if call.function == "claim" and begins.is_set() and not begun.is_set():
             handles.append(await asyncio.to_thread(client.start, quick))
@@ -221,7 +222,7 @@ def test_too_large_value_raises_where_it_is_given(
 
 def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None:
     """Execute every statement, but lose the reply to one in ten."""
-    send, send_async = calls.send, calls.send_async
+    send, send_async = sending.send, sending.send_async
 
     def lossy(connection: Any, call: Any) -> Any:
         answer = send(connection, call)
@@ -246,7 +247,7 @@ def test_stuck_coordinator_can_be_resumed_after_a_lost_reply(
 ) -> None:
     """[P12] The turn that reports it is sent again; once resumed, it runs from its journal."""
     lost: list[Any] = []
-    send_async = calls.send_async
+    send_async = sending.send_async
 
     async def lossy(cursor: Any, call: Any) -> Any:
         answer = await send_async(cursor, call)
@@ -383,7 +384,7 @@ def test_turn_also_claims_if_no_hint_would_announce_its_work(
     turns: list[bool] = []
     call_of = connections.AsyncLink.call
 
-    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+    async def call(link: connections.AsyncLink, call: Call) -> Any:
         if call.function == "advance":
             turns.append(b'"max_tasks"' in call.query)
         return await call_of(link, call)
@@ -423,7 +424,7 @@ def test_worker_that_claimed_in_vain_twice_lets_others_go_first(
     claimed = threading.Event()
     call_of = connections.AsyncLink.call
 
-    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+    async def call(link: connections.AsyncLink, call: Call) -> Any:
         if call.function == "claim":
             claimed.set()
         return await call_of(link, call)
@@ -509,7 +510,7 @@ def test_slow_searches_take_a_tenth_of_the_time(
     call_of = connections.AsyncLink.call
     searches: list[tuple[float, bool]] = []
 
-    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+    async def call(link: connections.AsyncLink, call: Call) -> Any:
         claims = b'"max_tasks"' in call.query
         if claims:
             is_above = b'"since"' in call.query
@@ -544,7 +545,7 @@ def test_task_claimed_while_its_worker_stops_is_released_at_once(
     has_claimed = threading.Event()
     call = connections.AsyncLink.call
 
-    async def late(link: connections.AsyncLink, wanted: calls.Call) -> Any:
+    async def late(link: connections.AsyncLink, wanted: Call) -> Any:
         reply = await call(link, wanted)
         if wanted.function == "claim" and reply["tasks"]:
             has_claimed.set()

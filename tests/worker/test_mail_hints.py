@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import AsyncLink
 from perdure.workers import coordinators, waits
 from perdure.workers.hooks import HookTurn

@@ -16,8 +16,10 @@ import pytest
 import perdure
 from perdure.clients import waiting
 from perdure.database import connections
-from perdure.database.calls import Call, Calls, send
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.database.connections import AsyncLink
+from perdure.database.sending import send
 from perdure.workflow.publishing import StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run

@@ -20,7 +20,9 @@ from psycopg.rows import dict_row
 
 import perdure
 import perdure.testing
-from perdure.database import calls
+from perdure.database import worker_calls
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.replay.replay import Fact
 from perdure.workers import lent_connections, transactions
 from perdure.workers.hook_journal import HookJournal
@@ -553,14 +555,14 @@ def test_error_while_recording_runs_the_function_again(
     monkeypatch: pytest.MonkeyPatch, code: str,
 ) -> None:  # fmt: skip
     """(T6) No attempt has failed: the function is not to blame for a statement of the worker."""
-    record = calls.Calls.record
+    record = Calls.record
 
-    def failing(self: calls.Calls, *given: Any) -> calls.Call:
-        monkeypatch.setattr(calls.Calls, "record", record)
+    def failing(self: Calls, *given: Any) -> Call:
+        monkeypatch.setattr(Calls, "record", record)
         statement = f"do $$ begin raise 'not now' using errcode = '{code}'; end $$"
-        return calls.Call("record", statement.encode(), ())
+        return Call("record", statement.encode(), ())
 
-    monkeypatch.setattr(calls.Calls, "record", failing)
+    monkeypatch.setattr(Calls, "record", failing)
     work()
     assert client.start("books", "a").result(T) == "run 2"
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
@@ -677,7 +679,7 @@ def test_transaction_cut_off_before_its_commit_runs_again(
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """When the network is cut, the server ends the transaction after a moment."""
-    monkeypatch.setattr(calls, "COMMIT_WITHIN", "1 s")
+    monkeypatch.setattr(worker_calls, "COMMIT_WITHIN", "1 s")
     at_commit("the network is cut")
     work()
     assert client.start("books", "a").result(T) == "run 2"

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from perdure.basics.durations import seconds
-from perdure.database.calls import Calls, send
+from perdure.database.calls import Calls
+from perdure.database.sending import send
 from perdure.installation import install as installer
 
 from .terminal import (

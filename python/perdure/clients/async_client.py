@@ -14,8 +14,9 @@ from perdure.basics.faults import crash_point
 from perdure.basics.names import as_id
 from perdure.basics.threads import begun
 from perdure.codecs import Codec
-from perdure.database.calls import Call, plain_cursor, send_async
+from perdure.database.call import Call
 from perdure.database.connections import Source
+from perdure.database.sending import plain_cursor, send_async
 from perdure.errors import PerdureError
 from perdure.values.wire import Result, Result_co
 from perdure.workflow.context import refuse_clients

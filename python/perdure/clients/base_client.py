@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 from perdure.codecs import Codec
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import Source
 from perdure.errors import InvalidArgument
 from perdure.workflow.work import Workflow

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from perdure.basics.durations import Duration
 from perdure.basics.paths import Path
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.values.items import Decode, unchanged
 from perdure.values.wire import Result
 from perdure.workflow.memory import Awaited

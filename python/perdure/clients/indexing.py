@@ -17,8 +17,10 @@ from psycopg import errors
 from perdure.basics.durations import Duration, seconds
 from perdure.basics.faults import crash_point
 from perdure.basics.paths import Path, parse_path, write_path
-from perdure.database.calls import Call, Calls, send
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.database.connections import Source, pauses
+from perdure.database.sending import send
 from perdure.errors import InvalidArgument
 
 from .past import rows_of

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from perdure.basics.names import as_id
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.workflow.memory import Awaited
 from perdure.workflow.operations import stored
 

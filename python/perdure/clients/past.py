@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from perdure.basics.arguments import listed
 from perdure.basics.durations import Duration, from_micros, micros
 from perdure.basics.paths import Path, parse_path, write_path
-from perdure.database.calls import Call, Calls
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.errors import InvalidArgument, among
 from perdure.workflow.memory import Options, given_options
 from perdure.workflow.operations import stored

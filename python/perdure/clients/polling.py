@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from perdure.basics.durations import Duration, seconds
-from perdure.database.calls import Call, Calls
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from perdure.basics.forks import note_resettable
 from perdure.basics.loop_affinity import LoopAffinity
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import PATIENCE, AsyncLink, Link, Source
 from perdure.errors import InvalidArgument
 

@@ -19,7 +19,8 @@ from perdure.basics.durations import Duration, as_interval, aware
 from perdure.basics.names import as_id
 from perdure.basics.paths import write_path
 from perdure.codecs import Codec
-from perdure.database.calls import Call, Calls
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.errors import InvalidArgument, InvalidValue, among
 from perdure.values import wire
 from perdure.values.shapes import bind_unknown

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from perdure.basics.durations import Duration, micros, seconds, to_iso
-from perdure.database.calls import Call, Calls
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.errors import InvalidArgument
 from perdure.workflow.work import Workflow
 

@@ -22,7 +22,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from perdure.basics.forks import note_resettable
 from perdure.basics.loop_affinity import LoopAffinity
-from perdure.database.calls import Call, Calls, send, send_async, send_together
+from perdure.database.call import Call
+from perdure.database.calls import Calls
 from perdure.database.connections import (
     REFUSALS,
     AsyncLink,
@@ -32,6 +33,7 @@ from perdure.database.connections import (
     is_standby,
     may_be_stale,
 )
+from perdure.database.sending import send, send_async, send_together
 
 from .polling import Poll
 

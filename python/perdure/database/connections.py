@@ -34,7 +34,9 @@ from perdure.errors import (
     ProtocolNotSupported,
 )
 
-from .calls import Call, Calls, plain_cursor, send, send_async
+from .call import Call
+from .calls import Calls
+from .sending import plain_cursor, send, send_async
 
 logger = logging.getLogger("perdure.worker")
 

@@ -23,7 +23,7 @@ import psycopg
 
 from perdure.basics.durations import as_interval, from_iso
 from perdure.basics.faults import crash_point
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink
 from perdure.errors import ValueSealed
 

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from perdure.database.calls import plain_cursor, send, send_async
+from perdure.database.sending import plain_cursor, send, send_async
 from perdure.workflow.work import Isolation
 
 if TYPE_CHECKING:

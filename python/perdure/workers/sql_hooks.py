@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from perdure.basics.names import is_own
-from perdure.database.calls import Call
+from perdure.database.call import Call
 from perdure.database.connections import REFUSALS, AsyncLink, pauses
 
 from .side_connections import SideConnections

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from perdure.basics.faults import crash_point
-from perdure.database.calls import Call, plain_cursor, send, send_async, to_text
+from perdure.database.call import Call, to_text
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
+from perdure.database.sending import plain_cursor, send, send_async
 from perdure.errors import InvalidArgument
 from perdure.workflow.context import Info
 from perdure.workflow.operations import ActivityCall, stored
