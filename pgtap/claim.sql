@@ -252,7 +252,7 @@ select is((claim('{nobody}', 'ada')::jsonb ->> 'at')::timestamptz, clock(), 'a c
 select given(claim('{x,y}', 'idler', idle => true));
 select is(
     (select array_agg(topic order by topic) from listeners where listener = 'idler'),
-    '{$mail/idler,x,y}',
+    '{$messages/idler,x,y}',
     'an idle claim that returns nothing registers the worker as a listener of its queues');
 select given(claim('{x,y}', 'busy one'));
 select is(

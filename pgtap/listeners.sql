@@ -180,15 +180,15 @@ select have_held_job(id, worker => worker) from (values ('h', 'listens'), ('b', 
 select given(claim('{idle}', 'listens', idle => true));
 select is(
     (select array_agg(l.topic order by l.topic) from listeners as l where l.listener = 'listens'),
-    '{$mail/listens,idle}',
+    '{$messages/listens,idle}',
     'an idle claim listens for hints of its queues and for messages to held tasks');
-select is(topics_of($$ select signal('h', 'go') $$), '{$mail/listens}',
+select is(topics_of($$ select signal('h', 'go') $$), '{$messages/listens}',
           'a signal to a held job notifies its worker');
 select is(topics_of($$ select signal('b', 'go') $$), '{}',
           'a signal to a job whose worker does not listen notifies nobody');
 select time_passes('1 s');
 select given(hook('h', 'h', key => 'new', queue => 'q'));
-select is(topics_of($$ select cancel('h') $$), '{$mail/listens}',
+select is(topics_of($$ select cancel('h') $$), '{$messages/listens}',
           'a request to cancel a held task notifies its worker');
 select is(wake_tasks('{h}', clock() + interval '1 s'), '{}', 'a message that came earlier is not notified again');
 

@@ -1,7 +1,7 @@
 -- The inbox: signals and answers on their way. Whoever writes here holds the lock of the job that receives the message.
 -- So a task that parks under the same lock sees the message, or is woken by it. [P5]
 
--- Bounded: the rest comes with the next turn, since a task with open mail does not park. Signals are limited more
+-- Bounded: the rest comes with the next turn, since a task with open messages does not park. Signals are limited more
 -- strictly: of a backlog, a turn takes some and is told the others again. They also bound what was sent after them, so
 -- that everything arrives in order.
 create function @extschema@.open_messages(job text, task text, awaits text[]) returns jsonb
@@ -53,7 +53,7 @@ as $$
 begin
     return array(
         select (r.number, m.messages)::arrival
-          -- Most tasks have no mail, which one look-up shows.
+          -- Most tasks have no messages, which one look-up shows.
           from (select w.*
                   from unnest(find_arrivals.turns) as w
                  where w.verdict in ('apply', 'applied')

@@ -142,7 +142,7 @@ begin
                and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task)
                and not exists (select from items as p where p.job_id = t.job_id and p.task = t.task and p.is_open))
     union all
-    select 'I5', t.job_id, t.task, 'a parked task has open mail'
+    select 'I5', t.job_id, t.task, 'a parked task has open messages'
       from tasks as t
      where t.token is null
        and t.stuck_reason is null
@@ -183,7 +183,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_tasks() is
-    'Find tasks that wait for nothing (I3), sleep although mail is open (I5), are leased longer than a lease may be (I8), are delivered too often (I9), have a position that is not the length of their journal (I10), or have lost their asker (I11).';
+    'Find tasks that wait for nothing (I3), sleep although messages are open (I5), are leased longer than a lease may be (I8), are delivered too often (I9), have a position that is not the length of their journal (I10), or have lost their asker (I11).';
 
 
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant

@@ -61,7 +61,7 @@ begin
              when octet_length(listen_for.topic) > longest_topic() then make_failure(
                  'PD104', 'InvalidName', 'the topic is too long',
                  format('It has %s bytes; at most %s are allowed.', octet_length(listen_for.topic), longest_topic()),
-                 'Name a queue, or a worker or id after $mail/, $job/ or $memory/.') end,
+                 'Name a queue, or a worker or id after $messages/, $job/ or $memory/.') end,
         name_failure(listen_for.listener, 'a listener')));
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
@@ -69,7 +69,7 @@ begin
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $mail/worker for mail to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104.';
+    'Ask for a NOTIFY on a topic: a queue, $messages/worker for messages to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104.';
 
 
 -- A client that was killed leaves its row behind; one that is alive renews it within the hour.
@@ -165,7 +165,7 @@ begin
     -- Nothing ever arrives on a queue whose name is longer.
     insert into listeners (topic, listener, since)
     select u.topic, set_idle.worker, clock()
-      from unnest(set_idle.queues || ('$mail/' || set_idle.worker)) as u (topic)
+      from unnest(set_idle.queues || ('$messages/' || set_idle.worker)) as u (topic)
      where octet_length(u.topic) <= longest_topic()
      order by u.topic collate "C"
         on conflict on constraint one_row_per_listener do nothing;
@@ -173,4 +173,4 @@ begin
 end
 $$;
 comment on function @extschema@.set_idle(text[], text, boolean) is
-    'Record that a worker waits for work on its queues and for mail of its tasks, or works again.';
+    'Record that a worker waits for work on its queues and for messages to its tasks, or works again.';

@@ -29,8 +29,8 @@ create unlogged table @extschema@.listeners (
     constraint one_row_per_listener primary key (topic, listener)
 );
 comment on table @extschema@.listeners is
-    'Who is idle and wants a NOTIFY: workers for their queues and for mail to tasks they hold, clients for the end of a job or a change of its memory.';
-comment on column @extschema@.listeners.topic is 'A queue, $mail/worker, $job/id, or $memory/id.';
+    'Who is idle and wants a NOTIFY: workers for their queues and for messages to tasks they hold, clients for the end of a job or a change of its memory.';
+comment on column @extschema@.listeners.topic is 'A queue, $messages/worker, $job/id, or $memory/id.';
 comment on column @extschema@.listeners.listener is 'The worker or client.';
 comment on column @extschema@.listeners.since is 'When it became idle, or last asked.';
 

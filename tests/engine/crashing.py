@@ -301,7 +301,7 @@ class Stage(Outside):
             " stuck_reason from tasks order by 1, 2"
         )
         inbox = self.many("select * from inbox where consumed_at is null order by job_id, id")
-        return "\n".join(["", *map(repr, tasks), "open mail:", *map(repr, inbox)])
+        return "\n".join(["", *map(repr, tasks), "open messages:", *map(repr, inbox)])
 
     def _end_leases(self, whose: str = "true", *params: str) -> None:
         """Make leases due, as if their time were up."""

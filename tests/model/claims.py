@@ -288,9 +288,9 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
     awaits = task["awaits"]
     if again or task["started_at"] != s.now:
         awaits = awaits or []
-    mail = []
+    messages = []
     if task["position"] > 0 or awaits is not None:
-        mail = [told_message(message) for message in s.mail(*name, awaits)]
+        messages = [told_message(message) for message in s.open_messages(*name, awaits)]
     columns = ("kind", "name", "position", "deliveries", "attempt", "asked", "signal", "progress")
     columns += ("accept_changes", "pinned_version", "started_at", "told_at")
     return {column: task[column] for column in columns} | {
@@ -308,7 +308,7 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
         "asker": task["asker"],
         "journal": journal,
         "awaits": awaits,
-        "messages": mail,
+        "messages": messages,
     }
 
 

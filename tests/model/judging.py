@@ -184,7 +184,7 @@ def check_wait(s: State, turn: Turn) -> None:
             for request in turn.list("requests")
         )
         or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
-        or any(message["id"] not in taken for message in s.mail(*name, ()))
+        or any(message["id"] not in taken for message in s.open_messages(*name, ()))
         or any(key not in turn.list("cancels") for *_, key in asked)
     ):
         raise Refused("PD107")
@@ -206,7 +206,7 @@ def check_open(s: State, turn: Turn) -> None:
     known = [(key, row) for key, row in known if not s.answered(*name, key)]
     known += [
         (message["key"], message)
-        for message in s.mail(*name, ())
+        for message in s.open_messages(*name, ())
         if message["key"] != "$cancel" and message["id"] not in taken
     ]
     for key, row in known:

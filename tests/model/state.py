@@ -116,7 +116,7 @@ class State:
         """Return whether a job has a live task that is not only the database's."""
         return any(not row["name"].startswith("$") for _, row in self.tasks_of(job))
 
-    def mail(self, job: str, task: str, awaits: Iterable[str] | None) -> list[Row]:
+    def open_messages(self, job: str, task: str, awaits: Iterable[str] | None) -> list[Row]:
         """Return the open messages for a task, in order of acceptance."""
         names = set(awaits or ())
         return [
@@ -181,7 +181,7 @@ class State:
             is_parked = task["token"] is None and task["awaits"] is not None
             if job not in jobs or not is_parked or task["stuck_reason"] is not None:
                 continue
-            if task["due_at"] > self.now and self.mail(job, name, task["awaits"]):
+            if task["due_at"] > self.now and self.open_messages(job, name, task["awaits"]):
                 task["due_at"] = self.now
 
     def wake_cancelled(self, job: str, tasks: Iterable[str]) -> None:

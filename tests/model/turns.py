@@ -22,10 +22,10 @@ from tests.model.requests import (
 from tests.model.state import ENDS, NEVER, Row, State, failure, moment
 
 
-def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
+def keep_or_park(s: State, turn: Turn, has_messages: bool) -> None:
     """Write the new state of a task that lives on."""
     row, state, facts = turn.row, turn.state, turn.get("facts")
-    lets_go = state != "keep" and not (state == "park" and has_mail)
+    lets_go = state != "keep" and not (state == "park" and has_messages)
     until = moment(turn.get("until"))
     row["position"] += len(facts or [])
     row["asked"] = max(row["asked"], turn.get("asked") or 0)
@@ -67,10 +67,12 @@ def apply_turns(
     arrivals: dict[int, list[Row]] = {}
     if any(turn.awaits is not None for turn in going_on):
         for turn in going_on:
-            mail = (
-                s.mail(turn.job, turn.task, turn.awaits) if turn.state in ("keep", "park") else []
+            messages = (
+                s.open_messages(turn.job, turn.task, turn.awaits)
+                if turn.state in ("keep", "park")
+                else []
             )
-            arrivals |= {turn.number: mail} if mail else {}
+            arrivals |= {turn.number: messages} if messages else {}
     for turn in applied:
         if turn.state in ("keep", "park", "retry", "stuck", "release"):
             keep_or_park(s, turn, turn.number in arrivals)
@@ -99,12 +101,12 @@ def receiving_jobs(turns: list[Turn], facts: list[Fact]) -> set[str]:
 
 def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row]]) -> Row:
     """Return the answer to a turn."""
-    mail = arrivals.get(turn.number, [])
+    messages = arrivals.get(turn.number, [])
     names = {"applied": "keep", "untouched": "refused"}
     state = names.get(turn.verdict, turn.verdict)
     answers: list[Any] = []
     if turn.verdict == "apply":
-        kept = "keep" if mail else "parked"
+        kept = "keep" if messages else "parked"
         state = {"park": kept, "release": "released"}.get(turn.state, turn.state)
         answers = [
             [fact.seq, fact.row["ok"], fact.row["value"]]
@@ -123,7 +125,7 @@ def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row
     return {
         "state": state,
         "answers": answers,
-        "messages": [told_message(message) for message in mail],
+        "messages": [told_message(message) for message in messages],
         "again": turn.verdict in ("applied", "parked"),
         "error": error if state == "refused" else None,
     }

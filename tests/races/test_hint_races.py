@@ -74,7 +74,7 @@ def test_holder_of_task_gets_hint_for_message_that_commits(
     with b.open():
         incoming.send()
         assert listener.hints() == []
-    assert listener.hints() == ["$mail/a"]
+    assert listener.hints() == ["$messages/a"]
     assert incoming.is_all_of(a.advance(incoming.task.keep(awaits=list(incoming.awaits))).messages)
 
 
@@ -86,7 +86,7 @@ def test_only_holder_of_task_gets_hints_for_its_messages(
     for worker in (a, stage.session("d")):
         worker.claim("nothing", idle=True)
     b.signal("j", "go")
-    assert listener.hints() == ["$mail/a"]
+    assert listener.hints() == ["$messages/a"]
 
     b.stolen(task)
     b.signal("j", "go")
@@ -106,7 +106,7 @@ def of_a_signal(a: Session, b: Session) -> Hinted:
     """A worker waits for messages to a task that it holds."""
     task = a.held("j")
     return Hinted(
-        "$mail/a",
+        "$messages/a",
         lambda: a.claim("nothing", idle=True),
         lambda: b.signal("j", "go"),
         lambda: bool(a.advance(task.keep(awaits=["go"])).messages),

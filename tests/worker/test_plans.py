@@ -79,9 +79,9 @@ def turns(claimed: Any, **fields: Any) -> str:
 def taken_messages(task: Any) -> list[dict[str, Any]]:
     """Give the facts that take the messages of a task."""
     return [
-        {"kind": "answer" if mail["key"] else "signal", "key": mail["key"] or "s#1"}
-        | {"message": mail["id"]}
-        for mail in task["messages"]
+        {"kind": "answer" if message["key"] else "signal", "key": message["key"] or "s#1"}
+        | {"message": message["id"]}
+        for message in task["messages"]
     ]
 
 

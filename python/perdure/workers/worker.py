@@ -366,7 +366,7 @@ class Worker:
     async def _listen(self, engine: Engine) -> None:
         """Listen for work, and for messages to held tasks; without it the worker polls."""
         assert self._stopping is not None
-        mail, waiting = f"$mail/{engine.name}", pauses()
+        messages, waiting = f"$messages/{engine.name}", pauses()
         while True:
             try:
                 async with await engine.source.connect_async("perdure listens") as connection:
@@ -381,7 +381,7 @@ class Worker:
                     async for notice in connection.notifies():
                         if notice.payload in engine.queues:
                             engine.committer.notified(notice.pid)
-                        elif notice.payload == mail:
+                        elif notice.payload == messages:
                             engine.messages_arrived()
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())

@@ -1,5 +1,5 @@
--- Tasks, ended: the end of a task, of all tasks beneath it, and of what it leaves: mail, conditions, items, children, an
--- answer.
+-- Tasks, ended: the end of a task, of all tasks beneath it, and of what it leaves: messages, conditions, items,
+-- children, an answer.
 
 create function @extschema@.have_dependents(turns @extschema@.turn[]) returns boolean
 language plpgsql

@@ -217,7 +217,7 @@ begin
 end
 $$;
 comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arrival[], timestamptz) is
-    'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has mail is kept.';
+    'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has messages is kept.';
 
 
 -- A task that was asked to cancel may clean up, with all beneath it, even if its asker ends first and hears nothing of

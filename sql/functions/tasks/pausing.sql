@@ -46,7 +46,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- A task with mail no longer waits for a time, and neither does a job that was started later.
+    -- A task with messages no longer waits for a time, and neither does a job that was started later.
     update tasks as t
        set due_at = time_after(t.due_at, delay_tasks.by),
            until = case when t.until > delay_tasks.due_after then time_after(t.until, delay_tasks.by) else t.until end

@@ -67,7 +67,7 @@ begin
         select l.topic
           from tasks as t
          cross join lateral (
-            select h.topic from listeners as h where h.topic = any(array['$mail/' || t.worker]) offset 0) as l
+            select h.topic from listeners as h where h.topic = any(array['$messages/' || t.worker]) offset 0) as l
          where t.job_id = any(wake_tasks.jobs)
            and t.token is not null
            and (exists (
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_tasks(text[], timestamptz) is
-    'Make parked tasks due that have mail; return whom to notify: their queues, and the workers that hold other tasks to which something was sent just now. Waking moves only a parked task.';
+    'Make parked tasks due that have messages; return whom to notify: their queues, and the workers that hold other tasks to which something was sent just now. Waking moves only a parked task.';
 
 
 create function @extschema@.wake_cancelled(job text, tasks text[], woken_at timestamptz) returns text[]
@@ -115,7 +115,7 @@ begin
         select m.queue as topic
           from moved as m
          union all
-        select '$mail/' || t.worker
+        select '$messages/' || t.worker
           from tasks as t
          where t.job_id = wake_cancelled.job
            and t.task = any(wake_cancelled.tasks)

@@ -1,4 +1,4 @@
-"""A task that a worker holds gets its mail at once through hints, without polling. [P5] [P11]"""
+"""Hints bring a worker the messages to tasks that it holds at once, without polling. [P5] [P11]"""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wait_until_held(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle], None]:
-    """Give a function that waits until a worker holds a task of the job and listens for mail."""
+    """Give a function that waits until a worker holds a task of the job and listens for it."""
 
     def wait(handle: perdure.Handle) -> None:
         held = (
             "select exists (select from perdure.tasks as t"
-            " join perdure.listeners as l on l.topic = '$mail/' || t.worker"
+            " join perdure.listeners as l on l.topic = '$messages/' || t.worker"
             " where t.job_id = %s and t.token is not null)"
         )
         while connection.execute(held, [handle.id]).fetchone() != (True,):
