@@ -19,6 +19,7 @@ import psycopg
 import typer
 from typer.core import TyperGroup
 
+from perdure.database.connections import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA
 from perdure.embedded import server as embedded
 from perdure.installation import install as installer
 from perdure.workflow.app import App
@@ -50,13 +51,13 @@ operating_command = partial(commands.command, rich_help_panel=OPERATING)
 database_command = partial(commands.command, rich_help_panel=DATABASE)
 
 Schema = Annotated[
-    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: the name of its schema.")
+    str, typer.Option("--schema", envvar=SCHEMA, help="The app: the name of its schema.")
 ]
 Dsn = Annotated[
     str | None,
     typer.Option(
         "--dsn",
-        envvar="PERDURE_DATABASE_URL",
+        envvar=DATABASE_URL,
         help="The database. Default: the embedded server.",
         show_envvar=True,
     ),
@@ -64,7 +65,7 @@ Dsn = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
 Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The name of the coordinator.")]
-DEFAULT = "perdure"
+DEFAULT = DEFAULT_SCHEMA
 
 _IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
 """Where a module is imported from, which is of no interest to the author of a mistake in it."""

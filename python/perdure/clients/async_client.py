@@ -265,7 +265,7 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
 
 def connect_async(
     dsn: str | None = None,
-    schema: str = "perdure",
+    schema: str | None = None,
     *,
     codec: Codec | None = None,
     prepare_threshold: int | None = 0,
@@ -281,7 +281,7 @@ def connect_async(
 
 async def _connected(
     dsn: str | None,
-    schema: str,
+    schema: str | None,
     codec: Codec | None,
     prepare_threshold: int | None,
     provision: bool,
@@ -293,7 +293,7 @@ async def _connected(
         return AsyncClient(source, codec)
 
 
-async def _found(dsn: str | None, schema: str, prepare_threshold: int | None) -> Source:
+async def _found(dsn: str | None, schema: str | None, prepare_threshold: int | None) -> Source:
     """Find out where the data is, in a thread, since the embedded server may have to start.
 
     A caller that gives up meanwhile leaves the server as soon as it has started.

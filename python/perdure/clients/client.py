@@ -229,7 +229,7 @@ class Client(
 
 def connect(
     dsn: str | None = None,
-    schema: str = "perdure",
+    schema: str | None = None,
     *,
     codec: Codec | None = None,
     prepare_threshold: int | None = 0,
@@ -238,7 +238,7 @@ def connect(
     """Connect to an app and return a client: `with perdure.connect(schema="my_app") as client: ...`
 
     - `dsn`: the database. Default: `$PERDURE_DATABASE_URL`, else the embedded server.
-    - `schema`: the name of the app.
+    - `schema`: the name of the app. Default: `$PERDURE_SCHEMA`, else `perdure`.
     - `codec`: encrypts what is sent. Give the codec that the app has.
     - `prepare_threshold`: None prepares no statements. Behind a pooler none are prepared anyway.
     - `provision`: install the app if the schema has none, and upgrade an older one. Default: True.

@@ -41,6 +41,8 @@ from .sending import plain_cursor, send, send_async
 logger = logging.getLogger("perdure.worker")
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
+SCHEMA = "PERDURE_SCHEMA"
+DEFAULT_SCHEMA = "perdure"
 
 SETTINGS: dict[str, Any] = {"autocommit": True, "client_encoding": "utf8"}
 
@@ -101,15 +103,18 @@ Begin = Callable[[psycopg.Connection[TupleRow]], None]
 class Source:
     """Where the data of an app is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
 
+    The schema is the one given, else `$PERDURE_SCHEMA`, else `perdure`, as on the command line.
     `is_pooled` says, once there is a connection, whether a pooler is in between.
     """
 
-    def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
+    def __init__(self, dsn: str | None, schema: str | None, prepare_threshold: int | None = 0):
         if not isinstance(dsn, str | None):
             raise InvalidArgument(
                 f"{dsn!r} is not a DSN"[:500],
                 hint='Give a str, such as "postgresql:///my_database".',
             )
+        if schema is None:
+            schema = os.environ.get(SCHEMA) or DEFAULT_SCHEMA
         check_argument("schema", schema, TEXT)
         if prepare_threshold is not None:
             check_argument("prepare_threshold", prepare_threshold, INTEGER)

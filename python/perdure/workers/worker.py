@@ -81,7 +81,7 @@ class Worker:
         *,
         version: str | None = None,
         dsn: str | None = None,
-        schema: str = "perdure",
+        schema: str | None = None,
         slots: int = 100,
         lease: Duration = 30,
         poll: Duration = 5,
