@@ -9,10 +9,14 @@ hint (what to do now). SQL raises them with the code as SQLSTATE.
 from __future__ import annotations
 
 import json
+import re
+import sysconfig
 import traceback as tracebacks
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import MappingProxyType
+from contextlib import contextmanager, suppress
+from itertools import dropwhile
+from pathlib import Path
+from types import FrameType, MappingProxyType
 from typing import Any, ClassVar
 
 import psycopg
@@ -22,6 +26,14 @@ MAX_TRACEBACK = 20_000
 MAX_FRAMES = 40
 MAX_CAUSES = 4
 MAX_MEMBERS = 10
+
+OURS = f"{Path(__file__).parent}/"
+"""Where this package is: frames of its own around those of the user tell nothing of a mistake."""
+
+OF_OTHERS = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")})
+"""Where Python and installed packages are."""
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 
 Failed = dict[str, Any]
 """A failure as JSON: `type`, `message`; where known `traceback`, `code`, `detail`, `through`."""
@@ -461,9 +473,7 @@ def _traceback_of(error: BaseException) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(parts) < MAX_CAUSES:
-        frames = tracebacks.StackSummary.extract(
-            tracebacks.walk_tb(cause.__traceback__), limit=-MAX_FRAMES
-        )
+        frames = _frames_of(cause)
         last = f"{type(cause).__name__}: {text_of(cause)}\n"
         notes = [f"{note}\n" for note in getattr(cause, "__notes__", ())]
         lines = ["Traceback (most recent call last):\n", *frames.format(), last, *notes]
@@ -473,6 +483,41 @@ def _traceback_of(error: BaseException) -> str:
         else:
             cause = cause.__cause__
     return "\nThe error before led to this one:\n\n".join(reversed(parts))
+
+
+def _frames_of(error: BaseException) -> tracebacks.StackSummary:
+    """Return the frames of an error, from that of the user's function on.
+
+    An error of this package ends where the user's code has called it.
+    """
+    walked = dropwhile(_is_ours, tracebacks.walk_tb(error.__traceback__))
+    frames = tracebacks.StackSummary.extract(walked, limit=-MAX_FRAMES)
+    if not frames:  # raised here, for instance because a result cannot be stored
+        walk = tracebacks.walk_tb(error.__traceback__)
+        return tracebacks.StackSummary.extract(walk, limit=-MAX_FRAMES)
+    while isinstance(error, PerdureError) and frames[-1].filename.startswith(OURS):
+        frames.pop()
+    return frames
+
+
+def _is_ours(walked: tuple[FrameType, int]) -> bool:
+    return walked[0].f_code.co_filename.startswith(OURS)
+
+
+def place_of(failure: Mapping[str, Any]) -> str | None:
+    """Return the last line of the user's code that a failure came through: `app/agent.py:12`.
+
+    If only installed code is known, it is the last line of that.
+    """
+    _, _, last = str(failure.get("traceback") or "").rpartition("Traceback (most recent call last)")
+    came_through = [each for each in _FRAME.findall(last) if not each[0].startswith(OURS)]
+    own = [each for each in came_through if not each[0].startswith(OF_OTHERS)] or came_through
+    if not own:
+        return None
+    path, line = own[-1]
+    with suppress(OSError):  # the working directory may be gone
+        path = path.removeprefix(f"{Path.cwd()}/")
+    return f"{path}:{line}"
 
 
 def text_of(error: BaseException) -> str:

@@ -233,7 +233,7 @@ def test_log_reports_failed_attempts_and_their_retries(
     with pytest.raises(perdure.JobFailed) as raised:
         client.start(pays, id="j").result(T)
     logged = {
-        (each.levelname, re.sub(r"again (in|at) .*", "again", each.message))
+        (each.levelname, re.sub(r" \(\S+:\d+\)|(?<=again) (in|at) .*", "", each.message))
         for each in caplog.records
         if "has failed" in each.message
     }

@@ -40,13 +40,15 @@ def _ended(
 ) -> JobCancelled | JobFailed:
     """Make the exception here, so that no frame of its traceback holds it.
 
-    A printed error shows what was raised in the worker, and where.
+    A printed error shows what was raised in the worker, and where. A job that was asked to cancel
+    has no mistake to look for.
     """
     ended = kind(failure)
     ended.job = job
     way = " of ".join(step for step in ended.failure.get("through", ()) if " " in step)
     notes = [f"job {job}" + (f", raised in {way}" if way else "")]
-    if ended.traceback:  # it ends with message, detail and hint
+    is_asked_for = kind is JobCancelled and ended.type == "CancelledError"
+    if ended.traceback and not is_asked_for:  # it ends with message, detail and hint
         notes += ["", ended.traceback.rstrip("\n")]
     else:
         told = {"detail": ended.detail, "hint": ended.hint}

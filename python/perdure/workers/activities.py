@@ -161,7 +161,10 @@ class Attempt:
     def _log(self, outcome: AttemptOutcome) -> None:
         pause = outcome.again_in
         again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
-        log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
+        which = f"attempt {self._made + 1}"
+        if self._turn.kind != "activity":  # else the turn says which activity it is
+            which += f" of {self._what}"
+        log_failure(self._turn, which, outcome.value, again)
 
     async def _published(self, outcome: AttemptOutcome, publisher: Publisher) -> AttemptOutcome:
         """Return the outcome, or the failure to publish what belongs to it."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso, to_iso
-from perdure.errors import PerdureError, failure_of, from_failure
+from perdure.errors import PerdureError, failure_of, from_failure, place_of
 from perdure.replay.replay import Fact, OpenOperation
 from perdure.workflow.context import Info, info_of
 from perdure.workflow.operations import Operation
@@ -184,10 +184,13 @@ class Turn(ABC):
 
 
 def log_failure(turn: Turn, what: str, failure: Json, again: str | None = None) -> None:
-    """Log how work has failed, and when it is tried again; its traceback at DEBUG."""
+    """Log how work has failed, where, and when it is tried again; its traceback at DEBUG."""
     level = logging.WARNING if again is None else logging.INFO
     told = f"{failure.get('type')}: {failure.get('message')}"[:MAX_TOLD]
-    logger.log(level, "%s of %r has failed: %s%s", what, turn, told, f"; {again}" if again else "")
+    place = place_of(failure)
+    told += (f" ({place})" if place else "") + (f"; {again}" if again else "")
+    told += "".join(f"\n{name}: {failure[name]}" for name in ("detail", "hint") if name in failure)
+    logger.log(level, "%s of %r has failed: %s", what, turn, told)
     if failure.get("traceback"):
         logger.debug("%s", failure["traceback"])
 

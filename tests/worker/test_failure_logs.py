@@ -1,0 +1,129 @@
+"""What the log and the traceback of a failure tell: the place in the code, and what helps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import errors
+
+T = "40 s"
+HERE = Path(__file__)
+OURS = f"{Path(perdure.__file__).parent}/"
+
+
+def line_of(text: str) -> int:
+    """Return the only line of this file that ends with a comment."""
+    (line,) = [
+        number
+        for number, each in enumerate(HERE.read_text().splitlines(), 1)
+        if each.endswith(f"# {text}")
+    ]
+    return line
+
+
+def test_the_log_names_the_line_of_code_that_failed(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
+) -> None:
+    """It named none unless its level was DEBUG."""
+
+    @app.activity(queue="default")
+    async def reads(text: str) -> Any:
+        return json.loads(text)  # reads
+
+    @app.coordinator
+    async def fails(memory: perdure.AsyncEntity) -> None:
+        await reads("{")
+
+    monkeypatch.chdir(HERE.parent)
+    work()
+    with pytest.raises(perdure.JobFailed):
+        client.start(fails, id="j").result(T)
+    attempt, job = [text for text in caplog.messages if "has failed" in text]
+    place = f" (test_failure_logs.py:{line_of('reads')})"
+    assert attempt.startswith("attempt 1 of <activity reads of j, task 1/main/reads#1> has failed")
+    assert attempt.endswith(place)
+    assert job.endswith(place)
+
+
+def test_the_log_tells_what_helps(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any
+) -> None:
+    """The hint stood at the end of the traceback only, which is logged at DEBUG."""
+
+    @app.activity
+    async def search() -> str:
+        return "found"
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity) -> None:
+        await memory.set({"found": search()})  # forgets
+
+    work()
+    with pytest.raises(perdure.JobFailed) as failed:
+        client.start(forgets).result(T)
+    (told,) = [text for text in caplog.messages if "has failed" in text]
+    first, *rest = told.splitlines()
+    assert first.endswith(f"test_failure_logs.py:{line_of('forgets')})")
+    assert rest == ["detail: it stands at 'found'", f"hint: {failed.value.hint}"]
+    assert "forget" in str(failed.value.hint)
+
+
+def test_a_traceback_shows_no_frames_of_this_package(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """One line of the user stood among fourteen of the worker."""
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity) -> None:
+        await memory.set({1, 2}, "found")
+
+    @app.coordinator
+    async def returns(memory: perdure.AsyncEntity) -> Any:
+        return {1, 2}
+
+    work()
+    with pytest.raises(perdure.JobFailed) as failed:
+        client.start(forgets).result(T)
+    assert OURS not in str(failed.value.traceback)
+    assert 'await memory.set({1, 2}, "found")' in str(failed.value.traceback)
+    with pytest.raises(perdure.JobFailed) as failed:  # no line of the user is to blame
+        client.start(returns).result(T)
+    assert OURS in str(failed.value.traceback)
+
+
+def test_a_bug_of_this_package_keeps_its_frames() -> None:
+    """Else nobody could report it."""
+    with pytest.raises(AttributeError) as raised:
+        perdure.App.coordinator(None, lambda memory: None)  # type: ignore[arg-type, call-overload]
+    failure = errors.failure_of(raised.value)
+    assert OURS in failure["traceback"]
+    assert f"{HERE.name}:" in str(errors.place_of(failure))
+    assert errors.place_of({"type": "TimeoutError", "message": "late"}) is None
+
+
+def test_a_cancelled_job_shows_no_traceback(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Whoever had it cancelled saw where it had been waiting, as if that were a mistake."""
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.wait_for("never")
+        except asyncio.CancelledError:
+            await memory.set("tidy", "room")
+            raise
+
+    work()
+    handle = client.start(waits, id="w")
+    handle.cancel("no longer needed")
+    with pytest.raises(perdure.JobCancelled, match="no longer needed") as cancelled:
+        handle.result(T)
+    assert cancelled.value.__notes__ == ["job w"]
+    assert "wait_for" in str(cancelled.value.traceback)
