@@ -311,3 +311,30 @@ def test_each_second_starts_one_job_while_workers_are_killed(
 def is_up_to_date(client: perdure.Client, until: datetime) -> bool:
     due_at = client.schedules()[0].next_due_at
     return due_at is not None and due_at > until
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "hook", "activity"])
+def test_a_job_without_headers_has_empty_ones(
+    app: perdure.App, client: perdure.Client, work: Any, kind: str
+) -> None:
+    """What read its due time there failed when a person or a test started it by hand."""
+
+    def due() -> Any:
+        return perdure.info().headers.get("due_at", "at once")
+
+    @app.activity(queue="default")
+    async def activity() -> Any:
+        return due()
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> Any:
+        return due()
+
+    @app.coordinator
+    async def nightly(memory: perdure.AsyncEntity) -> Any:
+        if kind == "coordinator":
+            return due()
+        return await (hook(memory) if kind == "hook" else activity())
+
+    work()
+    assert client.start(nightly).result(timeout=40) == "at once"

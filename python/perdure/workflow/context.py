@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -31,6 +31,7 @@ class Info:
     - `attempt`: how many attempts have failed, so 0 at first. With `Retry(attempts=3)` the last
       attempt sees 2, and the log calls it attempt 3.
     - `run`: the number of the run of the job, from 1.
+    - `headers`: what the job was started with; `{}` if that was nothing.
     - `key`: names this call of an activity for ever. Use it as an idempotency key for other
       systems.
     - `progress`: what an earlier attempt last reported by `heartbeat()`, as far as it was sent.
@@ -48,7 +49,7 @@ class Info:
     workflow: str | None = None
     queue: str = "default"
     parent: str | None = None
-    headers: Any = None
+    headers: Any = field(default_factory=dict)
     key: str | None = None
     progress: Any = None
     pinned_version: str | None = None
@@ -57,7 +58,10 @@ class Info:
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
     """Return the Info of the task of a claimed row."""
-    return Info(kind=kind, **{name: row[name] for name in _OF_A_ROW})
+    known = {name: row[name] for name in _OF_A_ROW}
+    if known["headers"] is None:
+        del known["headers"]
+    return Info(kind=kind, **known)
 
 
 _OF_A_ROW = [each.name for each in fields(Info) if each.name not in ("kind", "key", "progress")]
