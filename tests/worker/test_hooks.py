@@ -65,7 +65,7 @@ def test_wrong_call_of_a_hook_explains_the_right_one(
     with pytest.raises(perdure.JobFailed, match="was given str for a memory"):
         client.start(forgets).result(T)
     with pytest.raises(
-        perdure.JobFailed, match=r"perspective\(memory.*not counting the first.*too"
+        perdure.JobFailed, match=r"perspective\(memory.*too many.*perdure passes memory"
     ):
         client.start(repeats).result(T)
 

@@ -32,14 +32,15 @@ def psql(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Open psql with the app in the search path."""
+    """Open psql with the app, and then public, in the search path."""
     with database(dsn) as url:
         with connected(url, schema):
             pass
         program = shutil.which("psql") or own_psql()
         if program is None:
             sys.exit(f"There is no psql here. The database is at:\n{url}")
-        options = os.environ.get("PGOPTIONS", "") + " -c search_path=" + quoted_option(schema)
+        path = f"search_path={quoted_option(schema)},public"  # for tables and extensions there
+        options = f"{os.environ.get('PGOPTIONS', '')} -c {path}"
         call = [program, "--dbname", url, *(given or ())]
         # Ctrl-C is for psql: it ends a statement there, or a line.
         before = signals.signal(signals.SIGINT, lambda *_: None)

@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .terminal import (
     DEFAULT,
+    AppOfWorkflow,
     Dsn,
     Id,
     Json,
     Schema,
     Workflow,
+    arguments_of,
     client,
     job_command,
     moment,
     parsed,
     show,
     show_each,
+    told_as_usage,
+    workflow_of,
 )
+
+Arguments = Annotated[
+    str,
+    typer.Argument(
+        metavar="JSON", help="Its arguments: an array, an object (by name), or one other value."
+    ),
+]
 
 
 @job_command()
 def start(
     workflow: Workflow,
-    arguments: Annotated[
-        str, typer.Argument(metavar="JSON", help="Its arguments: an array, or one value.")
-    ] = "[]",
+    arguments: Arguments = "[]",
     id: Annotated[str | None, typer.Option("--id", help="The id of the job.")] = None,
+    if_exists: Annotated[
+        str | None, typer.Option(help="If the id is taken: error, existing or new_run.")
+    ] = None,
+    app: AppOfWorkflow = None,
     entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The first content of its memory.")
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="The queue of its coordinator.")] = None,
+    priority: Annotated[int | None, typer.Option(help="From 0 (first) to 9 (last).")] = None,
+    due_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When the job may begin.")
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="Pin the job to this version of the code.")
     ] = None,
@@ -41,15 +61,23 @@ def start(
 ) -> None:
     """Start a workflow and print the id of its job.
 
-    The entity, queue and timeout of its decorator are not known here: give them as options.
+    Without --app the options of its decorator (entity, queue ...) are not known: give them here.
     """
-    given = parsed(arguments)
-    options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
-    options |= {"timeout": timeout}
-    with client(dsn, schema, begins=True) as opened:
-        args = given if isinstance(given, list) else [given]
-        known = {name: value for name, value in options.items() if value is not None}
-        print(opened.start(workflow, *args, **known).id)
+    args = arguments_of(arguments)
+    options = {"id": id, "if_exists": if_exists, "entity": entity, "context": parsed(context)}
+    options |= {"queue": queue, "priority": priority, "due_at": moment(due_at)}
+    options |= {"pinned_version": version, "timeout": timeout}
+    given = {name: value for name, value in options.items() if value is not None}
+    known = workflow_of(workflow, app)
+    with client(dsn, schema, begins=True) as opened, told_as_usage():
+        print(_started(opened, known, args or [], given).id)
+
+
+def _started(opened: Any, workflow: Any, args: Any, options: dict[str, Any]) -> Any:
+    if isinstance(args, dict):  # its names may be those of options
+        (handle,) = opened.start_many(workflow, [options | {"args": args}])
+        return handle
+    return opened.start(workflow, *args, **options)
 
 
 @job_command()
@@ -199,7 +227,9 @@ def retry(
     id: Id,
     arguments: Annotated[
         str | None,
-        typer.Argument(metavar="JSON", help="New arguments: an array, or one value."),
+        typer.Argument(
+            metavar="JSON", help="New arguments: an array, an object (by name), or one other value."
+        ),
     ] = None,
     timeout: Annotated[
         str | None, typer.Option(help='How long the new run may take: "2 h".')
@@ -208,8 +238,7 @@ def retry(
     dsn: Dsn = None,
 ) -> None:
     """Run a failed or cancelled job again; print whether it runs."""
-    given = parsed(arguments)
-    args = given if given is None or isinstance(given, list) else [given]
+    args = arguments_of(arguments)
     with client(dsn, schema) as opened:
         show(opened.handle(id).retry(args, timeout=timeout))
 

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Schema, Workflow, client, parsed, show, show_each
+from .terminal import (
+    DEFAULT,
+    AppOfWorkflow,
+    Dsn,
+    Schema,
+    Workflow,
+    arguments_of,
+    client,
+    show,
+    show_each,
+    told_as_usage,
+    workflow_of,
+)
 
 schedule = typer.Typer(
     name="schedule", help="Start workflows at given times.", no_args_is_help=True
@@ -27,8 +39,9 @@ def create_schedule(
     name: Annotated[
         str | None, typer.Option(help="The name of the schedule. Default: that of the workflow.")
     ] = None,
+    app: AppOfWorkflow = None,
     args: Annotated[
-        str, typer.Option(metavar="JSON", help="The arguments: an array, or an object.")
+        str, typer.Option(metavar="JSON", help="The arguments: an array, or an object (by name).")
     ] = "[]",
     time_zone: Annotated[str, typer.Option(help="The time zone of CRON, days and months.")] = "UTC",
     catch_up: Annotated[
@@ -48,8 +61,10 @@ def create_schedule(
     """Create or change a schedule; print when it is due next."""
     timing = {"every": every, "time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
     options = {"name": name, "queue": queue, "entity": entity, "pinned_version": version}
-    with client(dsn, schema, begins=True) as opened:
-        show(opened.create_schedule(workflow, cron, args=parsed(args), **timing, **options))
+    known = {name: value for name, value in options.items() if value is not None}
+    started, given = workflow_of(workflow, app), arguments_of(args)
+    with client(dsn, schema, begins=True) as opened, told_as_usage():
+        show(opened.create_schedule(started, cron, args=given, **timing, **known))
 
 
 @schedule.command("list")

@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import psycopg
@@ -21,6 +22,7 @@ from typer.core import TyperGroup
 
 from perdure.database.connections import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA
 from perdure.embedded import server as embedded
+from perdure.errors import PerdureError
 from perdure.installation import install as installer
 from perdure.workflow.app import App
 
@@ -65,6 +67,15 @@ Dsn = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
 Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The name of the coordinator.")]
+AppOfWorkflow = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        help="The perdure.App that has the workflow: check the arguments, and take the entity, the"
+        " queue and other options from its decorator.",
+    ),
+]
 DEFAULT = DEFAULT_SCHEMA
 
 _IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
@@ -141,7 +152,10 @@ def parsed(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         shown = f"{text[:MAX_SHOWN]}…" if text and len(text) > MAX_SHOWN else text
-        raise typer.BadParameter(f"{shown} is not valid JSON: {error}") from error
+        mistake = f"{shown} is not valid JSON: {error}"
+        if text and len(text) <= MAX_SHOWN and text.lstrip()[:1] not in tuple('[{"'):
+            mistake += f"; a text is written as {quote(json.dumps(text, ensure_ascii=False))}"
+        raise typer.BadParameter(mistake) from error
 
 
 def moment(text: str | None) -> datetime | None:
@@ -211,6 +225,34 @@ def _unimportable(module: str, error: Exception) -> SystemExit:
     told = ["Traceback (most recent call last):\n"] if theirs else []
     told += [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
     return SystemExit(f"error: {module} cannot be imported\n\n{''.join(told).rstrip()}")
+
+
+def arguments_of(text: str | None) -> list[Any] | dict[str, Any] | None:
+    """Read the arguments of a workflow: an array, an object (by name), or one other value."""
+    given = parsed(text)
+    return given if given is None or isinstance(given, list | dict) else [given]
+
+
+@contextmanager
+def told_as_usage() -> Iterator[None]:
+    """Report arguments that a workflow does not take as a mistake in the command."""
+    try:
+        yield
+    except TypeError as error:
+        if isinstance(error, PerdureError):
+            raise
+        raise typer.BadParameter(str(error)) from error
+
+
+def workflow_of(name: str, place: str | None) -> Any:
+    """Return a workflow by its name: as the app at a place registers it, if one is given."""
+    if place is None:
+        return name
+    known = loaded(place).coordinators
+    if name not in known:
+        of = ", ".join(sorted(known)) or "none"
+        raise typer.BadParameter(f"{place} has no coordinator {name}; it has {of}")
+    return known[name]
 
 
 def fix_hash_seed() -> None:

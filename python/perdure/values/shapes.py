@@ -51,6 +51,11 @@ class Shape:
         name, decode = self.positional[place] if known else (str(place + 1), self.rest)
         return argument_as(decode, value, name, self.name)
 
+    def _passed(self) -> str:
+        """Say which argument no caller gives: a function without it takes one argument less."""
+        passed = list(self.signature.parameters)[: self.skip]
+        return f"; perdure passes {passed[0]}, the memory or connection, itself" if passed else ""
+
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments of a call as JSON. A wrong call fails where it is made.
 
@@ -61,8 +66,7 @@ class Shape:
         try:
             bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
         except TypeError as error:
-            leading = ", not counting the first, which it is given" if self.skip else ""
-            raise TypeError(f"{self.name}{self.signature}{leading}: {error}") from None
+            raise TypeError(f"{self.name}{self.signature}: {error}{self._passed()}") from None
         if not kwargs:
             return to_json(args)
         named: dict[str, Any] = {}
