@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -587,3 +588,32 @@ def test_help_groups_the_commands(shell: Shell) -> None:
     order = ["Jobs", "start", "Memories", "memory", "Operating", "install", "Database", "psql"]
     places = [shown.index(f"─ {name} ─" if name.istitle() else f"│ {name} ") for name in order]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("after", "status"), [(0.0, 0), (0.5, 1)])
+def test_a_signal_that_comes_twice_at_once_is_one(
+    shell: Shell, dsn: str, tmp_path: Path, after: float, status: int
+) -> None:
+    """`timeout 60 perdure worker ...` sends two: the worker ended at once and kept its leases."""
+    (tmp_path / "my_module.py").write_text(BLOCKING)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "perdure", "worker", "my_module:app", "--grace", "2", "--dsn", dsn],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PYTHON, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert worker.stdout is not None
+        shell("start", "waits", "--id", "job")
+        assert [worker.stdout.readline() for _ in range(3)] == ["blocks\n"] * 3
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(0.05 + after)  # two of the same that are pending are one, for the system too
+        worker.send_signal(signal.SIGTERM)
+        _, complained = worker.communicate(timeout=20)
+        assert worker.returncode == status
+        assert ("a second signal" in complained) is bool(status)
+    finally:
+        worker.kill()
+        worker.communicate()

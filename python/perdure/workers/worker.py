@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine, Sequence
@@ -50,6 +51,10 @@ SHORTEST_LEASE, LONGEST_LEASE = 0.1, 86_400
 GOODBYE_WITHIN = 5.0
 """Seconds for giving leases back at the end."""
 
+ONE_REQUEST = 0.25
+"""Seconds within which a second signal is the first one again: `timeout` sends one to its child and
+one to the process group, and a supervisor may forward the Ctrl-C that the group got too."""
+
 
 class Worker:
     """Run an app's coordinators, hooks and activities: `with perdure.Worker(app): ...`
@@ -73,6 +78,7 @@ class Worker:
     """
 
     _make_engine: Callable[..., Engine] = Engine
+    _asked_at = 0.0  # when the first signal came
 
     def __init__(
         self,
@@ -289,11 +295,13 @@ class Worker:
 
     def _asked_to_stop(self) -> None:
         assert self._stopping is not None
-        if self._stopping.is_set():
+        if not self._stopping.is_set():
+            logger.info("the worker is asked to stop")
+            self._stopping.set()
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > ONE_REQUEST:
             logger.warning("a second signal: the worker ends at once")
             os._exit(1)
-        logger.info("the worker is asked to stop")
-        self._stopping.set()
 
     async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
         """Register, however long the database does not answer; return False if asked to stop."""
