@@ -670,3 +670,38 @@ def test_hook_runs_once_whatever_the_names_of_tasks_and_hooks(
     ran = [f"{place} {name}" for place in places for name in names]
     wait_for(dsn, "select jsonb_array_length(context -> 'ran') = 20 from perdure.jobs")
     assert sorted(handle.memory.get("ran")) == sorted(ran)
+
+
+@pytest.mark.parametrize("use", ["==", "!=", "in a list", "f-string", "format"])
+def test_a_forgotten_await_is_told_by_a_comparison_and_a_format(
+    app: perdure.App, client: perdure.Client, work: Any, use: str
+) -> None:
+    """Each was silently wrong: an f-string put the call itself into a prompt."""
+    uses: dict[str, Callable[[Any], Any]] = {
+        "==": lambda call: call == "paid",
+        "!=": lambda call: call != 1.5,
+        "in a list": lambda call: call in ["new", "paid"],
+        "f-string": lambda call: f"about {call}",
+        "format": "{:>9}".format,
+    }
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity) -> Any:
+        return uses[use](memory.get("state"))
+
+    @app.coordinator
+    async def keeps_calls(memory: perdure.AsyncEntity) -> Any:
+        first, second = memory.get("a"), memory.get("b")
+        known = {first: "a", second: "b"}
+        calls = [None, asyncio.ensure_future(second), first, second]
+        told = [first == first, first == second, first != second, known[second], calls.index(first)]  # noqa: PLR0124
+        calls.remove(second)
+        return [*told, first is not None, f"{first!r}" == repr(first), await first, await second]
+
+    work()
+    with pytest.raises(
+        perdure.JobFailed, match=r"memory.get.* was not awaited|get was not awaited"
+    ):
+        client.start(forgets).result(T)
+    expected = [True, False, True, "b", 2, True, True, None, None]
+    assert client.start(keeps_calls).result(T) == expected

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 
+ANSWERS = (str, int, float, list, dict, tuple)
+"""Types of answers. With None nothing is wrong: lists of futures may hold it."""
+
+
 class Numbered:
     """Hash by order of creation, so that sets iterate alike in every process."""
 
@@ -59,7 +63,15 @@ class Durable(Future):
         raise TypeError(f"{what} was not awaited: await it, and use its answer")
 
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
-    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _is_not_awaited
+    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with other calls by identity; refuse a value that an answer might equal."""
+        if isinstance(other, ANSWERS):
+            self._is_not_awaited()
+        return self is other
+
+    __hash__ = Numbered.__hash__  # __eq__() would take it away
 
     def attach(self, operation: OpenOperation) -> Self:
         """Wait for this operation."""
