@@ -185,3 +185,15 @@ def test_error_of_a_call_is_raised_inside_the_steps_that_made_it(dsn: str) -> No
     asyncio.run(run())
     with perdure.connect(dsn) as client:
         assert client.follow(steps(client.calls)) == ["m"]
+
+
+@pytest.mark.parametrize("swapped", [("set", "state", {"n": 1}), ("append", {"n": 1}, "items")])
+def test_who_swaps_path_and_value_is_told_their_order(dsn: str, swapped: tuple[Any, ...]) -> None:
+    """The hint explained how to write a path."""
+    verb, *given = swapped
+    with perdure.connect(dsn) as client:
+        memory = client.create_entity("order", "note")
+        with pytest.raises(perdure.InvalidPath) as refused:
+            getattr(memory, verb)(*given)
+    assert "set(value, path) and merge(patch, path) take the path last" in str(refused.value.hint)
+    assert "not of type dict" in str(refused.value.detail)

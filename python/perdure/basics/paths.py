@@ -29,6 +29,12 @@ def parse_path(path: Path | None) -> list[str]:
         keys = [str(key) for key in path]
     is_plain = isinstance(path, str) and '"' not in path
     is_path = 0 < len(keys) <= MAX_KEYS and not (is_plain and "" in keys)
+    if not isinstance(path, str | list | tuple):
+        raise InvalidPath(
+            f"this is not a path: {storable(str(path), 100)}",
+            detail=f"A path is a str or a list of keys, not of type {type(path).__name__}.",
+            hint="set(value, path) and merge(patch, path) take the path last, all others first.",
+        )
     if not is_path or not all(map(is_text, keys)):
         raise InvalidPath(
             f"this is not a path: {storable(str(path), 100)}",
