@@ -837,3 +837,53 @@ def test_client_cannot_be_pickled(client: perdure.Client, dsn: str) -> None:
     for given in (client, client.handle("j"), client.entity("j"), asyncio.run(connected())):
         with pytest.raises(perdure.InvalidArgument, match="cannot be copied or pickled"):
             pickle.dumps(given)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("limit", [None, 2])
+def test_who_waits_for_a_job_that_nobody_serves_is_told(
+    dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any, kind: str, limit: float | None
+) -> None:
+    """It waited for ever without a word: the worker was not started, or served another queue."""
+    monkeypatch.setattr("perdure.clients.handles.TELL_AFTER", 0.3)
+
+    def ended() -> None:
+        wait_until(lambda: bool(caplog.messages))
+        with perdure.connect(dsn) as other:
+            other.handle("j").terminate("enough")
+
+    async def waits() -> None:
+        async with perdure.connect_async(dsn) as client:
+            await client.handle("j").result(limit)
+
+    with perdure.connect(dsn) as client, ThreadPoolExecutor(1) as pool:
+        handle = client.start("nobody's", id="j", queue="far")
+        with pytest.raises(perdure.ResultTimeout):  # too short a wait to be told
+            handle.result(0.2)
+        assert caplog.messages == []
+        ending = pool.submit(ended)
+        with pytest.raises(perdure.JobCancelled, match="enough"):
+            handle.result(limit) if kind == "plain" else asyncio.run(waits())
+        ending.result(20)
+    (told,) = caplog.messages
+    waited_for = "a worker on queue far (none has registered)"
+    assert told == f"the result of job j has to wait for {waited_for}"
+
+
+def test_who_waits_for_a_job_that_waits_for_others_is_told_nothing(
+    dsn: str, app: perdure.App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    """It will end by itself: by a signal, a timer, or a worker that is busy."""
+    monkeypatch.setattr("perdure.clients.handles.TELL_AFTER", 0.2)
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("go")
+
+    with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn):
+        handle = client.start(waits)
+        with pytest.raises(perdure.ResultTimeout):
+            handle.result(0.5)
+        handle.signal("go", 1)
+        assert handle.result(T) == 1
+    assert caplog.messages == []

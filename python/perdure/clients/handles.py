@@ -5,6 +5,7 @@ Each method is written once for both kinds of clients: it returns its answer, or
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -17,7 +18,7 @@ from perdure.workflow.memory import Awaited
 from perdure.workflow.work import Hook
 
 from .base_client import BaseClient
-from .outcomes import answered, decoder_of, ending, unanswered, unfinished
+from .outcomes import answered, decoder_of, ending, tell_if_stalled, unanswered, unfinished
 from .polling import Steps, answer_of, end_of, until_of
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
@@ -32,6 +33,9 @@ _Family = TypeVar("_Family")
 _Children = TypeVar("_Children")
 _Stream = TypeVar("_Stream")
 _Timeline = TypeVar("_Timeline")
+
+TELL_AFTER = 10.0
+"""Seconds after which a wait for a result looks whether somebody can end the job at all."""
 
 FAMILY = 10_000
 """How many jobs of a family are listed by default."""
@@ -61,18 +65,27 @@ class BaseHandle(
     def result(self, timeout: Duration | None = None) -> _End_co:
         """Wait until the job has ended and return its result: `handle.result(timeout="10 min")`.
 
-        Without a `timeout` it waits for ever. Raises JobFailed, JobCancelled, ResultTimeout (the
-        job continues), JobNotFound, and ValueMistyped if the stored result is not of the type that
-        the workflow returns.
+        Without a `timeout` it waits for ever. After ten seconds, the logger `perdure.client` warns
+        if the job is stuck, or if no worker has registered for its work. Raises JobFailed,
+        JobCancelled, ResultTimeout (the job continues), JobNotFound, and ValueMistyped if the
+        stored result is not of the type that the workflow returns.
         """
         result: _End_co = self._client.follow(self._awaited(timeout))
         return result
 
     def _awaited(self, timeout: Duration | None) -> Steps[Any]:
         limit, until = until_of(timeout)
-        row = yield end_of(self._client.calls, self.id, until)
+        calls, requests = self._client.calls, self._client.requests
+        soon = time.monotonic() + TELL_AFTER
+        row = None
+        if until is None or until > soon:
+            row = yield end_of(calls, self.id, soon)
+            if row is None:
+                tell_if_stalled(self.id, (yield requests.status(self.id)))
         if row is None:
-            raise unfinished(self.id, limit, (yield self._client.requests.status(self.id)))
+            row = yield end_of(calls, self.id, until)
+        if row is None:
+            raise unfinished(self.id, limit, (yield requests.status(self.id)))
         return ending(self.id, row, self._decode)
 
     def status(self) -> _Status:

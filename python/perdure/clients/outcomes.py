@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from perdure.values.items import Decode, unchanged
 from perdure.workflow.work import Coordinator, Hook, Work, Workflow, check_kind
 
 from .requests import Status
+
+logger = logging.getLogger("perdure.client")
 
 
 def decoder_of(
@@ -60,6 +63,9 @@ def _ended(
 TO_BE_RESUMED = "somebody to resume it"
 """What a stuck or paused task waits for, in the words of `task_reason()`."""
 
+UNSERVED = "(none has registered)"
+"""How those words end for a task that no worker serves."""
+
 RESUME = (
     "Fix the cause, then call handle.resume(). If code did not fit its journal, it is also retried"
     " when workers with fixed code have replaced the others."
@@ -71,6 +77,13 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
     hint = "Wait longer, or look at its status and whether a worker serves its queue."
     late = f"job {job} was not finished within {timeout} s"
     return _late(late, status.waiting_for, RESUME if status.stuck else hint)
+
+
+def tell_if_stalled(job: str, status: Status) -> None:
+    """Warn somebody who waits for a job that cannot end by itself."""
+    waits_for = status.waiting_for or ""
+    if TO_BE_RESUMED in waits_for or UNSERVED in waits_for:
+        logger.warning("the result of job %s has to wait for %s", job, waits_for)
 
 
 def _late(message: str, waits_for: str | None, hint: str) -> ResultTimeout:
