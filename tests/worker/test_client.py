@@ -887,3 +887,21 @@ def test_who_waits_for_a_job_that_waits_for_others_is_told_nothing(
         handle.signal("go", 1)
         assert handle.result(T) == 1
     assert caplog.messages == []
+
+
+def test_what_is_printed_says_what_it_is(dsn: str) -> None:
+    """A client, worker and app showed only where in memory they are. No password is shown."""
+    app = perdure.App(version="7")
+    assert repr(app) == "<App version 7: no functions>"
+
+    @app.activity
+    async def search() -> None: ...
+
+    @app.coordinator(queue="desks")
+    async def research(memory: perdure.AsyncEntity) -> None: ...
+
+    assert repr(app) == "<App version 7: activity search, coordinator research>"
+    worker = perdure.Worker(app, dsn=make_conninfo(dsn, password="secret"))
+    assert repr(worker) == f"<Worker {worker.name} of default, desks>"
+    with perdure.connect(make_conninfo(dsn, password="secret")) as client:
+        assert repr(client) == "<Client of perdure>"

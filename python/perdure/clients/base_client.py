@@ -31,6 +31,9 @@ class BaseClient:
         self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.schema}>"
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled, and its handles with it. Raises InvalidArgument."""
         raise InvalidArgument(

@@ -121,6 +121,9 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} of {', '.join(self._queues)}>"
+
     # In a thread.
 
     def start(self) -> Self:

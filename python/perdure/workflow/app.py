@@ -108,6 +108,10 @@ class App:
         self.hooks: dict[str, Hook[..., Any]] = {}
         self.coordinators: dict[str, Coordinator[..., Any]] = {}
 
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f" version {self.version}"
+        return f"<App{version}: {', '.join(self.functions()) or 'no functions'}>"
+
     def tables(self) -> Mapping[str, Mapping[str, Work[..., Any]]]:
         """Return the registered functions by kind and name."""
         return {"activity": self.activities, "hook": self.hooks, "coordinator": self.coordinators}
