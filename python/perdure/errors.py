@@ -12,7 +12,7 @@ import json
 import re
 import sysconfig
 import traceback as tracebacks
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
@@ -159,7 +159,12 @@ class ValueMistyped(PerdureError, ValueError, TypeError, code="PD116"):
 
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
-    """The code asks for something else than its journal says; see `.detail`."""
+    """The code asks for something else than its journal says; see `.detail`.
+
+    `.place` is the line of the code that waits, if that is known: `app/agent.py:12`.
+    """
+
+    place: str | None = None
 
 
 class IoInCoordinator(PerdureError, RuntimeError, code="PD202"):
@@ -511,7 +516,12 @@ def place_of(failure: Mapping[str, Any]) -> str | None:
     """
     _, _, last = str(failure.get("traceback") or "").rpartition("Traceback (most recent call last)")
     came_through = [each for each in _FRAME.findall(last) if not each[0].startswith(OURS)]
-    own = [each for each in came_through if not each[0].startswith(OF_OTHERS)] or came_through
+    return last_own(came_through)
+
+
+def last_own(lines: Sequence[tuple[str, object]]) -> str | None:
+    """Return the last of some lines (path, number) that is not in installed code, if possible."""
+    own = [each for each in lines if not each[0].startswith(OF_OTHERS)] or lines
     if not own:
         return None
     path, line = own[-1]

@@ -186,6 +186,13 @@ def replay(
             yield recording, error
 
 
+def in_a_line(error: PerdureError) -> str:
+    """Write a difference, or what keeps a recording from being replayed, in a line."""
+    told = ": ".join(filter(None, (error.message, error.detail)))
+    place = error.place if isinstance(error, NonDeterminism) else None
+    return f"{told} ({place})" if place else told
+
+
 def concerns(row: Json, queues: Collection[str], version: str | None) -> bool:
     """Tell whether a worker of these queues and this version would run the job of a row."""
     return row["queue"] in queues and row["pinned_version"] in (None, version)
@@ -304,9 +311,7 @@ def check_journals(app: App, source: str | PathLike[str] | Client) -> int:
     if wrong:
         raise NonDeterminism(
             f"the code does not match {len(wrong)} of {len(answers)} journals",
-            detail="\n".join(
-                ": ".join(filter(None, (each.message, each.detail))) for each in wrong
-            ),
+            detail="\n".join(map(in_a_line, wrong)),
             hint=wrong[0].hint,
         )
     return len(answers)

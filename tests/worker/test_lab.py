@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -611,3 +612,20 @@ def test_user_code_passes_strict_mypy() -> None:
     environment = dict(os.environ, MYPYPATH=str(here.parents[1] / "python"))
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert checked.stdout.startswith("Success"), checked.stdout + checked.stderr
+
+
+def test_a_check_names_the_line_that_does_not_replay(dsn: str) -> None:
+    numbers, app = count(), perdure.App()
+
+    @app.coordinator
+    async def differs(memory: perdure.AsyncEntity) -> None:
+        await memory.set({"n": next(numbers)})  # another one at the replay
+
+    with Lab(app, dsn=dsn) as lab:
+        lab.run(differs, id="d")
+        with pytest.raises(perdure.NonDeterminism) as raised:
+            lab.check()
+    here = differs.function.__code__.co_firstlineno + 2
+    detail = str(raised.value.detail)
+    assert detail.startswith("the code of d/1/main does not match its journal: at position 1 ")
+    assert detail.endswith(f"test_lab.py:{here})")

@@ -13,6 +13,7 @@ import pytest
 
 import perdure
 from perdure.cli.main import main
+from tests.patience import wait_until
 from tests.worker.test_replaying import app_with, first, until_waiting
 
 CODE = """
@@ -265,3 +266,27 @@ def test_import_error_of_the_app_shows_its_place(perdure_command: Perdure, tmp_p
     assert printed.startswith("error: misses cannot be imported")
     assert 'misses.py", line 1' in printed
     assert "No module named 'no_such_module_at_all'" in printed
+
+
+def test_a_difference_names_the_line_in_which_the_code_waits(
+    perdure_command: Perdure, jobs: list[str], tmp_path: Path
+) -> None:
+    """Its key told what the code asks for; where it does so had to be searched for."""
+    _, printed = perdure_command(CHANGED, "--running")
+    lines = (tmp_path / "code_of_now.py").read_text().splitlines()
+    (zero,) = [number for number, line in enumerate(lines, 1) if "zero" in line]
+    assert printed.splitlines()[0].endswith(f"code_of_now.py:{zero})")
+
+
+def test_the_log_names_the_line_in_which_stuck_code_waits(
+    client: perdure.Client, dsn: str, jobs: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def others(memory: Any, step: Any) -> Any:
+        await memory.set(7, "other")  # other arguments than the first ones
+
+    with perdure.Worker(app_with(others), dsn=dsn):
+        client.handle("one").signal("go", 1)
+        wait_until(lambda: any("is stuck" in each for each in caplog.messages))
+    (told,) = [each for each in caplog.messages if "is stuck" in each]
+    here = others.__code__.co_firstlineno + 1
+    assert told.splitlines()[-1].endswith(f"test_replay_command.py:{here}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure import replaying
+from perdure.errors import NonDeterminism
 from perdure.replaying import Recording
 
 from .terminal import DEFAULT, Dsn, Schema, client, fix_hash_seed, job_command, loaded
@@ -102,6 +103,8 @@ def _go(app: Any, export: str | None, recorded: Iterator[Recording]) -> None:
         replayed += 1
         if wrong is not None:
             different += 1
-            print(f"{recording.job} ({recording.row['name']}): {wrong.detail or wrong.message}")
+            place = wrong.place if isinstance(wrong, NonDeterminism) else None
+            told = (wrong.detail or wrong.message) + (f" ({place})" if place else "")
+            print(f"{recording.job} ({recording.row['name']}): {told}")
     print(f"{replayed} journals replayed, {different} different")
     raise typer.Exit(1 if different else 0)

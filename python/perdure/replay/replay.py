@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, Protocol, Self
 
-from perdure.errors import NonDeterminism
+from perdure.errors import OURS, NonDeterminism, last_own
 from perdure.values.decoding import read_as
 
 from .awaitables import Durable, Task
@@ -71,6 +71,13 @@ class AsyncRun(Run[Durable]):
         Raises NonDeterminism if the code does not fit the journal; close the run then.
         """
         self._check_open()
+        try:
+            return self._advance()
+        except NonDeterminism as error:
+            error.place = self.waits_at()
+            raise
+
+    def _advance(self) -> bool:
         journal, loop, root = self.journal, self._loop, self._root
         if root is not None and not (loop.ready or journal.has_pending or root.done()):
             return False  # nothing has happened since
@@ -91,6 +98,17 @@ class AsyncRun(Run[Durable]):
 
     async def _main(self) -> Any:
         return await self._function()
+
+    def waits_at(self) -> str | None:
+        """Return the line of the user's code in which the function waits; None if it does not."""
+        lines: list[tuple[str, int]] = []
+        awaited: Any = None if self._root is None else self._root.get_coro()
+        while awaited is not None:
+            frame = getattr(awaited, "cr_frame", None)
+            if frame is not None and not frame.f_code.co_filename.startswith(OURS):
+                lines.append((frame.f_code.co_filename, frame.f_lineno))
+            awaited = getattr(awaited, "cr_await", None)
+        return last_own(lines)
 
     def outcome(self) -> Any:
         """Return what the code returned, or raise what it raised (any BaseException).

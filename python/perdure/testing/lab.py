@@ -14,7 +14,7 @@ from perdure.basics.durations import Duration, seconds
 from perdure.clients.client import Client, Handle, Memory, connect
 from perdure.database.connections import Source
 from perdure.errors import NonDeterminism, ResultTimeout
-from perdure.replaying import recordings_of_runs, replay_journal
+from perdure.replaying import in_a_line, recordings_of_runs, replay_journal
 from perdure.values.wire import Result
 from perdure.workers.engine import Engine
 from perdure.workers.turns import Json
@@ -163,7 +163,7 @@ class Lab(Doubles):
         if differences:
             raise NonDeterminism(
                 "the code does not replay as it ran",
-                detail="\n".join(f"{each.message} {each.detail or ''}" for each in differences),
+                detail="\n".join(map(in_a_line, differences)),
                 hint=differences[0].hint,
             )
         calls = self.client.calls

@@ -476,7 +476,8 @@ class CoordinatorTurn(Turn):
 
     def _mark_stuck(self, error: NonDeterminism) -> None:
         raised = error.__cause__  # raised by changed code instead of following the journal
-        logger.error("%r is stuck: %s", self, error, exc_info=raised)
+        place = f"\nplace: {error.place}" if error.place else ""
+        logger.error("%r is stuck: %s%s", self, error, place, exc_info=raised)
         last = () if self._run is None else self._run.journal.take_facts()
         told = [*self._unflushed, *last]
         self._discard_run()
