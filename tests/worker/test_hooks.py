@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import warnings
 from collections import Counter
 from contextvars import ContextVar
 from typing import Any
@@ -555,3 +557,31 @@ def test_context_variable_stays_in_the_code_that_sets_it(
 
     work()
     assert client.start(coordinator).result(T) == [["jane", *["nobody"] * 4]] * 2
+
+
+def test_a_call_that_a_hook_forgets_to_await_is_named_by_the_warning(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """It named a method of this package, for whatever was called."""
+
+    @app.activity
+    async def search() -> int:
+        return 1
+
+    @app.hook
+    async def forgets(memory: perdure.AsyncEntity) -> None:
+        memory.set(1, "n")
+        memory.get("n")
+        search()
+
+    work()
+    note = client.create_entity("note", "note", {"n": 0})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        client.handle("note").run_hook(forgets, timeout=40)
+        gc.collect()
+    named = {str(each.message) for each in told}
+    assert named >= {
+        f"coroutine '{name}' was never awaited" for name in ("memory.set", "memory.get", "search")
+    }
+    assert note.get("n") == 0

@@ -60,8 +60,11 @@ class HookRuntime(Runtime):
     # The calls.
 
     def request(self, operation: Operation) -> Any:
-        """Ask when it is awaited."""
-        return self._answer(self._protected(operation))
+        """Ask when it is awaited. If it never is, Python warns of it by its name."""
+        answer: Any = self._answer(self._protected(operation))
+        of_memory = "memory." if operation.kind in ("command", "read") else ""
+        answer.__qualname__ = of_memory + operation.name
+        return answer
 
     def _protected(self, operation: Operation) -> Operation:
         if self._guard is None:
