@@ -118,3 +118,27 @@ def test_psql_finds_what_is_in_public(shell: Shell, dsn: str, connection: Connec
     connection.execute("create table public.articles (id text)")
     assert shell.run("psql", "-c", "select * from articles")[0] == 0
     assert shell.run("psql", "-c", "select id from jobs")[0] == 0
+
+
+SEALED = """
+import perdure
+from perdure.codecs import AesGcm
+
+app = perdure.App(codec=AesGcm(keys={"1": b"k" * 32}, current="1"))
+
+
+@app.coordinator
+async def research(memory: perdure.AsyncEntity, question: str) -> None: ...
+"""
+
+
+def test_a_start_of_an_app_encrypts_as_the_app_does(
+    shell: Shell, connection: Connection, desk: str, tmp_path: Path
+) -> None:
+    """The arguments are no less secret than those that a client sends."""
+    pytest.importorskip("cryptography")
+    (tmp_path / "desk_of_a_shell.py").write_text(SEALED)
+    shell("start", "research", '["a secret"]', "--id", "j", "--app", desk)
+    shell("schedule", "create", "research", "@hourly", "--args", '["a secret"]', "--app", desk)
+    told = "select args::text from jobs union all select context::text from jobs"
+    assert "a secret" not in str(connection.execute(told).fetchall())

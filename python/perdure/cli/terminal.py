@@ -129,19 +129,25 @@ def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Conne
 
 @contextmanager
 def client(
-    dsn: str | None, schema: str, *, begins: bool = False, provision: bool = True
+    dsn: str | None,
+    schema: str,
+    *,
+    begins: bool = False,
+    provision: bool = True,
+    code: str | None = None,
 ) -> Iterator[Any]:
     """Open a client of the app, which is upgraded if needed.
 
     The app is installed only by commands that begin something new: otherwise its name is probably
-    mistyped. Raises AppNotFound.
+    mistyped. With the place of its code it encrypts as that does. Raises AppNotFound.
     """
     import perdure
 
     if not begins:
         with connected(dsn, schema):
             pass
-    with perdure.connect(dsn, schema=schema, provision=provision) as opened:
+    codec = None if code is None else loaded(code).codec
+    with perdure.connect(dsn, schema=schema, codec=codec, provision=provision) as opened:
         opened.calls.shows_envelopes = True  # as psql shows them: there are no keys here
         yield opened
 
