@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,18 @@ import pytest
 
 import perdure
 from perdure import errors
+from perdure.codecs import AesGcm
 
 T = "40 s"
+
+
+@dataclass
+class Verdict:
+    """What a person has decided."""
+
+    by: str
+
+
 HERE = Path(__file__)
 OURS = f"{Path(perdure.__file__).parent}/"
 
@@ -127,3 +138,26 @@ def test_a_cancelled_job_shows_no_traceback(
         handle.result(T)
     assert cancelled.value.__notes__ == ["job w"]
     assert "wait_for" in str(cancelled.value.traceback)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_the_log_of_an_app_that_encrypts_quotes_no_value(
+    dsn: str, caplog: Any, is_sealed: bool
+) -> None:
+    """The detail of a value of another type quotes it."""
+    pytest.importorskip("cryptography")
+    codec = AesGcm(keys={"1": b"k" * 32}, current="1") if is_sealed else None
+    app = perdure.App(codec=codec)
+
+    @app.coordinator
+    async def reads(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("verdict", type=Verdict)
+
+    with perdure.connect(dsn, codec=codec) as client, perdure.Worker(app, dsn=dsn):
+        handle = client.start(reads)
+        handle.signal("verdict", {"approved_by": "a secret"})
+        with pytest.raises(perdure.JobFailed) as failed:
+            handle.result(T)
+    (told,) = [text for text in caplog.messages if "has failed" in text]
+    assert "a secret" in str(failed.value.detail)
+    assert ("a secret" in told) is not is_sealed

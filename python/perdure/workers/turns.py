@@ -189,7 +189,9 @@ def log_failure(turn: Turn, what: str, failure: Json, again: str | None = None) 
     told = f"{failure.get('type')}: {failure.get('message')}"[:MAX_TOLD]
     place = place_of(failure)
     told += (f" ({place})" if place else "") + (f"; {again}" if again else "")
-    told += "".join(f"\n{name}: {failure[name]}" for name in ("detail", "hint") if name in failure)
+    # A detail may quote a value, and nobody reads those of an app with a codec without its keys.
+    more = ("detail", "hint") if turn.engine.app.codec is None else ("hint",)
+    told += "".join(f"\n{name}: {failure[name]}" for name in more if name in failure)
     logger.log(level, "%s of %r has failed: %s", what, turn, told)
     if failure.get("traceback"):
         logger.debug("%s", failure["traceback"])
