@@ -102,8 +102,8 @@ def test_a_start_takes_what_start_takes(shell: Shell, connection: Connection) ->
 
 
 @pytest.mark.parametrize("text", ["rain", "is it 'wet'?", "Zürich"])
-def test_who_gives_a_text_is_told_how_to_write_it(shell: Shell, text: str) -> None:
-    """It said "Expecting value: line 1 column 1 (char 0)"."""
+def test_text_that_is_not_json_is_shown_as_json(shell: Shell, text: str) -> None:
+    """The message was "Expecting value: line 1 column 1 (char 0)"."""
     status, _, complained = shell.run("start", "research", text)
     assert status == 2
     assert f"a text is written as {quote(json.dumps(text, ensure_ascii=False))}" in words(

@@ -188,7 +188,9 @@ def test_error_of_a_call_is_raised_inside_the_steps_that_made_it(dsn: str) -> No
 
 
 @pytest.mark.parametrize("swapped", [("set", "state", {"n": 1}), ("append", {"n": 1}, "items")])
-def test_who_swaps_path_and_value_is_told_their_order(dsn: str, swapped: tuple[Any, ...]) -> None:
+def test_swapped_path_and_value_are_refused_with_their_order(
+    dsn: str, swapped: tuple[Any, ...]
+) -> None:
     """The hint explained how to write a path."""
     verb, *given = swapped
     with perdure.connect(dsn) as client:

@@ -841,7 +841,7 @@ def test_client_cannot_be_pickled(client: perdure.Client, dsn: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
 @pytest.mark.parametrize("limit", [None, 2])
-def test_who_waits_for_a_job_that_nobody_serves_is_told(
+def test_result_warns_about_a_job_without_workers(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any, kind: str, limit: float | None
 ) -> None:
     """It waited for ever without a word: the worker was not started, or served another queue."""
@@ -858,7 +858,7 @@ def test_who_waits_for_a_job_that_nobody_serves_is_told(
 
     with perdure.connect(dsn) as client, ThreadPoolExecutor(1) as pool:
         handle = client.start("nobody's", id="j", queue="far")
-        with pytest.raises(perdure.ResultTimeout):  # too short a wait to be told
+        with pytest.raises(perdure.ResultTimeout):  # too short a wait for a warning
             handle.result(0.2)
         assert caplog.messages == []
         ending = pool.submit(ended)
@@ -870,7 +870,7 @@ def test_who_waits_for_a_job_that_nobody_serves_is_told(
     assert told == f"the result of job j has to wait for {waited_for}"
 
 
-def test_who_waits_for_a_job_that_waits_for_others_is_told_nothing(
+def test_result_does_not_warn_about_a_job_that_waits_for_a_signal(
     dsn: str, app: perdure.App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     """It will end by itself: by a signal, a timer, or a worker that is busy."""
