@@ -39,6 +39,8 @@ from tests.servers import SILENCE, AnyServer, database_of, opened
 from tests.storms.figures import FIGURES, Figures, cited, note, outcome, tell
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
+os.environ.pop("PERDURE_SCHEMA", None)  # the app of whoever runs the tests is not theirs
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that chooses the server."""
