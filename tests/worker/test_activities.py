@@ -684,7 +684,7 @@ def test_type_alias_is_read_as_its_type() -> None:
     assert decoder(plain) is decoder(list[int])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs the `type` statement")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no `type` statement")
 def test_type_alias_can_be_recursive_or_generic() -> None:
     names: dict[str, Any] = {"Page": Page}
     exec("type Tree = list[Tree] | Page\ntype Pair[T] = tuple[T, Page]", names)

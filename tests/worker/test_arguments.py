@@ -173,7 +173,7 @@ WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
         "is not an instance",
     ),
     "a version": (lambda given: perdure.Worker(APP, version=given), [1, []], "must have a name"),
-    "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is not a text"),
+    "a schema": (lambda given: perdure.connect(DSN, given), [1, []], "is not a text"),
     "a threshold": (
         lambda given: perdure.connect(DSN, prepare_threshold=given),
         ["x"],

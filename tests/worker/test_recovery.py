@@ -17,6 +17,7 @@ import pytest
 
 import perdure
 from perdure.embedded.server import Server
+from perdure.workers.worker import ONE_REQUEST
 from tests.amount import amount, seed
 from tests.databases import PLAIN
 from tests.storms.points import worker_points
@@ -189,7 +190,7 @@ def test_second_sigterm_ends_the_worker_at_once(
         while ledger(path)["unrecorded"] == 0:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        time.sleep(2 * ONE_REQUEST)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=1) == 1
     client.handle("slow").terminate()
