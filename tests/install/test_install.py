@@ -87,6 +87,18 @@ def test_a_current_app_is_found_with_one_query_and_no_lock(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("at_install", ["on", "off"])
+def test_app_is_current_whether_or_not_the_server_quotes_all_names(
+    empty: Connection, monkeypatch: pytest.MonkeyPatch, at_install: str
+) -> None:
+    empty.execute(f"set quote_all_identifiers = {at_install}")
+    install(empty, "my_app")
+    monkeypatch.setattr(perdure.installation.install, "_installing", None)
+    for now in ("on", "off"):
+        empty.execute(f"set quote_all_identifiers = {now}")
+        assert install(empty, "my_app") == VERSION
+
+
 def test_client_without_the_owners_rights_accepts_a_current_app(
     empty: Connection,
 ) -> None:

@@ -40,6 +40,7 @@ PAUSE = 1.0
 _VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
 
 # Installed functions find their names by the name of the schema, and lose them when it is renamed.
+# What they were given is compared without quotes: which names the server quotes is a setting.
 _VERSIONS = """
 select {schema}.perdure_version(),
        (select m.version
@@ -49,8 +50,8 @@ select {schema}.perdure_version(),
        array[{schema}.perdure_build(),
              (select s.value from {schema}.settings as s where s.name = 'build')],
        {schema}.missing_parts() = '{{}}'
-       and (select p.proconfig =
-                   array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
+       and (select replace(array_to_string(p.proconfig, ';'), '"', '')
+                   = 'search_path=pg_catalog, ' || {name} || ', pg_temp'
               from pg_catalog.pg_proc as p
              where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
 """
@@ -105,8 +106,8 @@ select quote_ident(wanted.name),
            and p.proname = 'perdure_version'
            and p.pronargs = 0
            and p.proowner <> current_user::regrole),
-       (select p.proconfig =
-               array['search_path=pg_catalog, ' || quote_ident(wanted.name) || ', pg_temp']
+       (select replace(array_to_string(p.proconfig, ';'), '"', '')
+               = 'search_path=pg_catalog, ' || wanted.name || ', pg_temp'
           from pg_proc as p
          where p.pronamespace = found.oid
            and p.proname = 'perdure_version'
