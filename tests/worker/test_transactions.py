@@ -547,6 +547,38 @@ def test_a_lost_connection_runs_the_function_again(
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
+@pytest.mark.parametrize(("too_slow", "runs"), [(1, 2), (4, 4)], ids=["once", "always"])
+def test_transaction_that_the_server_finds_too_long_runs_again_once(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any, too_slow: int, runs: int
+) -> None:
+    """A worker that was held up is not to blame. A function that is too slow would be each time."""
+
+    def dawdle(connection: Any) -> Any:
+        limit = "set idle_in_transaction_session_timeout = '50 ms'"
+        if book.kind == "async":
+            return dawdle_async(connection, limit)
+        connection.execute(limit)
+        time.sleep(0.3)
+        return "too late"
+
+    async def dawdle_async(connection: Any, limit: str) -> str:
+        await connection.execute(limit)
+        await asyncio.sleep(0.3)
+        return "too late"
+
+    book.steps += [dawdle] * too_slow
+    work()
+    job = client.start("books", "a")
+    if too_slow == 1:
+        assert job.result(T) == "run 2"
+        assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
+    else:
+        with pytest.raises(perdure.JobFailed, match="idle-in-transaction timeout"):
+            job.result(T)
+        assert (bank.rows(), bank.facts()) == ([], ["attempt", "activity"])
+    assert book.runs == runs
+
+
 @pytest.mark.parametrize(
     "code", ["57014", "55P03", "53200"], ids=["cancelled", "lock timeout", "no memory"]
 )

@@ -42,6 +42,8 @@ logger = logging.getLogger("perdure.worker")
 MAX_RUNS = 10
 """How often a function runs in one attempt that meets conflicts or loses its connection."""
 CONFLICTS = frozenset({"40001", "40P01"})
+LIMITS = frozenset({"25P03", "25P04"})
+"""SQLSTATEs of a session that the server has ended because its transaction took too long."""
 CANCEL_WITHIN = 5.0
 """Seconds for asking the server to give up a statement that nobody waits for."""
 
@@ -118,6 +120,7 @@ class TransactionAttempt:
         self._recorder = recorder
         self._caller = asyncio.current_task()
         self._runs = 0
+        self._was_too_long = False  # a run before this one met a limit of the server
         self._read_at = 0
         self._body: Json = {}
         self._is_final = False
@@ -160,8 +163,9 @@ class TransactionAttempt:
             found = await self._what_became() if self._is_committing else None
             if found is not None:
                 return self._told(found)
+            may_run_again = self._may_run_again(error)
             self._take_back()
-            if self._may_run_again(error):
+            if may_run_again:
                 return None
             raise
         crash_point("transaction: after commit")
@@ -192,13 +196,17 @@ class TransactionAttempt:
         """Tell whether nothing is wrong with the function.
 
         That is a conflict, a lost connection, or a statement of the worker's own that a limit or an
-        operator has ended.
+        operator has ended. A transaction may be too long once, because the worker was held up; the
+        second time its function is too slow for the server.
         """
         if self._is_abandoned or self._runs >= MAX_RUNS:
             return False
+        if not self._is_committing and _has_cause(error, LIMITS):
+            was_too_long, self._was_too_long = self._was_too_long, True
+            return not was_too_long
         if self._is_lost is None:
             return isinstance(error, psycopg.OperationalError)
-        if self._is_lost or _is_conflict(error):
+        if self._is_lost or _has_cause(error, CONFLICTS):
             return True
         is_answer = isinstance(error, psycopg.Error) and can_be_repeated(error, is_connected=True)
         return is_answer and not self._is_inside
@@ -346,15 +354,15 @@ class TransactionAttempt:
                 connection.pgconn.finish()
 
 
-def _is_conflict(error: BaseException) -> bool:
-    """Tell whether an error comes from a conflict with others, perhaps through other errors.
+def _has_cause(error: BaseException, states: frozenset[str]) -> bool:
+    """Tell whether an error has one of these SQLSTATEs, or comes from one, through other errors.
 
     Errors may be causes of each other in a circle.
     """
     cause: BaseException | None = error
     passed: set[int] = set()
     while cause is not None and id(cause) not in passed:
-        if getattr(cause, "sqlstate", None) in CONFLICTS:
+        if getattr(cause, "sqlstate", None) in states:
             return True
         passed.add(id(cause))
         cause = cause.__cause__
