@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import perdure
 
@@ -98,6 +99,30 @@ def test_invalid_index_is_built_again_by_the_sql_function(
     assert state(watcher) == "invalid"
     watcher.execute("select create_index('doc', 'v', 'number')")
     assert state(watcher) == "valid"
+
+
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
+def test_time_limit_of_the_role_does_not_end_a_build(
+    client: perdure.Client, connect: Connect, dsn: str, limit: str
+) -> None:
+    """Providers set such limits, and a build waits for transactions that began before it."""
+    client.create_entity("one", "doc", {"v": 5})
+    writer, watcher = connect(), connect()
+    if watcher.execute("select from pg_settings where name = %s", [limit]).rowcount == 0:
+        pytest.skip(f"this server has no {limit}")
+    hasty = make_conninfo(dsn, options=f"-c {limit}=300ms")
+    with perdure.connect(hasty, provision=False) as other, ThreadPoolExecutor(1) as pool:
+        with open_write(writer):
+            building = pool.submit(other.create_index, "doc", "v", "number")
+            wait_for(watcher, "building")
+            time.sleep(0.6)
+        assert building.result(PATIENCE).state == "valid"
+        with open_write(writer):
+            dropping = pool.submit(other.drop_index, "doc", "v", "number")
+            time.sleep(0.6)
+            assert not dropping.done()
+        assert dropping.result(PATIENCE) is True
+    assert state(watcher) == "unwanted"
 
 
 def test_second_build_of_an_index_waits_for_the_first(

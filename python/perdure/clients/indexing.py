@@ -1,8 +1,9 @@
 """Create and drop indexes on memories while others write.
 
 PostgreSQL builds such an index in several transactions. So the statements run one by one in a
-session of their own, which a pooler cannot provide. A build that is interrupted leaves an invalid
-index; the next call finds it, drops it and builds again.
+session of their own, which a pooler cannot provide. How long a build takes depends on the table, so
+a limit for the statements of others does not apply to it. A build that is interrupted leaves an
+invalid index; the next call finds it, drops it and builds again.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.
         )
     connection.prepare_threshold = None
     send(connection, calls.lock_timeout(patience))
+    send(connection, calls.take_your_time())
     return connection
 
 

@@ -197,6 +197,15 @@ class MemoryCalls(AppCalls):
         milliseconds = max(1, round(seconds * 1000))
         return Call("lock_timeout", b"set lock_timeout = %d" % milliseconds, (), "rows")
 
+    @staticmethod
+    def take_your_time() -> Call:
+        """Let a statement of this session, and its transactions, last as long as they must."""
+        query = b"""
+            select set_config(s.name, '0', false)
+              from pg_settings as s
+             where s.name in ('statement_timeout', 'transaction_timeout')"""
+        return Call("take_your_time", query, (), "rows")
+
 
 def _argument(name: str, value: Any) -> Any:
     """Write a command's argument: all but an index is JSON (the text of a number is one)."""
