@@ -1021,6 +1021,22 @@ def test_idle_connection_is_closed(
         wait_for(dsn, OPEN.replace("count(*)", "count(*) = 0"))
 
 
+@pytest.mark.direct("it ends the processes behind connections")
+def test_idle_connections_that_were_lost_together_cost_one_pause(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any
+) -> None:
+    """[P8] A server that restarts ends all of them. Trying ten, one by one, would take 7 s."""
+    work()
+    book.steps += [book.pause(0.5)] * 10
+    for handle in [client.start("books", "a") for _ in range(10)]:
+        handle.result(T)
+    assert bank.run(OPEN)[0][0] == 10
+    bank.run(OPEN.replace("count(*)", "bool_and(pg_terminate_backend(pid))"))
+    began = time.monotonic()
+    assert client.start("books", "a").result(T) == "run 11"
+    assert time.monotonic() - began < 3
+
+
 def test_settings_of_a_session_do_not_reach_the_next_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:

@@ -84,6 +84,9 @@ class LentConnections:
         try:
             await connection.set_isolation_level(_level(isolation))
             yield connection
+        except psycopg.OperationalError:
+            self._suspect_others(connection)
+            raise
         finally:
             was_reset = False
             try:
@@ -106,6 +109,9 @@ class LentConnections:
         try:
             connection.isolation_level = _level(isolation)
             yield connection
+        except psycopg.OperationalError:
+            self._suspect_others(connection)
+            raise
         finally:
             was_reset = False
             try:
@@ -146,13 +152,27 @@ class LentConnections:
         if self._idle or self._idle_async:
             self._watch()
 
+    def _suspect_others(self, lost: Connection | AsyncConnection) -> None:
+        """Give up unused connections when one was lost.
+
+        What ended it has often ended all: a server, or a pooler. Each transaction would find them
+        out one by one, with a growing pause after each.
+        """
+        if lost.closed:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        both: list[dict[Any, float]] = [self._idle, self._idle_async]
+        for idle in both:
+            with suppress(KeyError):
+                while True:
+                    connection, _ = idle.popitem()
+                    connection.pgconn.finish()
+
     def close(self) -> None:
         """Close what is not lent; the others are closed when they come back."""
         self._is_closed = True
-        for connection in (*self._idle, *self._idle_async):
-            connection.pgconn.finish()
-        self._idle.clear()
-        self._idle_async.clear()
+        self._close_idle()
 
 
 def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
