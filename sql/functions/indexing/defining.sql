@@ -85,8 +85,21 @@ as $$
 declare
     state text;
 begin
+    -- The owner may not see which index a member of its role builds: only that it builds one, and which table it has locked.
     select case when i.indisvalid then 'valid'
-                when exists (select from pg_stat_progress_create_index as p where p.index_relid = c.oid) then 'building'
+                when exists (
+                    select
+                      from pg_stat_progress_create_index as p
+                     where p.index_relid = c.oid
+                        or (p.index_relid is null
+                            and exists (
+                                select
+                                  from pg_locks as l
+                                  join pg_database as d on d.oid = l.database
+                                 where l.pid = p.pid
+                                   and l.relation = i.indrelid
+                                   and l.mode = 'ShareUpdateExclusiveLock'
+                                   and d.datname = current_database()))) then 'building'
                 else 'invalid' end
       into state
       from pg_class as c
@@ -101,7 +114,8 @@ comment on function @extschema@.index_state(text) is
 
 
 -- A session that waits for the table may be the one that a build waits for. When the server breaks that deadlock, the
--- build is lost.
+-- build is lost. Autovacuum gives way to a build by itself. Whether a process is autovacuum is shown to few roles, but
+-- every role sees that it has no user.
 create function @extschema@.index_work_is_running() returns boolean
 language plpgsql
 stable
@@ -111,11 +125,13 @@ begin
     return exists (
         select
           from pg_locks as l
+          join pg_database as d on d.oid = l.database
           left join pg_stat_activity as a on l.pid = a.pid
          where l.relation = '@extschema@.jobs'::regclass
            and l.mode = 'ShareUpdateExclusiveLock'
            and l.pid <> pg_backend_pid()
-           and a.backend_type is distinct from 'autovacuum worker');
+           and (a.pid is null or a.usesysid is not null)
+           and d.datname = current_database());
 end
 $$;
 comment on function @extschema@.index_work_is_running() is
