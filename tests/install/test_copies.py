@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from fingerprint import fingerprint
 from load import Load, T
+from psycopg.conninfo import make_conninfo
 from releases import LATER, NOW
 
 from perdure.embedded import binaries
@@ -44,13 +45,14 @@ class Database:
     def __init__(self, server: Server, name: str):
         self.server = server
         self.name = name
+        self.user = "postgres"
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute(f"create database {name}")
 
     @property
     def url(self) -> str:
         """Return the connection string."""
-        return self.server.url(self.name)
+        return make_conninfo(self.server.url(self.name), user=self.user)
 
     def connect(self) -> Connection:
         """Open an autocommit connection."""
@@ -238,6 +240,51 @@ def test_access_left_out_of_a_dump_can_be_granted_again(databases: list[Database
         assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
         had = "select array_agg((role, kind, queues)::text order by kind) from my_app.access"
         assert value(copy, had) == value(original, had)
+
+
+@pytest.fixture
+def owners(extended: Server) -> Iterator[tuple[str, str]]:
+    """Give two roles with no rights beyond those that `sql/upgrading.md` says an owner needs."""
+    names = f"owner_{os.getpid()}", f"heir_{os.getpid()}"
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        for name in names:
+            admin.execute(f"create role {name} login")
+        yield names
+        for name in names:
+            admin.execute(f"drop role {name}")
+
+
+@pytest.mark.parametrize("options", [(), ("--no-privileges",), ("--schema=my_app",)])
+def test_dump_by_an_ordinary_owner_is_restored_by_another(
+    owners: tuple[str, str], databases: list[Database], options: tuple[str, ...]
+) -> None:
+    """Neither reads or writes files of the server, or needs a superuser."""
+    here, there = databases
+    for database, owner in zip(databases, owners, strict=True):
+        with database.connect() as admin:
+            admin.execute(f"grant create on database {database.name} to {owner}")
+        database.user = owner
+    with here.connect() as original:
+        install(original, "my_app")
+        original.execute(f"""
+            select my_app.grant_access('{ROLE}', 'reader');
+            select my_app.create_index('load', 'n', 'number');
+            select my_app.start('book', '[1]', id => '1', entity => 'load', queue => 'q');
+            select my_app.signal('1', 'go', '1');
+        """)
+    there.restore(here.dumped("--no-owner", *options))
+    copied = Load(there.url, "my_app")
+    with there.connect() as copy:
+        install(copy, "my_app")
+        assert is_sound(copy)
+        assert_executes_nothing(copy)
+        copy.execute("select my_app.adopt_instance()")
+        with copied.worker():
+            assert_jobs_complete(copied, copy)
+        assert value(copy, "select state from my_app.indexes") == "valid"
+        has_access = f"select has_function_privilege('{ROLE}', 'my_app.status(text)', 'execute')"
+        assert value(copy, has_access) is ("--no-privileges" not in options)
+        assert is_sound(copy)
 
 
 def test_dump_of_an_app_can_be_restored_beside_it_under_another_name(

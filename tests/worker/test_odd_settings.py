@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import perdure
@@ -76,6 +77,65 @@ def test_work_has_no_conflicts_where_serializable_is_the_default(
         assert [job.result(IN_TIME) for job in jobs] == [["serializable"]] * 20
         assert [job.memory.get("n") for job in jobs] == [10] * 20
     assert "could not serialize" not in caplog.text
+
+
+ODD_SETTINGS: list[dict[str, str]] = [
+    {"standard_conforming_strings": "off", "backslash_quote": "off"},
+    {"quote_all_identifiers": "on", "array_nulls": "off"},
+    {"transform_null_equals": "on", "row_security": "off"},
+    {"extra_float_digits": "-15", "bytea_output": "escape", "intervalstyle": "iso_8601"},
+    {"default_transaction_deferrable": "on", "default_transaction_isolation": "repeatable read"},
+    {"plan_cache_mode": "force_custom_plan", "plpgsql.variable_conflict": "use_column"},
+    {"lock_timeout": "50ms", "statement_timeout": "5s"},
+    {"idle_session_timeout": "300ms", "idle_in_transaction_session_timeout": "1s"},
+    {"search_path": "", "client_min_messages": "debug1", "synchronous_commit": "off"},
+]
+
+
+@pytest.mark.parametrize("settings", ODD_SETTINGS, ids=", ".join)
+def test_app_works_whatever_the_role_has_set(
+    app: perdure.App, database: str, settings: dict[str, str]
+) -> None:
+    """Providers and administrators set such defaults for roles and databases."""
+    text = 'it\'s a \\ "quoted" text'
+
+    @app.activity
+    async def measure() -> dict[str, Any]:
+        return {"x": 0.1234567890123456, "text": text}
+
+    @app.transaction
+    async def note(connection: psycopg.AsyncConnection[Any]) -> int:
+        await connection.execute("select 1")
+        return 1
+
+    @app.hook
+    async def counts(memory: perdure.AsyncEntity) -> None:
+        await memory.increment("n")
+
+    @app.coordinator(entity="odd")
+    async def flow(memory: perdure.AsyncEntity) -> Any:
+        await memory.set(await measure(), "measured")
+        await counts(memory)
+        await perdure.sleep("0.5 s")
+        return [await note(), await perdure.wait_for("go")]
+
+    with psycopg.connect(database, autocommit=True) as admin:
+        for name, setting in settings.items():
+            admin.execute(
+                sql.SQL("alter database {} set {} = {}").format(
+                    sql.Identifier(admin.info.dbname), sql.Identifier(*name.split(".")), setting
+                )
+            )
+    with perdure.connect(database) as client, perdure.Worker(app, dsn=database):
+        job = client.start(flow, timeout="1 min")
+        job.signal("go", text)
+        assert job.result(IN_TIME) == [1, text]
+        assert client.create_index("odd", "n", "number").state == "valid"
+        [found] = client.find("odd", {"n": 1, "measured.text": text}, order_by=["$created_at"])
+        assert found.context == {"n": 1, "measured": {"x": 0.1234567890123456, "text": text}}
+        assert client.fork(job.id, "fork").result(IN_TIME) == [1, text]
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select * from perdure.assert_invariants()").fetchall() == []
 
 
 def test_implicit_casts_of_numbers_to_text_do_no_harm(app: perdure.App, dsn: str) -> None:
