@@ -79,6 +79,10 @@ select s.name, pg_catalog.current_setting(s.name)
     as s (name)
 """
 
+_NO_LIMIT = """
+select set_config(s.name, '0', true) from pg_settings as s where s.name = 'transaction_timeout'
+"""
+
 _STATEMENT_TIMEOUT = """
 select extract(epoch from pg_catalog.current_setting('statement_timeout')::interval)::float
 """
@@ -368,11 +372,15 @@ def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
 def _installing(connection: Connection, schema: str) -> Iterator[None]:
     """Hold the install lock of the schema and safe settings for one transaction.
 
-    Settings that a caller has made for his own transaction are restored.
+    It lasts as long as it must, unless it is the caller's. Settings that a caller has made for his
+    own transaction are restored.
     """
+    is_own = connection.info.transaction_status == IDLE
     with connection.transaction():
         before = connection.execute(_SETTINGS).fetchall()
         connection.execute("set local search_path = pg_catalog, pg_temp")
+        if is_own:
+            connection.execute(_NO_LIMIT)
         connection.execute(_LOCK, [f"perdure install {schema}"])
         connection.execute("set local check_function_bodies = off")
         connection.execute("set local client_min_messages = warning")
