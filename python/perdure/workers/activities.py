@@ -41,7 +41,7 @@ UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
 class AttemptOutcome:
     """The end of an attempt: a stored value, or a failure and the seconds until the next attempt.
 
-    `is_told`: a transaction has recorded its turn, and the commit was answered.
+    `is_recorded`: a transaction has recorded its turn, and the commit was answered.
     """
 
     ok: bool
@@ -224,7 +224,7 @@ class Attempt:
         async with limit:
             if self._recorder is not None:
                 return await self._engine.transactions.run(
-                    self._call, self.info(), limit, self._allowed, self._recorder
+                    self._call, limit, self._allowed, self._recorder
                 )
             if self._activity.is_async:
                 return self._succeeded(await self._called())

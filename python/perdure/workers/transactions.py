@@ -25,7 +25,6 @@ from perdure.database.call import Call, to_text
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
 from perdure.database.sending import plain_cursor, send, send_async
 from perdure.errors import InvalidArgument
-from perdure.workflow.context import Info
 from perdure.workflow.operations import ActivityCall, stored
 from perdure.workflow.work import Transaction
 
@@ -59,7 +58,6 @@ class Transactions:
     async def run(
         self,
         call: ActivityCall,
-        info: Info,
         limit: asyncio.Timeout,
         allowed: Callable[[], float | None],
         recorder: Recorder,
@@ -68,7 +66,7 @@ class Transactions:
 
         Raises what the function raises; everything else is reported by its turn.
         """
-        attempt = TransactionAttempt(self, call, info, limit, allowed, recorder)
+        attempt = TransactionAttempt(self, call, limit, allowed, recorder)
         run = self.engine.loop.create_task(attempt.run())
         self.engine.attempts.add(run)
         run.add_done_callback(self.engine.attempts.discard)
@@ -102,7 +100,6 @@ class TransactionAttempt:
         self,
         transactions: Transactions,
         call: ActivityCall,
-        info: Info,
         limit: asyncio.Timeout,
         allowed: Callable[[], float | None],
         recorder: Recorder,
@@ -113,7 +110,6 @@ class TransactionAttempt:
         self._engine = transactions.engine
         self._activity: Transaction[..., Any] = call.activity
         self._arguments = call.activity.shape.arguments(call.args)
-        self._info = info
         self._limit = limit
         self._allowed = allowed
         self._ends_at: float | None = None
