@@ -64,16 +64,9 @@ class PriorAttempts:
     failure: Failed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorder:
-    """Lets a transaction record its result.
-
-    `write(value)` returns the turn that does, with all that has accumulated before it.
-    `turn.take_back()` undoes that.
-    """
-
-    turn: Turn
-    write: Callable[[Any], Json]
+Record = Callable[[Any], Json]
+"""What a transaction calls with its value: it returns the body of the turn that records this, with
+all that has accumulated before it. `take_back()` of the turn undoes that."""
 
 
 class FinalError(Exception):
@@ -109,7 +102,7 @@ class Attempt:
         key: str | None,
         made: int,
         prior: PriorAttempts,
-        recorder: Recorder | None,
+        record: Record | None,
     ):
         self._turn = turn
         self._engine = turn.engine
@@ -118,7 +111,7 @@ class Attempt:
         self._key = key
         self._made = made
         self._prior = prior
-        self._recorder = recorder
+        self._record = record
         self._progress = turn.progress.of(key)
         self._is_last = False
         self.reporter = AttemptReporter(turn, key)
@@ -214,7 +207,7 @@ class Attempt:
     def _limit(self) -> asyncio.Timeout | None:
         """Return the time limit, from now on for a coroutine, else from when the code begins."""
         allowed = self._allowed()
-        if self._recorder is not None or not self._activity.is_async:
+        if self._record is not None or not self._activity.is_async:
             return asyncio.timeout(self._time_left())
         return None if allowed is None else asyncio.timeout(allowed)
 
@@ -222,9 +215,9 @@ class Attempt:
         if limit is None:
             return self._succeeded(await self._called())
         async with limit:
-            if self._recorder is not None:
+            if self._record is not None:
                 return await self._engine.transactions.run(
-                    self._call, limit, self._allowed, self._recorder
+                    self._turn, self._call, limit, self._allowed, self._record
                 )
             if self._activity.is_async:
                 return self._succeeded(await self._called())
@@ -286,11 +279,11 @@ def begin_attempt(
     made: int,
     prior: PriorAttempts,
     done: Callable[[AttemptOutcome], None] | None = None,
-    recorder: Recorder | None = None,
+    record: Record | None = None,
 ) -> asyncio.Task[AttemptOutcome]:
     """Make an attempt beside others and report its outcome, unless its task is cancelled."""
     engine = turn.engine
-    attempt = Attempt(turn, call, key, made, prior, recorder)
+    attempt = Attempt(turn, call, key, made, prior, record)
     context = engine.context.copy()
     span = engine.begin_span(attempt.info, context)
     task = asyncio.Task(attempt.run(), loop=engine.loop, context=context)
@@ -329,10 +322,9 @@ class ActivityTurn(Turn):
             return
         end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
         prior = PriorAttempts(end, self.row["failure"])
-        is_transaction = isinstance(self._call.activity, Transaction)
-        recorder = Recorder(self, self._record) if is_transaction else None
+        record = self._record if isinstance(self._call.activity, Transaction) else None
         made = self.row["attempt"]
-        self._task = begin_attempt(self, self._call, None, made, prior, self._done, recorder)
+        self._task = begin_attempt(self, self._call, None, made, prior, self._done, record)
 
     def _record(self, value: Any) -> Json:
         """Return the turn with which a transaction ends the task."""

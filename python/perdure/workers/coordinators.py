@@ -20,7 +20,7 @@ from perdure.replay.replay import Fact, OpenOperation, SyncRun
 from perdure.workflow.operations import stored
 from perdure.workflow.work import Coordinator
 
-from .activities import UNSTORABLE, AttemptOutcome, Recorder, begin_attempt
+from .activities import UNSTORABLE, AttemptOutcome, begin_attempt
 from .coordinator_calls import AnyRun, open_run
 from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
 from .open_operations import SHORT_PAUSE, OpenActivity, OpenOperations
@@ -212,9 +212,9 @@ class CoordinatorTurn(Turn):
             self._step()
 
         operation = call.operation
-        recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
+        record = partial(self._record, call) if call.is_transaction else None
         call.task = begin_attempt(
-            self, operation.spec, operation.key, call.made, call.prior, done, recorder
+            self, operation.spec, operation.key, call.made, call.prior, done, record
         )
         if call.is_transaction:
             self._open = call.task

@@ -26,7 +26,7 @@ from perdure.workflow.context import SHIELDED, Info, Runtime, is_shielded
 from perdure.workflow.operations import Operation, expiring, in_words, waited
 from perdure.workflow.work import Transaction
 
-from .activities import AttemptOutcome, PriorAttempts, Recorder, begin_attempt
+from .activities import AttemptOutcome, PriorAttempts, begin_attempt
 from .hook_journal import OWN_ATTEMPTS as OWN
 from .hook_journal import key_prefix
 from .turns import Json
@@ -235,10 +235,7 @@ class HookRuntime(Runtime):
                 while turn.in_flight:
                     await turn.until_answered()
                 turn.check_alive()
-                recorder = Recorder(turn, record)
-                outcome = await begin_attempt(
-                    turn, operation.spec, key, made, prior, recorder=recorder
-                )
+                outcome = await begin_attempt(turn, operation.spec, key, made, prior, record=record)
         finally:
             turn.flush()
         turn.check_alive()

@@ -28,9 +28,9 @@ from perdure.errors import InvalidArgument
 from perdure.workflow.operations import ActivityCall, stored
 from perdure.workflow.work import Transaction
 
-from .activities import AttemptOutcome, FinalError, Recorder, contained
+from .activities import AttemptOutcome, FinalError, Record, contained
 from .lent_connections import NAME, AsyncConnection, Connection, LentConnections
-from .turns import Json, refusal
+from .turns import Json, Turn, refusal
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -57,16 +57,17 @@ class Transactions:
 
     async def run(
         self,
+        turn: Turn,
         call: ActivityCall,
         limit: asyncio.Timeout,
         allowed: Callable[[], float | None],
-        recorder: Recorder,
+        record: Record,
     ) -> AttemptOutcome:
         """Run one attempt, for as many seconds as are `allowed()` when its function begins.
 
         Raises what the function raises; everything else is reported by its turn.
         """
-        attempt = TransactionAttempt(self, call, limit, allowed, recorder)
+        attempt = TransactionAttempt(self, turn, call, limit, allowed, record)
         run = self.engine.loop.create_task(attempt.run())
         self.engine.attempts.add(run)
         run.add_done_callback(self.engine.attempts.discard)
@@ -99,21 +100,23 @@ class TransactionAttempt:
     def __init__(
         self,
         transactions: Transactions,
+        turn: Turn,
         call: ActivityCall,
         limit: asyncio.Timeout,
         allowed: Callable[[], float | None],
-        recorder: Recorder,
+        record: Record,
     ):
         assert isinstance(call.activity, Transaction)
         self._transactions = transactions
         self._connections = transactions.connections
         self._engine = transactions.engine
+        self._turn = turn
         self._activity: Transaction[..., Any] = call.activity
         self._arguments = call.activity.shape.arguments(call.args)
         self._limit = limit
         self._allowed = allowed
         self._ends_at: float | None = None
-        self._recorder = recorder
+        self._record = record
         self._caller = asyncio.current_task()
         self._runs = 0
         self._was_too_long = False  # a run before this one met a limit of the server
@@ -168,7 +171,7 @@ class TransactionAttempt:
         return self._told(answer)
 
     def _told(self, answer: Json) -> AttemptOutcome:
-        self._engine.answer(self._recorder.turn, answer)
+        self._engine.answer(self._turn, answer)
         return AttemptOutcome(True, None, is_recorded=True)
 
     def _unapplied(self, answer: Json | None) -> AttemptOutcome | None:
@@ -186,7 +189,7 @@ class TransactionAttempt:
     def _take_back(self) -> None:
         if self._is_final:
             self._is_final = self._is_committing = False
-            self._recorder.turn.take_back()
+            self._turn.take_back()
 
     def _may_run_again(self, error: Exception) -> bool:
         """Tell whether nothing is wrong with the function.
@@ -225,7 +228,7 @@ class TransactionAttempt:
 
     def _give_up(self, error: Exception) -> asyncio.CancelledError:
         """Leave the task to its next holder; return what ends this attempt."""
-        self._recorder.turn.give_up(error)
+        self._turn.give_up(error)
         return asyncio.CancelledError("whoever holds the task next finds out what became of it")
 
     # One run: the same steps for a coroutine and for a thread.
@@ -248,7 +251,7 @@ class TransactionAttempt:
     async def _in_thread(self) -> Json:
         """Run in a thread; a caller that is cancelled waits for its end all the same."""
         engine, inside = self._engine, contextvars.copy_context()
-        place = self._recorder.turn.place
+        place = self._turn.place
         work = engine.in_thread(engine.activity_threads, place, lambda: inside.run(self._there))
         thread = asyncio.ensure_future(work)
         try:
@@ -295,12 +298,12 @@ class TransactionAttempt:
     async def _ending(self, value: Any, began: str) -> Call:
         """Take the turn, and return the call that records the result: nothing else is sent now."""
         crash_point("transaction: after function")
-        turn = self._recorder.turn
+        turn = self._turn
         while turn.in_flight:
             self._check_wanted()
             await turn.until_answered()
         self._check_wanted()
-        self._body = self._recorder.write(value)
+        self._body = self._record(value)
         turn.in_flight = self._is_final = True
         turn.asked_at = self._read_at
         self._limit.reschedule(None)
@@ -310,7 +313,7 @@ class TransactionAttempt:
         """Stop if nobody waits for the result any more. Raises CancelledError."""
         caller = self._caller
         is_left = caller is None or caller.done() or caller.cancelling()
-        if self._is_abandoned or is_left or self._recorder.turn.is_over:
+        if self._is_abandoned or is_left or self._turn.is_over:
             raise asyncio.CancelledError("nobody waits for this transaction any more")
 
     def _judged(self, reply: Json | None) -> Json:
