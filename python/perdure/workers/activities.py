@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,16 +74,6 @@ class FinalError(Exception):
 
     def __init__(self, error: BaseException):
         self.error = error
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Run code that may raise anything."""
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        # These would end the worker's loop, or the awaiting code.
-        raise FinalError(error) from error
 
 
 NO_ATTEMPTS = PriorAttempts()

@@ -28,7 +28,7 @@ from perdure.errors import InvalidArgument
 from perdure.workflow.operations import ActivityCall, stored
 from perdure.workflow.work import Transaction
 
-from .activities import AttemptOutcome, FinalError, Record, contained
+from .activities import AttemptOutcome, FinalError, Record
 from .lent_connections import NAME, AsyncConnection, Connection, LentConnections
 from .turns import Json, Turn, refusal
 
@@ -240,7 +240,7 @@ class TransactionAttempt:
                 async with connection.transaction():
                     began = await send_async(plain_cursor(connection), self._beginning(connection))
                     self._set_limit()
-                    with contained(), self._inside():
+                    with self._inside():
                         value = await self._activity.function(connection, *given, **named)
                     call = await self._ending(self._stored(value), began)
                     answer = self._judged(await send_async(plain_cursor(connection), call))
@@ -271,7 +271,7 @@ class TransactionAttempt:
                 with connection.transaction():
                     began = send(connection, self._beginning(connection))
                     loop.call_soon_threadsafe(self._set_limit)
-                    with contained(), self._inside():
+                    with self._inside():
                         value = self._activity.function(connection, *given, **named)
                     ending = self._ending(self._stored(value), began)
                     call = asyncio.run_coroutine_threadsafe(ending, loop).result()
@@ -291,8 +291,13 @@ class TransactionAttempt:
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
+        """Run the function: what it raises is its own, and ends nothing else."""
         self._is_inside = True
-        yield
+        try:
+            yield
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            # These would end the worker's loop, or the awaiting code.
+            raise FinalError(error) from error
         self._is_inside = False
 
     async def _ending(self, value: Any, began: str) -> Call:
