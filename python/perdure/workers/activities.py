@@ -58,10 +58,24 @@ class AttemptOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PriorAttempts:
-    """What came before an attempt: when all attempts have to end (µs), and the last failure."""
+    """What came before an attempt: how many others, and the failure of the last one.
 
-    end: int | None = None
+    `end`: when all attempts have to end (µs). `again_at`: when the next one may begin.
+    """
+
+    made: int = 0
     failure: Failed | None = None
+    end: int | None = None
+    again_at: int | None = None
+
+    def and_failed(self, failure: Failed) -> PriorAttempts:
+        """Add an attempt that failed, as the journal has it; the end is recorded by itself."""
+        again_at = failure.get("again_at")
+        at = None if again_at is None else from_iso(again_at)
+        return PriorAttempts(self.made + 1, failure, again_at=at)
+
+
+NO_ATTEMPTS = PriorAttempts()
 
 
 Record = Callable[[Any], Json]
@@ -76,11 +90,8 @@ class FinalError(Exception):
         self.error = error
 
 
-NO_ATTEMPTS = PriorAttempts()
-
-
 class Attempt:
-    """One attempt of an activity for a turn; `made` attempts were made before.
+    """One attempt of an activity for a turn.
 
     `key` names it among the activities that run in the same task; a dispatched one has none.
     """
@@ -90,7 +101,6 @@ class Attempt:
         turn: Turn,
         call: ActivityCall,
         key: str | None,
-        made: int,
         prior: PriorAttempts,
         record: Record | None,
     ):
@@ -99,7 +109,6 @@ class Attempt:
         self._call = call
         self._activity = call.activity
         self._key = key
-        self._made = made
         self._prior = prior
         self._record = record
         self._progress = turn.progress.of(key)
@@ -113,7 +122,7 @@ class Attempt:
             self._turn.info(),
             kind="activity",
             name=self._activity.name,
-            attempt=self._made,
+            attempt=self._prior.made,
             key="/".join(place),
             progress=self._progress,
         )
@@ -144,7 +153,7 @@ class Attempt:
     def _log(self, outcome: AttemptOutcome) -> None:
         pause = outcome.again_in
         again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
-        which = f"attempt {self._made + 1}"
+        which = f"attempt {self._prior.made + 1}"
         if self._turn.kind != "activity":  # else the turn says which activity it is
             which += f" of {self._what}"
         log_failure(self._turn, which, outcome.value, again)
@@ -160,7 +169,7 @@ class Attempt:
 
     async def _outcome(self) -> AttemptOutcome:
         if self._time_left() == 0:
-            return self._too_late(self._made, self._prior.failure)
+            return self._too_late(self._prior.made, self._prior.failure)
         crash_point("activity: before function")
         limit = self._limit()
         try:
@@ -240,11 +249,11 @@ class Attempt:
         return await answer if inspect.iscoroutine(answer) else answer  # a decorated async def
 
     def _failure(self, error: BaseException) -> Failed:
-        return failure_of(error, self._what) | {"attempts": self._made + 1}
+        return failure_of(error, self._what) | {"attempts": self._prior.made + 1}
 
     def _failed(self, error: BaseException) -> AttemptOutcome:
         """Return the failure, and the pause before the next attempt if there is one."""
-        failure, made, retry = self._failure(error), self._made + 1, self._activity.retry
+        failure, made, retry = self._failure(error), self._prior.made + 1, self._activity.retry
         if not retry.allows(error, made):
             return AttemptOutcome(False, failure)
         pause, left = retry.pause(made), self._time_left()
@@ -254,7 +263,7 @@ class Attempt:
 
     def _timed_out(self, error: TimeoutError) -> AttemptOutcome:
         if self._is_last:
-            return self._too_late(self._made + 1, self._prior.failure)
+            return self._too_late(self._prior.made + 1, self._prior.failure)
         late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
         return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
 
@@ -266,14 +275,13 @@ def begin_attempt(
     turn: Turn,
     call: ActivityCall,
     key: str | None,
-    made: int,
     prior: PriorAttempts,
     done: Callable[[AttemptOutcome], None] | None = None,
     record: Record | None = None,
 ) -> asyncio.Task[AttemptOutcome]:
     """Make an attempt beside others and report its outcome, unless its task is cancelled."""
     engine = turn.engine
-    attempt = Attempt(turn, call, key, made, prior, record)
+    attempt = Attempt(turn, call, key, prior, record)
     context = engine.context.copy()
     span = engine.begin_span(attempt.info, context)
     task = asyncio.Task(attempt.run(), loop=engine.loop, context=context)
@@ -311,10 +319,9 @@ class ActivityTurn(Turn):
             self._cancelled()
             return
         end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
-        prior = PriorAttempts(end, self.row["failure"])
+        prior = PriorAttempts(self.row["attempt"], self.row["failure"], end)
         record = self._record if isinstance(self._call.activity, Transaction) else None
-        made = self.row["attempt"]
-        self._task = begin_attempt(self, self._call, None, made, prior, self._done, record)
+        self._task = begin_attempt(self, self._call, None, prior, self._done, record)
 
     def _record(self, value: Any) -> Json:
         """Return the turn with which a transaction ends the task."""

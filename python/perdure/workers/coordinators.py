@@ -213,9 +213,7 @@ class CoordinatorTurn(Turn):
 
         operation = call.operation
         record = partial(self._record, call) if call.is_transaction else None
-        call.task = begin_attempt(
-            self, operation.spec, operation.key, call.made, call.prior, done, record
-        )
+        call.task = begin_attempt(self, operation.spec, operation.key, call.prior, done, record)
         if call.is_transaction:
             self._open = call.task
 

@@ -27,8 +27,7 @@ from perdure.workflow.operations import Operation, expiring, in_words, waited
 from perdure.workflow.work import Transaction
 
 from .activities import AttemptOutcome, PriorAttempts, begin_attempt
-from .hook_journal import OWN_ATTEMPTS as OWN
-from .hook_journal import key_prefix
+from .hook_journal import OWN, key_prefix
 from .turns import Json
 from .waits import OpenWait
 
@@ -178,14 +177,15 @@ class HookRuntime(Runtime):
 
     async def _perform_activity(self, operation: Operation, key: str) -> Fact:
         """Make attempts of an activity, each one recorded before the next begins."""
-        turn, within = self.turn, operation.spec.activity.limits.within
-        made, again_at, failure = turn.journal.attempts(key)
-        end = self._end(f"{key}/end", within)
+        turn = self.turn
+        end = self._end(f"{key}/end", operation.spec.activity.limits.within)
         while True:
-            if again_at is not None:
-                await turn.waits.wait(OpenWait(f"{key}/again", None, again_at))
-            outcome = await self._attempt(operation, key, made, PriorAttempts(end, failure))
-            made += 1
+            prior = turn.journal.attempts(key)
+            if prior.again_at is not None:
+                await turn.waits.wait(OpenWait(f"{key}/again", None, prior.again_at))
+            if end is not None:
+                prior = PriorAttempts(prior.made, prior.failure, end)
+            outcome = await self._attempt(operation, key, prior)
             if outcome.is_recorded and (fact := turn.journal.fact(key)) is not None:
                 return fact
             name, fingerprint = operation.name, operation.fingerprint
@@ -194,27 +194,27 @@ class HookRuntime(Runtime):
                 turn.submit()  # the code may do anything next, unseen from here
                 return turn.outbox.append("activity", key, name, fingerprint, ok=ok, value=value)
             again_at = turn.engine.clock.now() + microseconds(outcome.again_in)
-            failure, value = value, value | {"again_at": to_iso(again_at)}
-            turn.outbox.append("attempt", key, name, fingerprint, ok=False, value=value)
+            failure = value | {"again_at": to_iso(again_at)}
+            turn.outbox.append("attempt", key, name, fingerprint, ok=False, value=failure)
 
     async def _attempt(
-        self, operation: Operation, key: str, made: int, prior: PriorAttempts
+        self, operation: Operation, key: str, prior: PriorAttempts
     ) -> AttemptOutcome:
         turn, call = self.turn, operation.spec
         turn.acting += 1
         try:
             if isinstance(call.activity, Transaction):
-                return await self._transact(operation, key, made, prior)
+                return await self._transact(operation, key, prior)
             await turn.outbox.flushed()
             turn.check_alive()
-            outcome = await begin_attempt(turn, call, key, made, prior)
+            outcome = await begin_attempt(turn, call, key, prior)
             turn.check_alive()
         finally:
             turn.acting -= 1
         return outcome
 
     async def _transact(
-        self, operation: Operation, key: str, made: int, prior: PriorAttempts
+        self, operation: Operation, key: str, prior: PriorAttempts
     ) -> AttemptOutcome:
         """Run a transaction. Nothing else of the hook is recorded meanwhile.
 
@@ -235,7 +235,7 @@ class HookRuntime(Runtime):
                 while turn.in_flight:
                     await turn.until_answered()
                 turn.check_alive()
-                outcome = await begin_attempt(turn, operation.spec, key, made, prior, record=record)
+                outcome = await begin_attempt(turn, operation.spec, key, prior, record=record)
         finally:
             turn.flush()
         turn.check_alive()

@@ -12,13 +12,14 @@ from hashlib import blake2b
 
 from perdure.basics.durations import from_iso
 from perdure.basics.paths import write_path
-from perdure.errors import Failed
 from perdure.replay.replay import Fact
 from perdure.workflow.operations import Operation
 
+from .activities import NO_ATTEMPTS, PriorAttempts
+
 MAX_PATH = 100
-OWN_ATTEMPTS = "$hook"
-"""The key of the attempts of the hook itself."""
+OWN = "$hook"
+"""The key of the hook itself, for its attempts and its progress."""
 
 
 class HookJournal:
@@ -26,7 +27,7 @@ class HookJournal:
 
     def __init__(self, facts: Iterable[Fact]):
         self._facts: dict[str, Fact] = {}
-        self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
+        self._attempts: dict[str, PriorAttempts] = {}
         self._deadlines: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
         self.asked = 0
@@ -51,9 +52,7 @@ class HookJournal:
         if fact.kind == "cancel":
             self.is_cancelled = True
         elif fact.kind == "attempt":
-            made, *_ = self._attempts.get(key, (0,))
-            again_at = fact.value.get("again_at")
-            self._attempts[key] = made + 1, again_at and from_iso(again_at), fact.value
+            self._attempts[key] = self._attempts.get(key, NO_ATTEMPTS).and_failed(fact.value)
         elif fact.kind == "note":
             self._deadlines[key] = from_iso(fact.value["until"])
         elif fact.kind != "dropped":
@@ -63,9 +62,9 @@ class HookJournal:
         """Return what was told for a key."""
         return self._facts.get(key)
 
-    def attempts(self, key: str) -> tuple[int, int | None, Failed | None]:
-        """Return how many attempts have failed, when the next may begin (µs), and the last one."""
-        return self._attempts.get(key, (0, None, None))
+    def attempts(self, key: str) -> PriorAttempts:
+        """Return what is known of the attempts that have failed."""
+        return self._attempts.get(key, NO_ATTEMPTS)
 
     def deadline(self, key: str) -> int | None:
         """Return the deadline that the first call of a wait has set (µs)."""

@@ -27,7 +27,7 @@ from perdure.workflow.work import Hook
 from .activities import FinalError
 from .hook_calls import HookRuntime, ThreadCall
 from .hook_cancel import HookCancel
-from .hook_journal import OWN_ATTEMPTS, HookJournal
+from .hook_journal import OWN, HookJournal
 from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
 from .outbox import Outbox
 from .quiescence import is_quiescent
@@ -105,7 +105,7 @@ class HookTurn(Turn):
         self.journal = HookJournal(facts)
         first_at = from_iso(self.row["started_at"])
         self.outbox = Outbox(self._itself, facts[-1].at if facts else first_at)
-        _, again_at, _ = self.journal.attempts(OWN_ATTEMPTS)
+        again_at = self.journal.attempts(OWN).again_at
         self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
         self.waits.take(self.inbox, runs_again=True)
@@ -218,7 +218,7 @@ class HookTurn(Turn):
             return {"state": "cancelled", "value": failure_of(error, name)}
         if isinstance(error, asyncio.CancelledError) and self._is_late:
             if self._until == end:
-                _, _, last = self.journal.attempts(OWN_ATTEMPTS)
+                last = self.journal.attempts(OWN).failure
                 return {"state": "failed", "value": too_late(name, limits, made, last)}
             late = TimeoutError(f"{name} took longer than {limits.timeout:g} s")
             error = late.with_traceback(error.__traceback__)
@@ -230,7 +230,7 @@ class HookTurn(Turn):
             return {"state": "failed", "value": too_late(name, limits, made, failure)}
         due = to_iso(again_at)
         value = failure | {"again_at": due}
-        self.outbox.append("attempt", OWN_ATTEMPTS, ok=False, value=value)
+        self.outbox.append("attempt", OWN, ok=False, value=value)
         return {"state": "retry", "value": failure, "until": due}
 
     # What its calls ask of it.

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure.basics.durations import from_iso
-from perdure.errors import Failed
 from perdure.replay.journal import Journal
 from perdure.replay.replay import Fact, OpenOperation
 from perdure.workflow.operations import OF_OTHERS, outlives
@@ -22,14 +21,11 @@ SHORT_PAUSE = 5_000_000
 class OpenActivity:
     """An activity that the code has asked for: its attempts so far, and when the next may begin."""
 
-    __slots__ = ("again_at", "is_transaction", "made", "operation", "prior", "task")
+    __slots__ = ("again_at", "is_transaction", "operation", "prior", "task")
 
-    def __init__(
-        self, operation: OpenOperation, made: int, again_at: int | None, prior: PriorAttempts
-    ):
+    def __init__(self, operation: OpenOperation, prior: PriorAttempts):
         self.operation = operation
-        self.made = made
-        self.again_at = again_at
+        self.again_at = prior.again_at
         self.prior = prior
         self.is_transaction = isinstance(operation.spec.activity, Transaction)
         self.task: asyncio.Task[AttemptOutcome] | None = None
@@ -62,19 +58,14 @@ class OpenOperations:
         self._activities: dict[str, OpenActivity] = {}
         self._awaited: set[str] = set()
         self.timers: dict[str, OpenOperation] = {}
-        self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
+        self._attempts: dict[str, PriorAttempts] = {}
         self._ends: dict[str, int] = {}
         for fact in journal:
+            key = fact.key or ""
             if fact.kind == "attempt":
-                self._note_attempt(fact)
-            elif fact.kind == "note" and fact.key is not None:
-                self._ends[fact.key] = from_iso(fact.value["until"])
-
-    def _note_attempt(self, fact: Fact) -> None:
-        key, failure = fact.key or "", fact.value
-        made, *_ = self._attempts.get(key, (0,))
-        again_at = failure.get("again_at")
-        self._attempts[key] = made + 1, again_at and from_iso(again_at), failure
+                self._attempts[key] = self._attempts.get(key, NO_ATTEMPTS).and_failed(fact.value)
+            elif fact.kind == "note":
+                self._ends[key] = from_iso(fact.value["until"])
 
     # What the code asks for and withdraws.
 
@@ -88,11 +79,12 @@ class OpenOperations:
     def _enter(self, operation: OpenOperation) -> None:
         kind, key = operation.kind, operation.key
         if kind == "activity":
-            made, again_at, failure = self._attempts.get(key, (0, None, None))
+            prior = self._attempts.get(key, NO_ATTEMPTS)
+            end = self._ends.get(key)
             # Code that has since lost its limit has none.
-            end = None if operation.spec.activity.limits.within is None else self._ends.get(key)
-            prior = NO_ATTEMPTS if end is None and failure is None else PriorAttempts(end, failure)
-            call = self._activities[key] = OpenActivity(operation, made, again_at, prior)
+            if end is not None and operation.spec.activity.limits.within is not None:
+                prior = PriorAttempts(prior.made, prior.failure, end, prior.again_at)
+            call = self._activities[key] = OpenActivity(operation, prior)
             if call.again_at is None:
                 self.to_start.append(call)
         elif kind == "timer":

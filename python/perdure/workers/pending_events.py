@@ -90,7 +90,7 @@ class PendingEvents:
             return False
         operation, at = call.operation, self.next_at()
         end = operation.spec.activity.limits.end(at)
-        call.prior = PriorAttempts(end, call.prior.failure)
+        call.prior = PriorAttempts(call.prior.made, call.prior.failure, end)
         self._append(
             journal, Fact("note", operation.key, True, {"until": to_iso(end)}, at, operation.name)
         )
@@ -152,7 +152,6 @@ class PendingEvents:
         if not self._operations.is_open(call):
             return
         operation, call.task = call.operation, None
-        call.made += 1
         if outcome.again_in is None:
             self._operations.finish(call)
             self._append_answer(
@@ -161,7 +160,7 @@ class PendingEvents:
             return
         at = self.next_at()
         call.again_at = at + microseconds(outcome.again_in)
-        call.prior = PriorAttempts(call.prior.end, outcome.value)
+        call.prior = PriorAttempts(call.prior.made + 1, outcome.value, call.prior.end)
         failure = outcome.value | {"again_at": to_iso(call.again_at)}
         self._append(
             journal,
