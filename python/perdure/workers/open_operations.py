@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from perdure.basics.durations import from_iso
@@ -18,17 +19,15 @@ SHORT_PAUSE = 5_000_000
 """Microseconds: a longer pause between two attempts parks the coordinator."""
 
 
+@dataclass(slots=True, eq=False)
 class OpenActivity:
     """An activity that the code has asked for: its attempts so far, and when the next may begin."""
 
-    __slots__ = ("again_at", "is_transaction", "operation", "prior", "task")
-
-    def __init__(self, operation: OpenOperation, prior: PriorAttempts):
-        self.operation = operation
-        self.again_at = prior.again_at
-        self.prior = prior
-        self.is_transaction = isinstance(operation.spec.activity, Transaction)
-        self.task: asyncio.Task[AttemptOutcome] | None = None
+    operation: OpenOperation
+    is_transaction: bool
+    prior: PriorAttempts
+    again_at: int | None
+    task: asyncio.Task[AttemptOutcome] | None = None
 
     def needs_record(self) -> bool:
         """Tell whether all facts must be recorded before it begins.
@@ -79,13 +78,15 @@ class OpenOperations:
     def _enter(self, operation: OpenOperation) -> None:
         kind, key = operation.kind, operation.key
         if kind == "activity":
-            prior = self._attempts.get(key, NO_ATTEMPTS)
-            end = self._ends.get(key)
+            activity, prior = operation.spec.activity, self._attempts.get(key, NO_ATTEMPTS)
+            again_at, end = prior.again_at, self._ends.get(key)
             # Code that has since lost its limit has none.
-            if end is not None and operation.spec.activity.limits.within is not None:
-                prior = PriorAttempts(prior.made, prior.failure, end, prior.again_at)
-            call = self._activities[key] = OpenActivity(operation, prior)
-            if call.again_at is None:
+            if end is not None and activity.limits.within is not None:
+                prior = PriorAttempts(prior.made, prior.failure, end)
+            is_transaction = isinstance(activity, Transaction)
+            call = OpenActivity(operation, is_transaction, prior, again_at)
+            self._activities[key] = call
+            if again_at is None:
                 self.to_start.append(call)
         elif kind == "timer":
             self.timers[key] = operation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.replay.replay import Fact
@@ -18,19 +19,15 @@ FLUSH_WITHIN = 0.02
 """Seconds that a fact may wait for others."""
 
 
+@dataclass(slots=True, eq=False)
 class Command:
     """A command, read or send: a fact whose answer comes from the database."""
 
-    __slots__ = ("at", "future", "key", "operation", "place")
-
-    def __init__(
-        self, operation: Operation, key: str, at: int, place: int, future: asyncio.Future[Fact]
-    ):
-        self.operation = operation
-        self.key = key
-        self.at = at
-        self.place = place
-        self.future = future
+    operation: Operation
+    key: str
+    at: int
+    place: int
+    future: asyncio.Future[Fact]
 
     def fact(self, ok: bool, value: Any) -> Fact:
         """Make the fact of its answer."""
@@ -40,21 +37,15 @@ class Command:
         )
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
     """What is sent, or gathers to be sent, in one call."""
 
-    __slots__ = ("acks", "cancels", "commands", "facts", "requests")
-
-    def __init__(self) -> None:
-        self.facts: list[Json] = []
-        self.commands: list[Command] = []
-        self.requests: dict[str, Json] = {}
-        self.cancels: list[str] = []
-        self.acks: list[asyncio.Future[None]] = []
-
-    def is_empty(self) -> bool:
-        """Tell whether there is nothing in it."""
-        return not (self.facts or self.requests or self.cancels or self.acks)
+    facts: list[Json] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    requests: dict[str, Json] = field(default_factory=dict)
+    cancels: list[str] = field(default_factory=list)
+    acks: list[asyncio.Future[None]] = field(default_factory=list)
 
     def fields(self) -> Json:
         """Return the fields of a turn."""
@@ -143,7 +134,8 @@ class Outbox:
 
     def has_more(self) -> bool:
         """Tell whether there is anything to send."""
-        return not self._batch.is_empty()
+        batch = self._batch
+        return bool(batch.facts or batch.requests or batch.cancels or batch.acks)
 
     def is_waited_for(self) -> bool:
         """Tell whether the hook waits for the database."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso
@@ -22,6 +23,7 @@ GRACE = 1.0
 AT_ONCE = 0.001
 
 
+@dataclass(slots=True, eq=False)
 class OpenWait:
     """A wait for an answer, for a signal, or only for a deadline (µs).
 
@@ -29,22 +31,12 @@ class OpenWait:
     code continues, or is cancelled at that very moment.
     """
 
-    __slots__ = ("deadline", "future", "is_asked", "key", "offered", "signal")
-
-    def __init__(
-        self,
-        key: str,
-        signal: str | None = None,
-        deadline: int | None = None,
-        *,
-        is_asked: bool = False,
-    ):
-        self.key = key
-        self.signal = signal
-        self.deadline = deadline
-        self.is_asked = is_asked
-        self.offered: Json | None = None
-        self.future = DurableWait()
+    key: str
+    signal: str | None = None
+    deadline: int | None = None
+    is_asked: bool = False
+    offered: Json | None = None
+    future: DurableWait = field(default_factory=DurableWait)
 
     def signals(self) -> tuple[str, ...]:
         """Return the signal that is waited for, if any."""
