@@ -78,12 +78,11 @@ class CoordinatorTurn(Turn):
         self._seen = len(journal)
         self._plan = None
         self._unflushed: list[Fact] = []
-        self._in_flight_facts: list[Fact] = []
         self._withdrawn: list[str] = []
         self._open: asyncio.Task[AttemptOutcome] | None = None
         self._recording: tuple[OpenActivity, Fact] | None = None
-        self._sent: list[OpenOperation] = []
-        self._sent_facts = 0
+        self._sent_facts: list[Fact] = []
+        self._sent_commands: list[OpenOperation] = []
         self._sent_at = 0
 
     # Beginning.
@@ -281,7 +280,7 @@ class CoordinatorTurn(Turn):
         assert self._recording is not None
         call, fact = self._recording
         self._recording = self._open = call.task = None
-        self._sent, self._sent_facts = [], len(self._unflushed) + 1
+        self._sent_facts, self._sent_commands = [*self._unflushed, fact], []
         self._unflushed = []
         self._operations.finish(call)
         self._events.told_at = fact.at
@@ -294,7 +293,7 @@ class CoordinatorTurn(Turn):
         """Return what has accumulated; while a transaction is open, only a request for messages."""
         if self._plan is None and self._is_transacting():
             self._poll_at = None
-            self._sent, self._sent_facts, self._in_flight_facts = [], 0, []
+            self._sent_facts, self._sent_commands = [], []
             return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
@@ -303,8 +302,9 @@ class CoordinatorTurn(Turn):
         operations, at = self._operations, self._events.next_at()
         facts = [fact_body(fact) for fact in self._unflushed]
         facts += [command_body(operation, operation.key, at) for operation in operations.commands]
-        self._sent, self._sent_facts, self._sent_at = operations.commands, len(facts), at
-        self._in_flight_facts, self._unflushed, operations.commands = self._unflushed, [], []
+        self._sent_facts, self._unflushed = self._unflushed, []
+        self._sent_commands, operations.commands = operations.commands, []
+        self._sent_at = at
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
         if requests := operations.take_requests(final=state not in _PHASES):
             body["requests"] = self.engine.traced(requests, self)
@@ -348,7 +348,7 @@ class CoordinatorTurn(Turn):
             self._kept(answer)
         elif state == "parked" and self._is_parking():
             crash_point("coordinator: after park")
-            self.applied(self.position + self._sent_facts)
+            self.applied(self.position + len(self._sent_facts))
             self._plan = None
             self.engine.park(self, self._operations.next_deadline())
         elif state in DROPPED:
@@ -363,13 +363,12 @@ class CoordinatorTurn(Turn):
 
     def _kept(self, answer: Json) -> None:
         self._plan = None
-        first = self.position + self._sent_facts - len(self._sent) + 1
-        self.applied(self.position + self._sent_facts)
+        position = self.position + len(self._sent_facts)
+        self.applied(position + len(self._sent_commands))
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
-        for seq, operation in enumerate(self._sent, first):
-            ok, value = told.get(seq, (True, None))
-            self._append_recorded(operation, ok, value)
-        self._sent = []
+        for seq, operation in enumerate(self._sent_commands, position + 1):
+            self._append_recorded(operation, *told.get(seq, (True, None)))
+        self._sent_facts, self._sent_commands = [], []
         taken = {fact.extra for fact in self._unflushed}
         self._events.take_messages(self.inbox_of(answer, taken))
         self._start_activities()
@@ -400,7 +399,7 @@ class CoordinatorTurn(Turn):
         code is known to be the right one records nothing; a job that fails withdraws its requests
         as usual.
         """
-        facts, self._in_flight_facts = self._in_flight_facts, []
+        facts, self._sent_facts = self._sent_facts, []
         if isinstance(error, NonDeterminism):  # something else is under way
             self._mark_stuck(error)
             return
