@@ -37,20 +37,10 @@ UNREAD = InboxSnapshot([], 0, frozenset())
 
 def inbox_of_claim(row: dict[str, Any]) -> InboxSnapshot:
     """Return what came with a claimed task."""
-    return _snapshot(row["messages"], from_iso(row["at"]), frozenset(row["awaits"] or ()))
+    return snapshot(row["messages"], from_iso(row["at"]), frozenset(row["awaits"] or ()))
 
 
-def inbox_of_answer(
-    answer: dict[str, Any], asked_at: int, signals: frozenset[str], taken: set[Any]
-) -> InboxSnapshot:
-    """Return what came with the answer to a turn, without what is taken already."""
-    inbox = _snapshot(answer.get("messages") or [], asked_at, signals)
-    if not inbox.messages:
-        return inbox
-    return inbox._replace(messages=[each for each in inbox.messages if each["id"] not in taken])
-
-
-def _snapshot(
+def snapshot(
     messages: list[dict[str, Any]], read_at: int, signals: frozenset[str]
 ) -> InboxSnapshot:
     """Return the open messages, and until when they were read.

@@ -19,7 +19,7 @@ from perdure.workflow.context import Info, info_of
 from perdure.workflow.operations import Operation
 from perdure.workflow.progress import MAX_BYTES, MAX_SEALED, Progress
 
-from .inbox import InboxSnapshot, inbox_of_answer
+from .inbox import InboxSnapshot, snapshot
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -109,7 +109,10 @@ class Turn(ABC):
 
     def inbox_of(self, answer: Json, taken: set[Any]) -> InboxSnapshot:
         """Return the messages of an answer, without what was taken and is not recorded yet."""
-        return inbox_of_answer(answer, self.asked_at, self.asked_for, taken)
+        inbox = snapshot(answer.get("messages") or [], self.asked_at, self.asked_for)
+        if not inbox.messages:
+            return inbox
+        return inbox._replace(messages=[each for each in inbox.messages if each["id"] not in taken])
 
     def applied(self, position: int) -> None:
         """Note that the database has what was sent; the journal is as long as this now."""
