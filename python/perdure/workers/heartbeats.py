@@ -24,16 +24,18 @@ logger = logging.getLogger("perdure.worker")
 TICK = 0.5
 BLOCKED_AFTER = 2.0
 """Seconds without a sign of life from the loop after which it is reported."""
+HUNG_AFTER = 60.0
+"""Seconds without a sign of life after which leases are not renewed any more; two leases if that is
+longer."""
 MAX_TASKS = 1000
 """Number of leases renewed by one statement."""
 
 
 class Heartbeat:
-    """Renew the leases of an engine: `start()` in its loop, `stop()` from anywhere."""
+    """Renew the leases of an engine: `start()` and `stop()` in its loop."""
 
-    def __init__(self, engine: Engine, hung_after: float):
+    def __init__(self, engine: Engine):
         self._engine = engine
-        self._hung_after = hung_after
         self._every = engine.lease_for / 3
         self._link = Link(engine.source, "perdure heartbeat", patience=self._every)
         self._stopped = threading.Event()
@@ -49,7 +51,7 @@ class Heartbeat:
     def stop(self) -> None:
         """Stop, even if it has not begun. Leases are not renewed any more."""
         self._stopped.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
@@ -96,7 +98,7 @@ class Heartbeat:
     # The leases.
 
     def _beat(self) -> None:
-        if time.monotonic() - self._seen_at > self._hung_after:
+        if time.monotonic() - self._seen_at > max(HUNG_AFTER, 2 * self._engine.lease_for):
             logger.error("the worker's loop hangs: its leases are not renewed any more")
             return
         turns = list(self._engine.held.values())

@@ -274,7 +274,7 @@ class Worker:
     async def _serve(self, source: Source) -> None:
         engine = self._engine(source)
         link = AsyncLink(source, "perdure worker", on_trouble=log_trouble, tells=True)
-        heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
+        heartbeat = Heartbeat(engine)
         try:
             if await self._is_registered(engine, link):
                 heartbeat.start()
