@@ -57,7 +57,6 @@ class Committer:
         )
         self._queue: deque[Turn] = deque()
         self._wakeup = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
         self._busy_connections = BusyConnections(engine)
         self._pace = ClaimPace(poll)
         self._mark = SearchMark()
@@ -121,15 +120,15 @@ class Committer:
     async def _something_to_do(self) -> None:
         while not self._queue:
             self._wakeup.clear()
+            alarm: asyncio.TimerHandle | None = None
             if self.may_claim and self._engine.room() > 0:
                 delay = self._pace.seconds_left()
                 if delay <= 0:
                     return
-                self._alarm = self._engine.call_later(delay, self._wakeup.set)
+                alarm = self._engine.call_later(delay, self._wakeup.set)
             await self._wakeup.wait()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
+            if alarm is not None:
+                alarm.cancel()
 
     async def _round(self) -> None:
         batch = self._gather()

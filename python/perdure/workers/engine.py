@@ -11,7 +11,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from perdure.basics.threads import Threads
@@ -71,9 +70,7 @@ class Engine:
         self._tables = app.tables()
         self.source = source
         self.queues = list(dict.fromkeys([*queues, SQL_QUEUE]))
-        self.name = name
-        self.slots = slots
-        self.lease_for = lease_for
+        self.name, self.slots, self.lease_for = name, slots, lease_for
         self._max_parked = cache
         self.instance: str | None = None
         self.loop = asyncio.get_running_loop()
@@ -91,6 +88,7 @@ class Engine:
         self._reader = AsyncLink(source, "perdure reads", tells=True)
         self.sql_connections = SqlConnections(self)
         self.transactions = Transactions(self)
+        self.streams = StreamLinks(source, self.calls)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self.missing = MissingCode(self)
@@ -203,9 +201,7 @@ class Engine:
         """Call later, outside of any context."""
         return self.loop.call_later(delay, callback, context=self.context)
 
-    def spawn(
-        self, work: Coroutine[Any, Any, None], turn: Turn | None = None
-    ) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None], turn: Turn | None = None) -> None:
         """Run something in the background; an error ends the turn that it is for."""
         task = self.loop.create_task(work, context=self.context.copy())
         self._spawned.add(task)
@@ -223,7 +219,6 @@ class Engine:
                     turn.drop()
 
         task.add_done_callback(done)
-        return task
 
     async def in_thread(self, threads: Threads, place: Place, function: Callable[[], Any]) -> Any:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
@@ -278,11 +273,6 @@ class Engine:
         if unsent:
             await self._reader.call(self.calls.extend([turn.lease() | unsent], self.lease_for))
             turn.progress.note_sent(number)
-
-    @cached_property
-    def streams(self) -> StreamLinks:
-        """Return the connections for what activities publish."""
-        return StreamLinks(self.source, self.calls)
 
     async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
         """Ask whether a worker of this queue, and version, has a function."""
