@@ -62,7 +62,6 @@ class Committer:
         self._mark = SearchMark()
         self._has_claimed = asyncio.Event()
         self._has_claimed.set()
-        self.may_claim = True
 
     # What others call.
 
@@ -121,7 +120,7 @@ class Committer:
         while not self._queue:
             self._wakeup.clear()
             alarm: asyncio.TimerHandle | None = None
-            if self.may_claim and self._engine.room() > 0:
+            if not self._engine.is_stopping and self._engine.room() > 0:
                 delay = self._pace.seconds_left()
                 if delay <= 0:
                     return
@@ -133,7 +132,7 @@ class Committer:
     async def _round(self) -> None:
         batch = self._gather()
         room = self._engine.room() + sum(encoded.is_final for encoded in batch)
-        claims = room if self.may_claim and self._is_time_to_claim(batch) else 0
+        claims = room if not self._engine.is_stopping and self._is_time_to_claim(batch) else 0
         if self._pace.needs_no_hints(room):
             self._pace.unregister()
             await self._link.call(self._calls.stop_listening(self._engine.name))

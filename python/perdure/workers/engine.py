@@ -299,7 +299,6 @@ class Engine:
     def begin_stopping(self) -> None:
         """Claim nothing more, and let turns come to an end."""
         self.is_stopping = True
-        self.committer.may_claim = False
         for turn in list(self.held.values()):
             self._guarded(turn, turn.drain)
 
