@@ -76,7 +76,7 @@ class HookTurn(Turn):
         self._until: int | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._is_late = False
-        self._is_dead = False
+        self._is_evicted = False
         self._is_unwinding = False
         self._is_abandoned = False
         self._refused_calls = 0
@@ -147,7 +147,7 @@ class HookTurn(Turn):
     def _ended(self, root: asyncio.Task[Any]) -> None:
         """Report how the function has ended."""
         _retrieve(root)
-        if self._is_dead or self.is_over or self._is_abandoned:
+        if self._is_evicted or self._is_abandoned:
             self._end_span(PARK if self._sent_plan is PARK else DROP)
             return
         crash_point("hook: after function")
@@ -244,12 +244,15 @@ class HookTurn(Turn):
         return key
 
     def is_leaving(self) -> bool:
-        """Tell whether what the code does now has no effect any more."""
-        return self._is_dead or self.is_over or self._is_unwinding
+        """Tell whether what the code does now has no effect any more.
+
+        Code is evicted before its turn is over.
+        """
+        return self._is_evicted or self._is_unwinding
 
     def check_alive(self) -> None:
         """Raise if the hook is leaving memory, so that nothing has an effect."""
-        if self._is_dead or self.is_over:
+        if self._is_evicted:
             raise self._count_refusal(Evicted())
         if self._is_unwinding:
             raise self._count_refusal(Suspend())
@@ -275,7 +278,7 @@ class HookTurn(Turn):
         """Park a plain hook whose thread does not unwind."""
         if not self.hook.is_async:
             self.engine.hook_threads.replace_one()
-        if self._is_unwinding and self._plan is None and not (self._is_dead or self.is_over):
+        if self._is_unwinding and self._plan is None and not self._is_evicted:
             self._is_abandoned, self._plan = True, PARK
             self._end_span(PARK)
             self.submit()
@@ -351,7 +354,7 @@ class HookTurn(Turn):
 
     def _evict(self) -> None:
         """End the code in memory without any further effect."""
-        self._is_dead = True
+        self._is_evicted = True
         self.outbox.end(Evicted())
         if not self.hook.is_async:
             self.waits.fail(Evicted())
@@ -360,7 +363,7 @@ class HookTurn(Turn):
 
     def release(self, error: PerdureError) -> None:
         """End the code here, and give the task back when nothing of it is being sent."""
-        if not (self._is_dead or self.is_over):
+        if not self._is_evicted:
             self._evict()
             self.engine.spawn(self._release(error), self)
 
