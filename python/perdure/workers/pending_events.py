@@ -124,27 +124,23 @@ class PendingEvents:
     def _append_message(
         self, journal: Journal, message: Json, operation: OpenOperation | None
     ) -> None:
-        self._inbox.messages.remove(message)
-        key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        if operation is not None:
-            # An earlier holder of the task may have asked for something else under this key.
-            asked_for = message.get("fingerprint") or operation.fingerprint
-            self._append_answer(journal, operation, asked_for, ok=ok, value=payload, message=number)
-            return
-        self.is_cancelled |= key == CANCEL
-        self._append(journal, self._unrequested_fact(journal, message))
-
-    def _unrequested_fact(self, journal: Journal, message: Json) -> Fact:
-        """Make the fact of a message that no operation waits for: a cancel, or an answer.
+        """Append the fact of a message. Without an operation it is a cancel, or an answer.
 
         An answer that the code has withdrawn is dropped. If the code has never asked for it, or
         does itself what others were asked to do, then other code has asked for it.
         """
+        self._inbox.messages.remove(message)
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        kind = "cancel" if key == CANCEL else "dropped" if journal.has_withdrawn(key) else "answer"
         asked_for = message.get("fingerprint")
+        if operation is not None:
+            # An earlier holder of the task may have asked for something else under this key.
+            asked_for = asked_for or operation.fingerprint
+            self._append_answer(journal, operation, asked_for, ok=ok, value=payload, message=number)
+            return
+        kind = "cancel" if key == CANCEL else "dropped" if journal.has_withdrawn(key) else "answer"
+        self.is_cancelled |= kind == "cancel"
         at = self.next_at()
-        return Fact(kind, key, ok, payload, at, fingerprint=asked_for, extra=number)
+        self._append(journal, Fact(kind, key, ok, payload, at, fingerprint=asked_for, extra=number))
 
     def _append_outcome(
         self, journal: Journal, call: OpenActivity, outcome: AttemptOutcome
