@@ -412,19 +412,8 @@ class CoordinatorTurn(Turn):
         self._unflushed = [] if state in _LAST or (parks and self._is_unproven) else facts
         self._operations.stop()
         self._operations.cancels = [] if parks else self._withdrawn
-        self._plan = _stuck(error) if parks else self._failed_plan(error)
+        self._plan = _stuck(error) if parks else _failed(error)
         self.submit()
-
-    def _failed_plan(self, error: BaseException) -> Json:
-        return {"state": "failed", "value": failure_of(error)}
-
-    def _retry_or_fail(self, error: BaseException) -> Json:
-        """Begin a new run after a pause, if the retry policy of the coordinator allows one more."""
-        retry, made = self.function.retry, self.row["attempt"] + 1
-        if self._events.is_cancelled or not retry.allows(error, made):
-            return self._failed_plan(error)
-        due = self.engine.clock.now() + microseconds(retry.pause(made))
-        return {"state": "continue", "until": to_iso(due), "failure": failure_of(error)}
 
     # Ending.
 
@@ -461,15 +450,20 @@ class CoordinatorTurn(Turn):
             state = "cancelled" if self._events.is_cancelled else "failed"
             return {"state": state, "value": failure_of(error)}
         except UNSTORABLE as error:
-            return self._failed_plan(error)
+            return _failed(error)
         except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the run ended
-            return self._judged(error)
-
-    def _judged(self, error: BaseException) -> Json:
-        try:
             return self._retry_or_fail(error)
+
+    def _retry_or_fail(self, error: BaseException) -> Json:
+        """Begin a new run after a pause, if the retry policy of the coordinator allows one more."""
+        retry, made = self.function.retry, self.row["attempt"] + 1
+        try:
+            if self._events.is_cancelled or not retry.allows(error, made):
+                return _failed(error)
+            until = to_iso(self.engine.clock.now() + microseconds(retry.pause(made)))
         except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
-            return self._failed_plan(broken)
+            return _failed(broken)
+        return {"state": "continue", "until": until, "failure": failure_of(error)}
 
     def _mark_stuck(self, error: NonDeterminism) -> None:
         raised = error.__cause__  # raised by changed code instead of following the journal
@@ -520,3 +514,7 @@ _LAST = ("stuck", "failed")
 
 def _stuck(error: BaseException) -> Json:
     return {"state": "stuck", "value": reason_of(error)}
+
+
+def _failed(error: BaseException) -> Json:
+    return {"state": "failed", "value": failure_of(error)}
