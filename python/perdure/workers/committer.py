@@ -47,7 +47,7 @@ CLAIMED_WITHIN = 1.0
 
 
 class Committer:
-    """Send turns and claim tasks. Others need only `submit(turn)`."""
+    """Send turns and claim tasks."""
 
     def __init__(self, engine: Engine, poll: float):
         self._engine = engine

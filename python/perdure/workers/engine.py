@@ -85,7 +85,7 @@ class Engine:
         self.committer = Committer(self, poll)
         self.hook_threads = Threads(slots, "perdure-hook")
         self.activity_threads = Threads(slots, "perdure-activity")
-        self._reader = AsyncLink(source, "perdure reads", tells=True)
+        self.reader = AsyncLink(source, "perdure reads", tells=True)
         self.sql_connections = SqlConnections(self)
         self.transactions = Transactions(self)
         self.streams = StreamLinks(source, self.calls)
@@ -262,7 +262,7 @@ class Engine:
         """Read all that a task has been told, page by page."""
         rows: list[list[Any]] = []
         while True:
-            page = await self._reader.call(self.calls.read_journal(job, task, len(rows)))
+            page = await self.reader.call(self.calls.read_journal(job, task, len(rows)))
             rows += page
             if not page:
                 return rows
@@ -271,12 +271,8 @@ class Engine:
         """Store the progress of a task before it is given up."""
         number, unsent = turn.progress.unsent()
         if unsent:
-            await self._reader.call(self.calls.extend([turn.lease() | unsent], self.lease_for))
+            await self.reader.call(self.calls.extend([turn.lease() | unsent], self.lease_for))
             turn.progress.note_sent(number)
-
-    async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
-        """Ask whether a worker of this queue, and version, has a function."""
-        return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
 
     def messages_arrived(self) -> None:
         """Let held tasks look into their inboxes: a notification says that one has messages."""
@@ -336,7 +332,7 @@ class Engine:
         self._parked.clear()
         await self._end_spawned()
         await self.committer.close()
-        await self._reader.close()
+        await self.reader.close()
         await self.sql_connections.close()
         await self.streams.close()
         await self.transactions.close()

@@ -87,7 +87,7 @@ class MissingCode:
         """
         if time.monotonic() - self._seen_elsewhere.get(code, -KNOWN_FOR) < KNOWN_FOR:
             return True
-        if await self._engine.has_worker(*code):
+        if await self._engine.reader.call(self._engine.calls.has_worker(*code)):
             self._seen_elsewhere[code] = time.monotonic()
             return True
         return False
