@@ -81,10 +81,10 @@ class HookRuntime(Runtime):
         if not (isinstance(operation.spec, dict) and operation.spec.get("detached")):
             asked = self._answer(operation)
             return loop.create_task(asked) if self.is_async else ThreadCall(self.turn, asked)
+        key = self.turn.claim_key(key_prefix(operation))
         if self.is_async:
-            self._send_request(operation, self.turn.claim_key(key_prefix(operation)))
+            self._send_request(operation, key)
         else:
-            key = self.turn.claim_key(key_prefix(operation))
             loop.call_soon_threadsafe(self._send_request, operation, key)
         return None
 
@@ -103,8 +103,6 @@ class HookRuntime(Runtime):
         key = turn.claim_key(key_prefix(operation))
         fact = turn.journal.fact(key)
         if fact is None:
-            is_request = operation.kind == "answer"
-            await self._cancel_here(key, is_request=is_request, waits=is_request)
             fact = await self._execute(operation, key)
         elif operation.kind == "command" and fact.fingerprint != operation.fingerprint:
             logger.warning("%r: %s differs from its first run, which is kept", turn, key)
@@ -113,45 +111,40 @@ class HookRuntime(Runtime):
         raise operation.failure(fact.value)
 
     async def _execute(self, operation: Operation, key: str) -> Fact:
+        if operation.kind == "answer":
+            return await self._ask(operation, key)
+        await self.turn.cancel.reach()
         if operation.kind == "activity":
             return await self._perform_activity(operation, key)
         if operation.kind == "send":
             await asyncio.sleep(0)  # earlier starts ask first: a signal may be meant for them
-        if operation.kind != "answer":
-            return await self.turn.outbox.command(operation, key)
-        self._send_request(operation, key)
-        return await self._wait_for_answer(OpenWait(key))
+        return await self.turn.outbox.command(operation, key)
 
-    async def _wait_for_answer(self, wait: OpenWait) -> Fact:
-        """Wait for an answer. Code that no longer wants it withdraws the request.
+    async def _ask(self, operation: Operation, key: str, limit: float | None = None) -> Fact:
+        """Send a request and wait for its answer, or until a limit.
 
+        Code that is cancelled here withdraws the request, which an earlier run may have sent.
         Requests that are left when the hook ends are ended with it, or as their policy says.
         Another attempt finds them again.
         """
         try:
-            return await self.turn.waits.wait(wait)
+            await self._reach_wait()
+            deadline = self._end(key, limit)
+            asked = operation if deadline is None else expiring(operation, deadline)
+            self._send_request(asked, key)
+            return await self.turn.waits.wait(OpenWait(key, None, deadline, is_asked=True))
         except asyncio.CancelledError:
-            self._withdraw(wait.key)
+            if not (self.turn.is_leaving() or self.turn.has_ended):
+                self.turn.outbox.withdraw(key)
             raise
 
-    async def _cancel_here(self, key: str, *, waits: bool, is_request: bool = False) -> None:
-        """Let the code be cancelled. An earlier run may have sent the request.
+    async def _reach_wait(self) -> None:
+        """Let the code be cancelled before it waits.
 
-        With `waits`, code that waits at the place where it waited before is told there first what
-        came first.
+        Where it waited before, it is told first what came first.
         """
-        if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
-            return
-        try:
+        if not (self.turn.was_begun() and self.turn.waits.keeps_cancel()):
             await self.turn.cancel.reach()
-        except asyncio.CancelledError:
-            if is_request:
-                self._withdraw(key)
-            raise
-
-    def _withdraw(self, key: str) -> None:
-        if not (self.turn.is_leaving() or self.turn.has_ended):
-            self.turn.outbox.withdraw(key)
 
     def end_shield(self) -> None:
         """Let code that was cancelled meanwhile notice it."""
@@ -254,7 +247,7 @@ class HookRuntime(Runtime):
 
     async def _wait_until(self, key: str, deadline: int) -> None:
         if deadline > self.turn.outbox.next_at():
-            await self._cancel_here(key, waits=True)
+            await self._reach_wait()
             await self.turn.waits.wait(OpenWait(key, None, deadline))
 
     async def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
@@ -263,7 +256,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(f"wait:{signal}")
         fact = turn.journal.fact(key)
         if fact is None:
-            await self._cancel_here(key, waits=True)
+            await self._reach_wait()
             fact = await turn.waits.wait(OpenWait(key, signal, self._end(key, limit)))
         if fact.kind == "timer":
             raise waited(limit, f"signal {signal}")
@@ -278,11 +271,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(key_prefix(operation))
         fact = turn.journal.fact(key)
         if fact is None:
-            await self._cancel_here(key, is_request=True, waits=True)
-            deadline = self._end(key, limit)
-            asked = operation if deadline is None else expiring(operation, deadline)
-            self._send_request(asked, key)
-            fact = await self._wait_for_answer(OpenWait(key, None, deadline, is_asked=True))
+            fact = await self._ask(operation, key, limit)
             if fact.kind == "timer":
                 turn.outbox.withdraw(key)
         if fact.kind == "timer":

@@ -25,10 +25,10 @@ AT_ONCE = 0.001
 
 @dataclass(slots=True, eq=False)
 class OpenWait:
-    """A wait for an answer, for a signal, or only for a deadline (µs).
+    """A wait for an answer (`is_asked`), for a signal, or only for a deadline (µs).
 
-    `is_asked`: the answer competes with the deadline. `offered`: the signal that ends it, until the
-    code continues, or is cancelled at that very moment.
+    `offered`: the signal that ends it, until the code continues, or is cancelled at that very
+    moment.
     """
 
     key: str
@@ -43,12 +43,8 @@ class OpenWait:
         return () if self.signal is None else (self.signal,)
 
     def competes(self) -> bool:
-        """Tell whether a message may come before its deadline."""
+        """Tell whether a message may end it, perhaps before its deadline."""
         return self.signal is not None or self.is_asked
-
-    def needs_messages(self) -> bool:
-        """Tell whether a message may end it."""
-        return self.competes() or self.deadline is None
 
     def end(self, fact: Fact) -> None:
         """Let the code continue."""
@@ -272,7 +268,7 @@ class Waits:
         self._tick_in = min(2 * self._tick_in, LONGEST_TICK)
         if len(waiting) == len(self._open) and self._may_leave():
             self._turn.leave()
-        elif any(wait.needs_messages() for wait in waiting):
+        elif any(wait.competes() for wait in waiting):
             self._turn.submit()
         else:
             self.arm()
