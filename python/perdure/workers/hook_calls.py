@@ -98,21 +98,23 @@ class HookRuntime(Runtime):
             turn.check_alive()
         return _never() if self.is_async else Future().result()
 
-    async def _answer(self, operation: Operation) -> Any:
+    async def _answer(self, operation: Operation, limit: float | None = None) -> Any:
         turn = self.turn
         key = turn.claim_key(key_prefix(operation))
         fact = turn.journal.fact(key)
         if fact is None:
-            fact = await self._execute(operation, key)
+            fact = await self._execute(operation, key, limit)
         elif operation.kind == "command" and fact.fingerprint != operation.fingerprint:
             logger.warning("%r: %s differs from its first run, which is kept", turn, key)
+        if fact.kind == "timer":
+            raise waited(limit, in_words(operation))
         if fact.ok:
             return read_as(operation.decode, fact.value, operation.name, operation.kind)
         raise operation.failure(fact.value)
 
-    async def _execute(self, operation: Operation, key: str) -> Fact:
+    async def _execute(self, operation: Operation, key: str, limit: float | None) -> Fact:
         if operation.kind == "answer":
-            return await self._ask(operation, key)
+            return await self._ask(operation, key, limit)
         await self.turn.cancel.reach()
         if operation.kind == "activity":
             return await self._perform_activity(operation, key)
@@ -120,8 +122,8 @@ class HookRuntime(Runtime):
             await asyncio.sleep(0)  # earlier starts ask first: a signal may be meant for them
         return await self.turn.outbox.command(operation, key)
 
-    async def _ask(self, operation: Operation, key: str, limit: float | None = None) -> Fact:
-        """Send a request and wait for its answer, or until a limit.
+    async def _ask(self, operation: Operation, key: str, limit: float | None) -> Fact:
+        """Send a request and wait for its answer; withdraw it if time is up.
 
         Code that is cancelled here withdraws the request, which an earlier run may have sent.
         Requests that are left when the hook ends are ended with it, or as their policy says.
@@ -132,11 +134,14 @@ class HookRuntime(Runtime):
             deadline = self._end(key, limit)
             asked = operation if deadline is None else expiring(operation, deadline)
             self._send_request(asked, key)
-            return await self.turn.waits.wait(OpenWait(key, None, deadline, is_asked=True))
+            fact = await self.turn.waits.wait(OpenWait(key, None, deadline, is_asked=True))
         except asyncio.CancelledError:
             if not (self.turn.is_leaving() or self.turn.has_ended):
                 self.turn.outbox.withdraw(key)
             raise
+        if fact.kind == "timer":
+            self.turn.outbox.withdraw(key)
+        return fact
 
     async def _reach_wait(self) -> None:
         """Let the code be cancelled before it waits.
@@ -264,19 +269,7 @@ class HookRuntime(Runtime):
 
     def within(self, operation: Operation, limit: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._within(self._protected(operation), limit)
-
-    async def _within(self, operation: Operation, limit: float | None) -> Any:
-        turn = self.turn
-        key = turn.claim_key(key_prefix(operation))
-        fact = turn.journal.fact(key)
-        if fact is None:
-            fact = await self._ask(operation, key, limit)
-            if fact.kind == "timer":
-                turn.outbox.withdraw(key)
-        if fact.kind == "timer":
-            raise waited(limit, in_words(operation))
-        return read_as(operation.decode, fact.value, operation.name, operation.kind)
+        return self._answer(self._protected(operation), limit)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002
         """Refuse: a hook has no runs."""
