@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.worker")
 
-MAX_TURNS = 500
-MAX_BYTES = 4_000_000
+MAX_TURNS, MAX_BYTES = 500, 4_000_000
+"""How many turns, and letters of their texts, are gathered before a call goes."""
+
 SECOND_TRY = 0.05
 """Seconds before a batch that was refused as a whole is sent again."""
 

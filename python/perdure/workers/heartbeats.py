@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 TICK = 0.5
+"""Seconds between two looks at the loop."""
 BLOCKED_AFTER = 2.0
 """Seconds without a sign of life from the loop after which it is reported."""
 HUNG_AFTER = 60.0

@@ -18,6 +18,7 @@ from perdure.workflow.operations import Operation
 from .activities import NO_ATTEMPTS, PriorAttempts
 
 MAX_PATH = 100
+"""Number of letters of a path in a key; a longer one is hashed."""
 OWN = "$hook"
 """The key of the hook itself, for its attempts and its progress."""
 

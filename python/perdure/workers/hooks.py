@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MAX_TIMERS = 64
+"""Number of timers that a hook's code may leave, before those that have fired are forgotten."""
 KEEP = {"state": "keep"}
 PARK = {"state": "park"}
 DROP = {"state": "drop"}

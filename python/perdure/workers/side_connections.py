@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 MAX_SIDE_CONNECTIONS = 4
+"""Number of connections of each kind."""
 
 
 class EncodedTurn:

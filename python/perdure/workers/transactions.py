@@ -41,6 +41,7 @@ logger = logging.getLogger("perdure.worker")
 MAX_RUNS = 10
 """How often a function runs in one attempt that meets conflicts or loses its connection."""
 CONFLICTS = frozenset({"40001", "40P01"})
+"""SQLSTATEs after which a function runs again: a failed serialization, and a deadlock."""
 LIMITS = frozenset({"25P03", "25P04"})
 """SQLSTATEs of a session that the server has ended because its transaction took too long."""
 CANCEL_WITHIN = 5.0

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from .hooks import HookTurn
 
 FIRST_TICK, LONGEST_TICK = 0.02, 1.0
+"""Seconds between looks at what a hook waits for: from the first on, twice as many each time."""
 GRACE = 1.0
 """Seconds that a hook may wait in memory, while slots are free, before it leaves."""
 AT_ONCE = 0.001
+"""Seconds after which something happens that only has to follow what is ready to run."""
 
 
 @dataclass(slots=True, eq=False)

@@ -70,8 +70,8 @@ _OF_A_ROW = [each.name for each in fields(Info) if each.name not in ("kind", "ke
 class Runtime(ABC):
     """What serves the durable calls of one coordinator or hook.
 
-    Async code awaits what `ask`, `sleep_until` and `wait_for` return. Plain code passes it through
-    `give`, which waits.
+    Async code awaits what `request`, `sleep_until` and `wait_for` return. Plain code passes it
+    through `give`, which waits.
     """
 
     app: App
