@@ -202,10 +202,11 @@ class HookRuntime(Runtime):
         turn.acting += 1
         try:
             if isinstance(call.activity, Transaction):
-                return await self._transact(operation, key, prior)
-            await turn.outbox.flushed()
-            turn.check_alive()
-            outcome = await begin_attempt(turn, call, key, prior)
+                outcome = await self._transact(operation, key, prior)
+            else:
+                await turn.outbox.flushed()
+                turn.check_alive()
+                outcome = await begin_attempt(turn, call, key, prior)
             turn.check_alive()
         finally:
             turn.acting -= 1
@@ -233,11 +234,9 @@ class HookRuntime(Runtime):
                 while turn.in_flight:
                     await turn.until_answered()
                 turn.check_alive()
-                outcome = await begin_attempt(turn, operation.spec, key, prior, record=record)
+                return await begin_attempt(turn, operation.spec, key, prior, record=record)
         finally:
             turn.flush()
-        turn.check_alive()
-        return outcome
 
     # Time and signals.
 
