@@ -58,9 +58,9 @@ class HookRuntime(Runtime):
 
     # The calls.
 
-    def request(self, operation: Operation) -> Any:
+    def request(self, operation: Operation, limit: float | None = None) -> Any:
         """Ask when it is awaited. If it never is, Python warns of it by its name."""
-        answer: Any = self._answer(self._protected(operation))
+        answer: Any = self._answer(self._protected(operation), limit)
         of_memory = "memory." if operation.kind in ("command", "read") else ""
         answer.__qualname__ = of_memory + operation.name
         return answer
@@ -268,7 +268,7 @@ class HookRuntime(Runtime):
 
     def within(self, operation: Operation, limit: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._answer(self._protected(operation), limit)
+        return self.request(operation, limit)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002
         """Refuse: a hook has no runs."""
