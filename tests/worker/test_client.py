@@ -845,7 +845,7 @@ def test_result_warns_about_a_job_without_workers(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any, kind: str, limit: float | None
 ) -> None:
     """It waited for ever without a word: the worker was not started, or served another queue."""
-    monkeypatch.setattr("perdure.clients.handles.TELL_AFTER", 0.3)
+    monkeypatch.setattr("perdure.clients.handles.WARN_AFTER", 0.3)
 
     def ended() -> None:
         wait_until(lambda: bool(caplog.messages))
@@ -874,7 +874,7 @@ def test_result_does_not_warn_about_a_job_that_waits_for_a_signal(
     dsn: str, app: perdure.App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     """It will end by itself: by a signal, a timer, or a worker that is busy."""
-    monkeypatch.setattr("perdure.clients.handles.TELL_AFTER", 0.2)
+    monkeypatch.setattr("perdure.clients.handles.WARN_AFTER", 0.2)
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:

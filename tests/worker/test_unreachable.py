@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 
 import psycopg
 import pytest
@@ -48,3 +50,28 @@ def test_conflict_is_not_logged_as_an_unreachable_database(
     assert "a call met another one, trying again: could not serialize access" in caplog.text
     log_trouble(psycopg.errors.AdminShutdown("terminating connection"))
     assert "the database does not answer, trying again: terminating connection" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_look_for_a_warning_ends_no_wait_for_a_result(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """[P12] A database may be away for as long as the caller waits, also when `result()` would look
+    whether the job is stuck."""
+    monkeypatch.setattr("perdure.clients.handles.WARN_AFTER", 0.1)
+    monkeypatch.setattr("perdure.clients.waiting.GRACE", 0.1)
+
+    async def waits() -> None:
+        async with perdure.connect_async(NOWHERE, provision=False) as client:
+            await client.handle("j").result(1.5)
+
+    def wait() -> None:
+        if kind == "plain":
+            perdure.connect(NOWHERE, provision=False).handle("j").result(1.5)
+        else:
+            asyncio.run(waits())
+
+    began = time.monotonic()
+    with pytest.raises(psycopg.OperationalError):
+        wait()
+    assert time.monotonic() - began >= 1.5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from perdure.basics.durations import Duration
@@ -18,7 +19,7 @@ from perdure.workflow.memory import Awaited
 from perdure.workflow.work import Hook
 
 from .base_client import BaseClient
-from .outcomes import answered, decoder_of, ending, tell_if_stalled, unanswered, unfinished
+from .outcomes import answered, decoder_of, ending, unanswered, unfinished, warn_if_stalled
 from .polling import Steps, answer_of, end_of, until_of
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
@@ -34,7 +35,7 @@ _Children = TypeVar("_Children")
 _Stream = TypeVar("_Stream")
 _Timeline = TypeVar("_Timeline")
 
-TELL_AFTER = 10.0
+WARN_AFTER = 10.0
 """Seconds after which a wait for a result looks whether somebody can end the job at all."""
 
 FAMILY = 10_000
@@ -75,15 +76,11 @@ class BaseHandle(
 
     def _awaited(self, timeout: Duration | None) -> Steps[Any]:
         limit, until = until_of(timeout)
-        calls, requests = self._client.calls, self._client.requests
-        soon = time.monotonic() + TELL_AFTER
-        row = None
-        if until is None or until > soon:
-            row = yield end_of(calls, self.id, soon)
-            if row is None:
-                tell_if_stalled(self.id, (yield requests.status(self.id)))
-        if row is None:
-            row = yield end_of(calls, self.id, until)
+        requests, poll = self._client.requests, end_of(self._client.calls, self.id, until)
+        row = yield replace(poll, pauses_at=time.monotonic() + WARN_AFTER)
+        if row is None and not poll.is_over():
+            warn_if_stalled(self.id, (yield poll.once(requests.status(self.id))))
+            row = yield poll
         if row is None:
             raise unfinished(self.id, limit, (yield requests.status(self.id)))
         return ending(self.id, row, self._decode)

@@ -79,7 +79,7 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
     return _late(late, status.waiting_for, RESUME if status.stuck else hint)
 
 
-def tell_if_stalled(job: str, status: Status) -> None:
+def warn_if_stalled(job: str, status: Status) -> None:
     """Warn somebody who waits for a job that cannot end by itself."""
     waits_for = status.waiting_for or ""
     if TO_BE_RESUMED in waits_for or UNSERVED in waits_for:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,7 +27,8 @@ class Poll:
     """What a client waits for: how to be notified, and how to look.
 
     `is_seen` says by the answer of a call whether the wait is over. At `until` (monotonic seconds)
-    it ends in any case, without an answer. With `wait`, the server itself can look for some
+    it ends in any case, without an answer; so long the database may be silent. At `pauses_at` it
+    ends too, for its caller to look elsewhere. With `wait`, the server itself can look for some
     seconds.
     """
 
@@ -37,6 +38,7 @@ class Poll:
     is_seen: Callable[[Any], bool]
     until: float | None = None
     wait: Callable[[float], Call] | None = None
+    pauses_at: float | None = None
 
     def first(self) -> Call:
         """Return the call that looks first, with a little patience if the server has any."""
@@ -46,11 +48,16 @@ class Poll:
 
     def is_over(self) -> bool:
         """Tell whether time is up."""
-        return self.until is not None and time.monotonic() >= self.until
+        return self.pause(1.0) <= 0
 
     def pause(self, delay: float) -> float:
         """Return the seconds until the next look if nobody notifies; less near the end."""
-        return delay if self.until is None else min(delay, self.until - time.monotonic())
+        ends = [end for end in (self.until, self.pauses_at) if end is not None]
+        return min(delay, min(ends) - time.monotonic()) if ends else delay
+
+    def once(self, call: Call) -> Poll:
+        """Return a single look at something else, as patient with a silent database as this."""
+        return replace(self, call=lambda: call, is_seen=lambda _: True, wait=None)
 
     def found(self, answer: Any) -> Any:
         """Return what was looked for, if this answer has it, or None."""
