@@ -495,14 +495,12 @@ def _frames_of(error: BaseException) -> tracebacks.StackSummary:
 
     An error of this package ends where the user's code has called it.
     """
-    walked = dropwhile(_is_ours, tracebacks.walk_tb(error.__traceback__))
-    frames = tracebacks.StackSummary.extract(walked, limit=-MAX_FRAMES)
-    if not frames:  # raised here, for instance because a result cannot be stored
-        walk = tracebacks.walk_tb(error.__traceback__)
-        return tracebacks.StackSummary.extract(walk, limit=-MAX_FRAMES)
-    while isinstance(error, PerdureError) and frames[-1].filename.startswith(OURS):
-        frames.pop()
-    return frames
+    walked = list(tracebacks.walk_tb(error.__traceback__))
+    theirs = list(dropwhile(_is_ours, walked))
+    while isinstance(error, PerdureError) and theirs and _is_ours(theirs[-1]):
+        theirs.pop()
+    # Without any it was raised here, for instance because a result cannot be stored.
+    return tracebacks.StackSummary.extract(iter(theirs or walked), limit=-MAX_FRAMES)
 
 
 def _is_ours(walked: tuple[FrameType, int]) -> bool:

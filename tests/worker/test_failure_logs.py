@@ -13,6 +13,8 @@ import pytest
 import perdure
 from perdure import errors
 from perdure.codecs import AesGcm
+from perdure.errors import failure_of
+from perdure.workflow.operations import stored
 
 T = "40 s"
 
@@ -161,3 +163,38 @@ def test_the_log_of_an_app_that_encrypts_quotes_no_value(
     (told,) = [text for text in caplog.messages if "has failed" in text]
     assert "a secret" in str(failed.value.detail)
     assert ("a secret" in told) is not is_sealed
+
+
+def test_error_raised_far_below_the_code_keeps_its_description() -> None:
+    """The check of a value recurses, and a traceback has a limit: the path and the code must not
+    get lost in it."""
+    value: Any = {1, 2}
+    for _ in range(20):
+        value = [value]
+    with pytest.raises(perdure.InvalidValue) as raised:
+        stored(value)
+    failure = failure_of(raised.value)
+    assert failure["code"] == "PD103"
+    assert "set" in failure["message"]
+    assert HERE.name in failure["traceback"]
+
+
+def test_timeout_names_the_line_in_which_the_code_was(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a line of asyncio, in which the limit is."""
+
+    @app.activity(timeout=0.05)
+    async def hangs() -> None:
+        await asyncio.sleep(60)
+
+    @app.coordinator
+    async def calls(memory: perdure.AsyncEntity) -> None:
+        await hangs()
+
+    work()
+    with pytest.raises(perdure.JobFailed):
+        client.start(calls).result(T)
+    late = next(text for text in caplog.messages if "took longer" in text)
+    assert "test_failure_logs.py:" in late
+    assert "timeouts.py" not in late

@@ -265,7 +265,8 @@ class Attempt:
         if self._is_last:
             return self._too_late(self._prior.made + 1, self._prior.failure)
         late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
-        return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
+        cut_short = error.__cause__ or error  # the CancelledError knows where the code was
+        return self._failed(TimeoutError(late).with_traceback(cut_short.__traceback__))
 
     def _too_late(self, made: int, last: Failed | None) -> AttemptOutcome:
         return AttemptOutcome(False, too_late(self._what, self._activity.limits, made, last))
