@@ -49,6 +49,7 @@ def words(told: str) -> str:
         ('{"question": "rain", "id": "mine"}', {"question": "rain", "id": "mine"}),
         ('[{"question": "rain"}]', [{"question": "rain"}]),
         ('"rain"', ["rain"]),
+        ("null", [None]),
     ],
 )
 def test_an_object_is_arguments_by_name_as_in_sql(

@@ -16,13 +16,13 @@ from .terminal import (
     Schema,
     Workflow,
     arguments_of,
+    as_usage_errors,
     client,
     job_command,
     moment,
     parsed,
     show,
     show_each,
-    told_as_usage,
     workflow_of,
 )
 
@@ -69,7 +69,7 @@ def start(
     options |= {"pinned_version": version, "timeout": timeout}
     given = {name: value for name, value in options.items() if value is not None}
     known = workflow_of(workflow, app)
-    with client(dsn, schema, begins=True, code=app) as opened, told_as_usage():
+    with client(dsn, schema, begins=True, code=app) as opened, as_usage_errors():
         print(_started(opened, known, args or [], given).id)
 
 

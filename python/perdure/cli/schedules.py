@@ -13,10 +13,10 @@ from .terminal import (
     Schema,
     Workflow,
     arguments_of,
+    as_usage_errors,
     client,
     show,
     show_each,
-    told_as_usage,
     workflow_of,
 )
 
@@ -63,7 +63,7 @@ def create_schedule(
     options = {"name": name, "queue": queue, "entity": entity, "pinned_version": version}
     known = {name: value for name, value in options.items() if value is not None}
     started, given = workflow_of(workflow, app), arguments_of(args)
-    with client(dsn, schema, begins=True, code=app) as opened, told_as_usage():
+    with client(dsn, schema, begins=True, code=app) as opened, as_usage_errors():
         show(opened.create_schedule(started, cron, args=given, **timing, **known))
 
 

@@ -236,11 +236,11 @@ def _unimportable(module: str, error: Exception) -> SystemExit:
 def arguments_of(text: str | None) -> list[Any] | dict[str, Any] | None:
     """Read the arguments of a workflow: an array, an object (by name), or one other value."""
     given = parsed(text)
-    return given if given is None or isinstance(given, list | dict) else [given]
+    return given if text is None or isinstance(given, list | dict) else [given]
 
 
 @contextmanager
-def told_as_usage() -> Iterator[None]:
+def as_usage_errors() -> Iterator[None]:
     """Report arguments that a workflow does not take as a mistake in the command."""
     try:
         yield
