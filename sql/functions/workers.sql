@@ -35,7 +35,10 @@ begin
                   hint = 'Name its queues; an empty array means none.';
     end if;
     perform check_queues(served || coalesce((
-        select w.queues from workers as w where w.worker = register_worker.worker), '{}'));
+        select w.queues
+          from workers as w
+         where w.worker = register_worker.worker
+           and not is_gone(w.seen_at, now_at)), '{}'));
     perform stop_listening(register_worker.worker);
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
     values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),

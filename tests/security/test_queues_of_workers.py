@@ -283,3 +283,13 @@ def test_limited_worker_cannot_replace_or_forget_foreign_workers(
     limited.execute("select forget_worker('nobody')")
     owner.execute("select forget_worker('theirs')")
     assert value(owner, "select count(*) from workers where worker in ('own', 'theirs')") == 0
+
+
+def test_row_of_a_lost_worker_keeps_nobody_from_its_name(
+    owner: Connection, connect_as: ConnectAs
+) -> None:
+    """A worker with a fixed name that has crashed may come back with fewer queues."""
+    owner.execute("select register_worker('crashed', '{a,c}')")
+    owner.execute("update workers set seen_at = seen_at - interval '1 h' where worker = 'crashed'")
+    connect_as("limited").execute("select register_worker('crashed', '{a}')")
+    owner.execute("select forget_worker('crashed')")
