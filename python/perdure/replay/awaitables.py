@@ -69,7 +69,7 @@ class Durable(Future):
         """Compare with other calls by identity; refuse a value that an answer might equal."""
         if isinstance(other, ANSWERS):
             self._is_not_awaited()
-        return self is other
+        return True if self is other else NotImplemented
 
     __hash__ = Numbered.__hash__  # __eq__() would take it away
 

@@ -193,8 +193,12 @@ class Waits:
             wait.end(Fact("timer", wait.key, True, None, outbox.next_at()))
 
     def _is_late(self, message: Json) -> bool:
-        """Tell whether an answer came after the deadline of its wait."""
-        deadline = self._turn.journal.deadline(message["key"])
+        """Tell whether an answer came after the deadline of its wait.
+
+        Code that has since lost its limit has none, though its journal knows one.
+        """
+        wait = self._open.get(message["key"])
+        deadline = self._turn.journal.deadline(message["key"]) if wait is None else wait.deadline
         return deadline is not None and from_iso(message["sent_at"]) > deadline
 
     def _end(self, fact: Fact) -> None:

@@ -49,7 +49,7 @@ class Info:
     workflow: str | None = None
     queue: str = "default"
     parent: str | None = None
-    headers: Any = field(default_factory=dict)
+    headers: Any = field(default_factory=dict, hash=False)
     key: str | None = None
     progress: Any = None
     pinned_version: str | None = None
