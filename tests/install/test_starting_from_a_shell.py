@@ -52,10 +52,10 @@ def words(told: str) -> str:
         ("null", [None]),
     ],
 )
-def test_an_object_is_arguments_by_name_as_in_sql(
+def test_object_is_arguments_by_name_as_in_sql(
     shell: Shell, connection: Connection, given: str, stored: Any
 ) -> None:
-    """The shell made it one argument: the same text meant something else in start() of SQL."""
+    """The same text means the same to start() in SQL, to the shell and to schedules."""
     assert shell("start", "research", given, "--id", "j") == "j"
     find = "select args from jobs where id = 'j'"
     assert connection.execute(find).fetchone() == (stored,)
@@ -64,7 +64,7 @@ def test_an_object_is_arguments_by_name_as_in_sql(
     assert connection.execute(find).fetchone() == (stored,)
 
 
-def test_a_start_takes_the_options_of_the_decorator_from_the_app(
+def test_start_takes_options_of_the_decorator_from_the_app(
     shell: Shell, connection: Connection, desk: str
 ) -> None:
     """Else its memory has no entity: no find(), contract or index knows of it."""
@@ -78,7 +78,7 @@ def test_a_start_takes_the_options_of_the_decorator_from_the_app(
     assert found == ("desk",)
 
 
-def test_a_start_of_an_app_is_checked(shell: Shell, desk: str) -> None:
+def test_start_of_an_app_is_checked(shell: Shell, desk: str) -> None:
     status, _, complained = shell.run("start", "resaerch", "--app", desk)
     assert (status, "has no coordinator resaerch; it has research" in words(complained)) == (
         2,
@@ -91,7 +91,7 @@ def test_a_start_of_an_app_is_checked(shell: Shell, desk: str) -> None:
     assert (status, "missing a required argument" in words(complained)) == (2, True)
 
 
-def test_a_start_takes_what_start_takes(shell: Shell, connection: Connection) -> None:
+def test_start_takes_the_options_of_start_in_sql(shell: Shell, connection: Connection) -> None:
     options = ["--context", '{"n": 1}', "--priority", "2", "--due-at", "2100-01-01T00:00:00Z"]
     shell("start", "w", "--id", "j", *options)
     assert shell("start", "w", "--id", "j", "--if-exists", "existing") == "j"
@@ -104,7 +104,7 @@ def test_a_start_takes_what_start_takes(shell: Shell, connection: Connection) ->
 
 @pytest.mark.parametrize("text", ["rain", "is it 'wet'?", "Zürich"])
 def test_text_that_is_not_json_is_shown_as_json(shell: Shell, text: str) -> None:
-    """The message was "Expecting value: line 1 column 1 (char 0)"."""
+    """The message shows how to write the text, not only that JSON was expected."""
     status, _, complained = shell.run("start", "research", text)
     assert status == 2
     assert f"a text is written as {quote(json.dumps(text, ensure_ascii=False))}" in words(
@@ -115,7 +115,7 @@ def test_text_that_is_not_json_is_shown_as_json(shell: Shell, text: str) -> None
 
 @pytest.mark.direct("a search path is of one session")
 def test_psql_finds_what_is_in_public(shell: Shell, dsn: str, connection: Connection) -> None:
-    """Tables and extensions of one's own were not found there."""
+    """Tables and extensions of the application are usually there."""
     connection.execute("create table public.articles (id text)")
     assert shell.run("psql", "-c", "select * from articles")[0] == 0
     assert shell.run("psql", "-c", "select id from jobs")[0] == 0
@@ -133,7 +133,7 @@ async def research(memory: perdure.AsyncEntity, question: str) -> None: ...
 """
 
 
-def test_a_start_of_an_app_encrypts_as_the_app_does(
+def test_start_of_an_app_encrypts_as_the_app_does(
     shell: Shell, connection: Connection, desk: str, tmp_path: Path
 ) -> None:
     """The arguments are no less secret than those that a client sends."""

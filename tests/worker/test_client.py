@@ -844,7 +844,7 @@ def test_client_cannot_be_pickled(client: perdure.Client, dsn: str) -> None:
 def test_result_warns_about_a_job_without_workers(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any, kind: str, limit: float | None
 ) -> None:
-    """It waited for ever without a word: the worker was not started, or served another queue."""
+    """Its worker was not started, or serves another queue: the wait would never end, in silence."""
     monkeypatch.setattr("perdure.clients.handles.WARN_AFTER", 0.3)
 
     def ended() -> None:
@@ -889,8 +889,8 @@ def test_result_does_not_warn_about_a_job_that_waits_for_a_signal(
     assert caplog.messages == []
 
 
-def test_what_is_printed_says_what_it_is(dsn: str) -> None:
-    """A client, worker and app showed only where in memory they are. No password is shown."""
+def test_repr_says_what_an_object_is_for(dsn: str) -> None:
+    """A client, worker and app show their app, queues and functions, and never a password."""
     app = perdure.App(version="7")
     assert repr(app) == "<App version 7: no functions>"
 

@@ -17,10 +17,10 @@ def schemas(dsn: str) -> set[str]:
     return {name for (name,) in rows}
 
 
-def test_the_environment_names_the_app(
+def test_environment_names_the_app(
     database: str, app: perdure.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the command line heard it: a script worked on another app than `perdure worker`."""
+    """A script works on the same app as `perdure worker` in the same shell."""
 
     @app.coordinator
     async def ends(memory: perdure.AsyncEntity) -> str:
@@ -38,9 +38,7 @@ def test_the_environment_names_the_app(
     assert "perdure" not in schemas(database)
 
 
-def test_a_schema_that_is_given_takes_precedence(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_given_schema_takes_precedence(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_SCHEMA", "my_app")
     with perdure.connect(database, schema="other") as client:
         assert client.schema == "other"

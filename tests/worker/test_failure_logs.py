@@ -1,4 +1,4 @@
-"""What the log and the traceback of a failure tell: the place in the code, and what helps."""
+"""The log and the traceback of a failure show the place in the code, and what helps."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def line_of(text: str) -> int:
     return line
 
 
-def test_the_log_names_the_line_of_code_that_failed(
+def test_log_names_the_line_of_code_that_failed(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
 ) -> None:
-    """It named none unless its level was DEBUG."""
+    """At the usual level, without the traceback that DEBUG shows."""
 
     @app.activity(queue="default")
     async def reads(text: str) -> Any:
@@ -64,10 +64,10 @@ def test_the_log_names_the_line_of_code_that_failed(
     assert job.endswith(place)
 
 
-def test_the_log_tells_what_helps(
+def test_log_shows_detail_and_hint(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
-    """The hint stood at the end of the traceback only, which is logged at DEBUG."""
+    """Detail and hint of an error of this package are in the log, not only in its traceback."""
 
     @app.activity
     async def search() -> str:
@@ -87,10 +87,10 @@ def test_the_log_tells_what_helps(
     assert "forget" in str(failed.value.hint)
 
 
-def test_a_traceback_shows_no_frames_of_this_package(
+def test_traceback_shows_no_frames_of_this_package(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """One line of the user stood among fourteen of the worker."""
+    """It begins at the user's function, and ends where that called this package."""
 
     @app.coordinator
     async def forgets(memory: perdure.AsyncEntity) -> None:
@@ -110,8 +110,8 @@ def test_a_traceback_shows_no_frames_of_this_package(
     assert OURS in str(failed.value.traceback)
 
 
-def test_a_bug_of_this_package_keeps_its_frames() -> None:
-    """Else nobody could report it."""
+def test_bug_of_this_package_keeps_its_frames() -> None:
+    """They are needed to report it."""
     with pytest.raises(AttributeError) as raised:
         perdure.App.coordinator(None, lambda memory: None)  # type: ignore[arg-type, call-overload]
     failure = errors.failure_of(raised.value)
@@ -120,10 +120,10 @@ def test_a_bug_of_this_package_keeps_its_frames() -> None:
     assert errors.place_of({"type": "TimeoutError", "message": "late"}) is None
 
 
-def test_a_cancelled_job_shows_no_traceback(
+def test_cancelled_job_shows_no_traceback(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Whoever had it cancelled saw where it had been waiting, as if that were a mistake."""
+    """Where it waited when it was cancelled is no mistake to look for."""
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> None:
@@ -143,10 +143,10 @@ def test_a_cancelled_job_shows_no_traceback(
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
-def test_the_log_of_an_app_that_encrypts_quotes_no_value(
+def test_log_of_an_app_that_encrypts_quotes_no_value(
     dsn: str, caplog: Any, is_sealed: bool
 ) -> None:
-    """The detail of a value of another type quotes it."""
+    """The detail of an error may quote a value, so it is left out of the log."""
     pytest.importorskip("cryptography")
     codec = AesGcm(keys={"1": b"k" * 32}, current="1") if is_sealed else None
     app = perdure.App(codec=codec)
