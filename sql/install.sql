@@ -22,8 +22,8 @@
 \ir functions/contracts/defining.sql
 \ir functions/instances/builds.sql
 \ir functions/instances/checking.sql
-\ir functions/listeners.sql
 \ir functions/access/checking.sql
+\ir functions/listeners.sql
 \ir functions/instances/parts.sql
 \ir functions/jobs.sql
 \ir functions/jobs/locks.sql

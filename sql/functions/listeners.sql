@@ -92,10 +92,9 @@ comment on function @extschema@.is_listened_for(text, text, timestamptz) is
 
 
 -- On a standby, statements on unlogged tables cannot even be planned, with an error that no caller would understand.
-create function @extschema@.stop_listening(listener text) returns void
+create function @extschema@.withdraw_hints(listener text) returns void
 language plpgsql
 volatile
-security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -105,11 +104,27 @@ begin
                   detail = 'This server is the standby of another.',
                   hint = 'Call the primary.';
     end if;
-    delete from listeners as l where l.listener = stop_listening.listener;
+    delete from listeners as l where l.listener = withdraw_hints.listener;
+end
+$$;
+comment on function @extschema@.withdraw_hints(text) is
+    'Notify a listener no more. A standby refuses this, as all writes (25006).';
+
+
+-- A worker whose requests a stranger has withdrawn would not hear of its tasks until it looks by itself.
+create function @extschema@.stop_listening(listener text) returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_queues(coalesce((select w.queues from workers as w where w.worker = stop_listening.listener), '{}'));
+    perform withdraw_hints(stop_listening.listener);
 end
 $$;
 comment on function @extschema@.stop_listening(text) is
-    'Withdraw all requests of a listener for notifications. A standby refuses this, as all writes (25006).';
+    'Withdraw all requests of a listener for notifications. Only who may serve the queues of a worker may do so for it. A standby refuses this, as all writes (25006). Errors: PD115.';
 
 
 -- A worker that is alive is heard of, however long it is idle. Others that register at the same time are about to do the
@@ -159,7 +174,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if not set_idle.is_idle then
-        perform stop_listening(set_idle.worker);
+        perform withdraw_hints(set_idle.worker);
         return;
     end if;
     -- Nothing ever arrives on a queue whose name is longer.

@@ -15,13 +15,9 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    now_at timestamptz := clock();
+    now_at timestamptz;
     served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
-    was_registered boolean := exists (
-        select
-          from workers as w
-         where w.worker = register_worker.worker
-           and not is_gone(w.seen_at, now_at));
+    former text[];
 begin
     perform check_protocol(register_worker.protocol);
     perform check_instance(register_worker.instance);
@@ -34,12 +30,17 @@ begin
                   detail = 'It was given null.',
                   hint = 'Name its queues; an empty array means none.';
     end if;
-    perform check_queues(served || coalesce((
-        select w.queues
-          from workers as w
-         where w.worker = register_worker.worker
-           and not is_gone(w.seen_at, now_at)), '{}'));
-    perform stop_listening(register_worker.worker);
+    perform check_queues(served);
+    -- Two that register this name for the first time find no row to wait for; the later one may not serve the same queues.
+    perform pg_advisory_xact_lock(hashtextextended('perdure worker @extschema@/' || register_worker.worker, 0));
+    now_at := clock();
+    select w.queues
+      into former
+      from workers as w
+     where w.worker = register_worker.worker
+       and not is_gone(w.seen_at, now_at);
+    perform check_queues(coalesce(former, '{}'));
+    perform withdraw_hints(register_worker.worker);
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
     values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
             coalesce(register_worker.details, '{}'), now_at, now_at)
@@ -59,7 +60,7 @@ begin
       where w.queues && served
         and not is_gone(w.seen_at, now_at)
         for key share;
-    perform wake_stuck(served, case when not was_registered then register_worker.worker end, clock());
+    perform wake_stuck(served, case when former is null then register_worker.worker end, clock());
     return json_build_object(
         'at', now_at,
         'version', perdure_version(),
@@ -83,7 +84,7 @@ declare
 begin
     delete from workers as w where w.worker = forget_worker.worker returning w.queues into served;
     perform check_queues(coalesce(served, '{}'));
-    perform stop_listening(forget_worker.worker);
+    perform withdraw_hints(forget_worker.worker);
     now_at := clock();
     -- On queues that nobody serves it would wait as well, but would no longer say why it is stuck.
     perform notify_listeners(wake_stuck(

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "set_queue": "test_slots",
     "pause_queue": "test_slots",
     "resume_queue": "test_queue_storm",
+    "stop_listening": "test_conditions",
     "define_contract": "test_contract_pairs",
     "drop_contract": "test_contract_pairs",
     "create_schedule": "test_schedule_races",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from tests.patience import wait_until
 from tests.security.secured import Connection, SecuredApp
 
 ConnectAs = Callable[[str], Connection]
@@ -293,3 +295,34 @@ def test_row_of_a_lost_worker_keeps_nobody_from_its_name(
     owner.execute("update workers set seen_at = seen_at - interval '1 h' where worker = 'crashed'")
     connect_as("limited").execute("select register_worker('crashed', '{a}')")
     owner.execute("select forget_worker('crashed')")
+
+
+def test_limited_worker_cannot_silence_foreign_workers(
+    owner: Connection, connect_as: ConnectAs
+) -> None:
+    """[P11] A worker whose wish to be notified is withdrawn hears of no task, only finds it."""
+    limited = connect_as("limited")
+    owner.execute("select register_worker('theirs', '{c}')")
+    owner.execute("select listen_for('c', 'theirs'), listen_for('$job/j', 'client')")
+    assert error_code(limited, "select stop_listening('theirs')") == "PD115"
+    assert error_code(limited, "select stop_listening('client')") is None
+    listens = "select array_agg(l.listener) from listeners as l where l.listener in (%s, %s)"
+    assert value(owner, listens, "theirs", "client") == ["theirs"]
+    owner.execute("select stop_listening('theirs'), forget_worker('theirs')")
+    assert value(owner, listens, "theirs", "client") is None
+
+
+def test_limited_worker_cannot_take_the_name_of_a_worker_that_registers_at_the_same_time(
+    owner: Connection, connect_as: ConnectAs
+) -> None:
+    """[P6] It waits for the other registration, and is refused once that is committed."""
+    limited = connect_as("limited")
+    with ThreadPoolExecutor(1) as pool:
+        with owner.transaction():
+            owner.execute("select register_worker('new', '{c}')")
+            late = pool.submit(error_code, limited, "select register_worker('new', '{a}')")
+            pid = limited.info.backend_pid
+            wait_until(lambda: value(owner, "select cardinality(pg_blocking_pids(%s))", pid) > 0)
+        assert late.result(20) == "PD115"
+    assert value(owner, "select queues from workers where worker = 'new'") == ["c"]
+    owner.execute("select forget_worker('new')")
