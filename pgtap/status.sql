@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(51);
+select plan(66);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -21,8 +21,9 @@ select given(start('research', id => 'j', entity => 'agent', queue => 'agents', 
 select is(
     to_jsonb(status('j')),
     jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running', 'version', 1,
-                       'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'created_at', clock(),
-                       'updated_at', clock(), 'finished_at', null, 'stuck', null, 'failure', null),
+                       'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'needs', null,
+                       'created_at', clock(), 'updated_at', clock(), 'finished_at', null,
+                       'stuck', null, 'failure', null),
     'status() shows the state of a job (C6) (E6)');
 select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job with a later start waits for its time');
 select time_passes('1 h');
@@ -137,6 +138,57 @@ select is(
     'a parked task shows the activities that it retries, with their failures, and none that has ended (E6)');
 select given(terminate('t'));
 select given(forget('t'));
+
+-- What does not come by itself: what a task needs, for programs.
+
+create function needs(job text, task text default '1/main') returns text
+language plpgsql
+as $$
+begin
+    return (select coalesce(w.needs, 'nothing') from waiting as w where w.job_id = needs.job and w.task = needs.task);
+end
+$$;
+
+select given(start('w', id => 'n', queue => 'needy', due_at => clock() + interval '1 h'));
+select is(needs('n'), 'nothing', 'a task that waits for its time needs nothing');
+select time_passes('1 h');
+select is(needs('n'), 'worker', 'a due task needs a worker if none has registered for its queue');
+select is((status('n')).needs, 'worker', 'status() and the view tell the same need');
+select given(register_worker('nel', '{needy}'));
+select is(needs('n'), 'nothing', 'a due task needs nothing if a worker has registered for its queue');
+select given(pause_queue('needy'));
+select is(needs('n'), 'resume_queue', 'a due task on a paused queue needs resume_queue()');
+select given(pause('n'));
+select is(needs('n'), 'resume', 'a task of a paused job needs resume()');
+select given(resume('n'));
+select given(resume_queue('needy'));
+select given(take('nel', '{needy}'));
+select is(needs('n'), 'nothing', 'a task at work needs nothing');
+select given(tell(a_turn('n', state => 'release', until => clock() + interval '50 s', worker => 'nel',
+                         value => '{"code": "PD406", "message": "x"}')));
+select is(needs('n'), 'worker', 'a task that was given back for lack of code needs a worker');
+select given(register_worker('nel', '{needy}', functions => '{"coordinator w"}'));
+select is(needs('n'), 'nothing', 'a task that was given back needs nothing once a worker has its code');
+select given(take('nel', '{needy}'));
+select given(tell(a_turn('n', state => 'park', awaits => '{go}', worker => 'nel', requests => '[
+    {"key": "h#1", "name": "h", "queue": "needy"},
+    {"key": "h#2", "name": "h", "queue": "far"}]')));
+select is(needs('n'), 'worker', 'a parked task needs a worker for each of its requests');
+select given(register_worker('neo', '{far}'));
+select is(needs('n'), 'nothing', 'a parked task whose requests workers serve needs nothing');
+select given(take('nel', '{needy}'));
+select given(tell(a_turn('n', '1/main/h#1', 'stuck', value => '{"message": "no such file"}', worker => 'nel')));
+select is(needs('n'), 'resume', 'a parked task needs resume() if one of its requests is stuck');
+select is(
+    seen('n'),
+    '{waiting,"signal go, answers of h#1, h#2: somebody to resume h#1: no such file"}',
+    'a parked task shows which of its requests is stuck, and why');
+select is(needs('n', '1/main/h#2'), 'nothing', 'a hook that waits for a busy worker needs nothing');
+select given(terminate('n'));
+select is((status('n')).needs, null, 'a job that has ended needs nothing');
+select given(forget('n'));
+select forget_worker('nel');
+select forget_worker('neo');
 
 -- result() and await_result()
 

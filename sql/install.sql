@@ -97,6 +97,7 @@
 \ir functions/sql_hooks/attempts.sql
 \ir functions/sql_hooks.sql
 \ir functions/retention.sql
+\ir functions/obstacles.sql
 \ir functions/status.sql
 \ir functions/timeline.sql
 \ir functions/recordings.sql

@@ -84,8 +84,11 @@ select die_with('bad', 21);
 select is(
     (status('family/bad')).waiting_for like 'somebody to resume it: %', true,
     'the status of a poisonous child shows its reason');
-select is((status('family')).waiting_for, 'answers of bad, good: a worker on queue good (none has registered)',
-          'the parent waits for a poisonous child as for others');
+select is(
+    (status('family')).waiting_for,
+    'answers of bad, good: somebody to resume bad: the task was claimed 20 times without a successful turn, '
+    'a worker on queue good (none has registered)',
+    'the parent waits for a poisonous child as for others, and shows that it is stuck');
 select given(take('ada', '{good}'));
 select given(tell(a_turn('family/good', state => 'done', value => '1', touches => '{family}')));
 select is(take('ada', '{family}') #>> '{0,messages,0,key}', 'good',

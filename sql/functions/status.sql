@@ -29,62 +29,6 @@ comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jso
     'Return the state of a task: ready, leased, waiting, retrying, delayed, stuck, or paused with its job.';
 
 
-create function @extschema@.worker_wanted(queue text, version text) returns text
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return concat('a worker ', 'of version ' || worker_wanted.version || ' ',
-                  'on queue ' || versioned_queue(worker_wanted.queue, null),
-                  case when not exists (select from workers as w where w.queues @> array[worker_wanted.queue])
-                       then ' (none has registered)' end);
-end
-$$;
-comment on function @extschema@.worker_wanted(text, text) is
-    'Return which worker a due task needs, and that nobody serves its queue, if that is so.';
-
-
-create function @extschema@.code_wanted(queue text, version text, kind text, name text) returns text
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return format('a worker %son queue %s that has the %s %s%s', 'of version ' || code_wanted.version || ' ',
-                  versioned_queue(code_wanted.queue, null), code_wanted.kind, code_wanted.name,
-                  case when not has_worker(code_wanted.queue, code_wanted.version, code_wanted.kind, code_wanted.name)
-                       then ' (none has registered)' end);
-end
-$$;
-comment on function @extschema@.code_wanted(text, text, text, text) is
-    'Return which worker a task needs that was given back for lack of code.';
-
-
-create function @extschema@.unserved_reason(
-    queue       text,
-    version     text,
-    kind        text,
-    name        text,
-    lacks_code  boolean
-) returns text
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if unserved_reason.lacks_code then
-        return case when not has_worker(unserved_reason.queue, unserved_reason.version, unserved_reason.kind, unserved_reason.name)
-                    then code_wanted(unserved_reason.queue, unserved_reason.version, unserved_reason.kind, unserved_reason.name) end;
-    end if;
-    return case when not exists (select from workers as w where w.queues @> array[unserved_reason.queue])
-                then worker_wanted(unserved_reason.queue, unserved_reason.version) end;
-end
-$$;
-comment on function @extschema@.unserved_reason(text, text, text, text, boolean) is
-    'Return which worker a due task needs, or a task that lacks code, if no registered worker would run it; null if one would.';
-
-
 create function @extschema@.queue_reason(queue text, limit_key text, now_at timestamptz) returns text
 language plpgsql
 stable
@@ -153,43 +97,21 @@ comment on function @extschema@.attempts_reason(text, text, timestamptz) is
     'Return in words which activities a task that waits until a time will try again; null if there are none.';
 
 
--- A task that waits for room, for its next attempt, or is at work has its own entry, and continues by itself. So do tasks
--- that the database runs, since callers of run_sql_hooks() do not register. If many ask for the same, one worker is
--- looked for.
 create function @extschema@.answers_reason(job text, task text) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-declare
-    now_at timestamptz := clock();
 begin
     return (
-        with requested as materialized (
-            select t.asker_key, t.queue, t.pinned_version, t.kind, t.name, t.failure ->> 'code' is not distinct from 'PD406' as lacks_code,
-                   t.token is null and t.stuck_reason is null and not t.paused and t.queue <> '$sql' as is_free,
-                   t.due_at <= now_at as is_due
-              from tasks as t
-             where t.asker_job = answers_reason.job
-               and t.asker_task = answers_reason.task
-               and t.job_id = any(array(select answers_reason.job union all
-                                        select j.id from jobs as j where j.parent = answers_reason.job))
-             limit 10
-        ), unserved as (
-            select distinct unserved_reason(f.queue, f.pinned_version, f.kind, f.name, f.lacks_code) as reason
-              from (select distinct a.queue, a.pinned_version, a.lacks_code,
-                           case when a.lacks_code then a.kind::text end as kind, case when a.lacks_code then a.name end as name
-                      from requested as a
-                     where a.is_free
-                       and (a.lacks_code or a.is_due)) as f
-        )
-        select 'answers of ' || string_agg(a.asker_key, ', ' order by a.asker_key)
-               || coalesce(': ' || (select string_agg(u.reason, ', ' order by u.reason) from unserved as u), '')
-          from requested as a);
+        select 'answers of ' || string_agg(r.key, ', ' order by r.key)
+               || coalesce(': ' || nullif(array_to_string(stuck_requests(answers_reason.job, answers_reason.task)
+                                                     || missing_workers(answers_reason.job, answers_reason.task), ', '), ''), '')
+          from live_requests(answers_reason.job, answers_reason.task) as r);
 end
 $$;
 comment on function @extschema@.answers_reason(text, text) is
-    'Return in words whose answers a parked task waits for, and which missing workers these need; null if it has asked for none.';
+    'Return in words whose answers a parked task waits for, and what keeps these back; null if it has asked for none.';
 
 
 create function @extschema@.task_reason(job text, task text) returns text
@@ -212,9 +134,10 @@ begin
         when 'leased' then concat_ws(', at ', 'worker ' || it.worker, left(it.progress::text, 200))
         when 'paused' then 'somebody to resume it: its job is paused'
         when 'ready' then coalesce(case when it.token is null then queue_reason(it.queue, it.limit_key, clock()) end,
-                                   worker_wanted(it.queue, it.pinned_version))
+                                   worker_wanted(it.queue, it.pinned_version, null, null, false))
         when 'retrying' then case
-            when it.failure ->> 'code' = 'PD406' then code_wanted(it.queue, it.pinned_version, it.kind, it.name)
+            when it.failure ->> 'code' = 'PD406'
+            then worker_wanted(it.queue, it.pinned_version, it.kind::text, it.name, true)
             else format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message') end
         when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)
                                  else 'somebody to resume it' end
@@ -238,6 +161,37 @@ $$;
 comment on function @extschema@.task_reason(text, text) is 'Return in words what a task waits for.';
 
 
+-- Signals, people and times come by themselves. These do not: however long one waits, the task stays where it is.
+create function @extschema@.task_needs(job text, task text) returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it record;
+begin
+    select t.*, task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state
+      into it
+      from tasks as t
+     where t.job_id = task_needs.job
+       and t.task = task_needs.task;
+    return case
+        when it.state in ('stuck', 'paused') then 'resume'
+        when it.state = 'delayed' and it.due_at = 'infinity' then 'resume'
+        when it.state = 'ready' and exists (
+            select from queues as q where q.queue = versioned_queue(it.queue, null) and q.paused) then 'resume_queue'
+        when it.state = 'ready' and lacks_worker(it.queue, it.pinned_version, null, null, false) then 'worker'
+        when it.state = 'retrying' and it.failure ->> 'code' = 'PD406'
+             and lacks_worker(it.queue, it.pinned_version, it.kind::text, it.name, true) then 'worker'
+        when it.state = 'waiting' and stuck_requests(it.job_id, it.task) <> '{}' then 'resume'
+        when it.state = 'waiting' and missing_workers(it.job_id, it.task) <> '{}' then 'worker' end;
+end
+$$;
+comment on function @extschema@.task_needs(text, text) is
+    'Return what a task needs that does not come by itself: resume if it or one of its requests is stuck or paused, resume_queue if its queue is paused, worker if none has registered for it or its requests; null if nothing.';
+
+
 create function @extschema@.status(id text) returns @extschema@.job_status
 language plpgsql
 stable
@@ -249,6 +203,7 @@ declare
 begin
     select j.id, j.entity, j.workflow, j.status, j.version, j.run,
            case when j.status = 'running' then task_reason(j.id, j.run::text || '/main') end,
+           case when j.status = 'running' then task_needs(j.id, j.run::text || '/main') end,
            j.created_at, j.updated_at, j.finished_at,
            (select format('%s: %s', t.task, left(coalesce(t.stuck_reason ->> 'message', t.stuck_reason::text), 1000))
               from tasks as t
@@ -270,4 +225,4 @@ begin
 end
 $$;
 comment on function @extschema@.status(text) is
-    'Return where a job stands: what it waits for in words, which task is stuck and why, and why the job has failed. Errors: PD401.';
+    'Return where a job stands: what it waits for in words, what it needs that does not come by itself (resume, resume_queue or worker), which task is stuck and why, and why the job has failed. Errors: PD401.';

@@ -22,6 +22,7 @@ select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, nu
        @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state,
        t.due_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for,
+       @extschema@.task_needs(t.job_id, t.task) as needs,
        t.worker, t.deliveries, t.attempt, t.progress
   from @extschema@.tasks as t;
 comment on view @extschema@.waiting is 'Every live task with its state, its progress, and in words what it waits for.';
@@ -36,6 +37,8 @@ comment on column @extschema@.waiting.state is 'ready, leased, waiting, delayed,
 comment on column @extschema@.waiting.due_at is
     'When a worker may claim it; for a held task, the end of its lease; infinity if it waits for a message.';
 comment on column @extschema@.waiting.waits_for is 'What has to happen before it continues, in words.';
+comment on column @extschema@.waiting.needs is
+    'What it needs that does not come by itself: resume, resume_queue or worker; null if nothing.';
 comment on column @extschema@.waiting.worker is 'The worker that holds it; null if none does.';
 comment on column @extschema@.waiting.deliveries is 'How often it was claimed since its last successful turn.';
 comment on column @extschema@.waiting.attempt is 'How many attempts have failed and were followed by another.';

@@ -44,6 +44,7 @@ create type @extschema@.job_status as (
     version      bigint,
     run          integer,
     waiting_for  text,
+    needs        text,
     created_at   timestamptz,
     updated_at   timestamptz,
     finished_at  timestamptz,
@@ -51,7 +52,7 @@ create type @extschema@.job_status as (
     failure      text
 );
 comment on type @extschema@.job_status is
-    'Where a job stands: what it waits for in words, why it has failed or was cancelled, and which task is stuck and why.';
+    'Where a job stands: what it waits for in words; what it needs that does not come by itself (resume, resume_queue or worker); which task is stuck and why; why it has failed or was cancelled.';
 
 create type @extschema@.relative as (
     id             text,

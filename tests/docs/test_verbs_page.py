@@ -10,8 +10,8 @@ from tests.source import ROOT
 INTERNAL = {
     "boolean_at", "words_at", "change_tables", "create_tables", "create_triggers", "create_views",
     "record_insert", "record_update", "refuse_delete", "refuse_new_id", "index_state",
-    "index_work_is_running", "schedule_name", "task_state", "task_reason", "versioned_queue",
-    "write_path",
+    "index_work_is_running", "schedule_name", "task_state", "task_reason", "task_needs",
+    "versioned_queue", "write_path",
 }  # fmt: skip
 """Functions of indexes, views, triggers and the installer."""
 

@@ -438,14 +438,24 @@ def test_wait_for_rejects_names_that_no_signal_can_have(
             client.start(waits, name).result(T)
 
 
-@pytest.mark.parametrize("reason", ["signal pay", "somebody to resume it: it lost its lease."])
-def test_result_timeout_says_in_a_sentence_what_the_job_waits_for(reason: str) -> None:
-    """The hint names `handle.resume()` only if the job waits for an operator."""
+@pytest.mark.parametrize(
+    ("reason", "needs", "hint"),
+    [
+        ("signal pay", None, "Wait longer"),
+        ("somebody to resume it: it lost its lease.", "resume", "handle.resume()"),
+        ("somebody to resume queue q: it is paused", "resume_queue", "resume_queue()"),
+        ("a worker on queue q (none has registered)", "worker", "Start a worker"),
+    ],
+)
+def test_result_timeout_says_in_a_sentence_what_the_job_waits_for(
+    reason: str, needs: str | None, hint: str
+) -> None:
+    """Its hint fits what the job needs that does not come by itself."""
     now = datetime.now(UTC)
-    status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
+    status = Status("j", None, "w", "running", 1, 1, reason, needs, now, now, None)
     error = unfinished("j", 1, status)
     assert error.detail == f"It waits for {reason.rstrip('.')}."
-    assert ("handle.resume()" in str(error.hint)) is reason.startswith("somebody to resume")
+    assert hint in str(error.hint)
 
 
 def test_status_shows_whether_a_job_is_stuck(

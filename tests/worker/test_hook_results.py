@@ -58,7 +58,9 @@ def test_timeout_of_an_answer_hints_at_what_helps(
     handle = client.start("some", id="e")
     connection.execute(STICK, [handle.hook(reply, "who?", key="another, which a status names")])
     task = handle.hook(reply, "what?", key="it")
-    if state == "paused":
+    if state == "late":
+        connection.execute("select perdure.register_worker('busy', '{default}')")
+    elif state == "paused":
         handle.pause()
     elif state == "stuck":
         connection.execute(STICK, [task])

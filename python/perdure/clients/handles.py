@@ -216,7 +216,8 @@ class BaseHandle(
         row = yield answer_of(self._client.calls, self.id, task, until)
         if row is None:
             reason = yield self._client.calls.task_reason(self.id, task)
-            raise unanswered(self.id, task, limit, reason)
+            needs = yield self._client.calls.task_needs(self.id, task)
+            raise unanswered(self.id, task, limit, reason, needs)
         return answered(self.id, task, row, decode)
 
     def _ran(self, call: Call, timeout: Duration | None, decode: Decode) -> Steps[Any]:

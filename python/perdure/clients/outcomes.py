@@ -60,38 +60,32 @@ def _ended(
     return ended
 
 
-TO_BE_RESUMED = "somebody to resume it"
-"""What a stuck or paused task waits for, in the words of `task_reason()`."""
-
-UNSERVED = "(none has registered)"
-"""How those words end for a task that no worker serves."""
-
-RESUME = (
-    "Fix the cause, then call handle.resume(). If code did not fit its journal, it is also retried"
-    " when workers with fixed code have replaced the others."
-)
+REMEDIES = {
+    "resume": "Fix the cause, then call handle.resume() for the job that is stuck. If code did not"
+    " fit its journal, it is also retried when workers with fixed code have replaced the others.",
+    "resume_queue": "Call resume_queue() when tasks of this queue may run again.",
+    "worker": "Start a worker that serves this queue and has this code.",
+}
+"""What helps a task that needs something that does not come by itself."""
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
     """Return the error that a job was not finished in time, and what helps."""
-    hint = "Wait longer, or look at its status and whether a worker serves its queue."
     late = f"job {job} was not finished within {timeout} s"
-    return _late(late, status.waiting_for, RESUME if status.stuck else hint)
+    return _late(late, status.waiting_for, status.needs, "Wait longer, or look at its status.")
 
 
 def warn_if_stalled(job: str, status: Status) -> None:
     """Warn somebody who waits for a job that cannot end by itself."""
-    waits_for = status.waiting_for or ""
-    if TO_BE_RESUMED in waits_for or UNSERVED in waits_for:
-        logger.warning("the result of job %s has to wait for %s", job, waits_for)
+    if status.needs is not None:
+        logger.warning("the result of job %s has to wait for %s", job, status.waiting_for)
 
 
-def _late(message: str, waits_for: str | None, hint: str) -> ResultTimeout:
-    is_stuck = waits_for is not None and waits_for.startswith(TO_BE_RESUMED)
+def _late(message: str, waits_for: str | None, needs: str | None, hint: str) -> ResultTimeout:
     return ResultTimeout(
         message,
         detail=f"It waits for {waits_for.rstrip('.')}." if waits_for else None,
-        hint=RESUME if is_stuck else hint,
+        hint=hint if needs is None else REMEDIES[needs],
     )
 
 
@@ -105,10 +99,12 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
     raise failed
 
 
-def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
+def unanswered(
+    job: str, task: str, timeout: float | None, reason: str | None, needs: str | None
+) -> ResultTimeout:
     """Return the error that a hook from outside had not answered in time, and what helps."""
     late = f"{task} of job {job} had not answered within {timeout} s"
-    return _late(late, reason, "Wait longer, with hook_result(), or fix what it waits for.")
+    return _late(late, reason, needs, "Wait longer, with hook_result().")
 
 
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:

@@ -36,6 +36,8 @@ class Status:
     """Where a job stands.
 
     - `waiting_for`: what it waits for, in words.
+    - `needs`: what it needs that does not come by itself: "resume" if a task of it is stuck or
+      paused, "resume_queue" if its queue is paused, "worker" if none has registered for it.
     - `stuck`: a task that waits for other code or for somebody to resume it, and why.
     - `failure`: why the job has failed or was cancelled. If a codec has encrypted it, `result()`
       raises all of it.
@@ -48,6 +50,7 @@ class Status:
     version: int
     run: int
     waiting_for: str | None
+    needs: str | None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None

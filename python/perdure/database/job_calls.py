@@ -159,6 +159,10 @@ class JobCalls(AppCalls):
         """Read in words what a task waits for; None if it has ended."""
         return self._call("task_reason", job=job, task=task)
 
+    def task_needs(self, job: str, task: str) -> Call:
+        """Read what a task needs that does not come by itself; None if nothing."""
+        return self._call("task_needs", job=job, task=task)
+
     def list_jobs(self, **asked: Any) -> Call:
         """List jobs; returns a row for each."""
         return self._call("list_jobs", "rows", **asked)

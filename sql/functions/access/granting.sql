@@ -18,18 +18,18 @@ begin
                              entity_prepend,entity_remove,entity_log,entity_apply,entity_items,entity_history,entity_at,
                              entity_diff,entity_blame,entity_restore,entity_meets,entity_watch,find,count_found,stream_items,
                              list_items,read_item,claim_item,release_item,assign_item,resolve_item,contract_of,has_worker,
-                             listen_for,stop_listening,origins_of,task_reason}'
+                             listen_for,stop_listening,origins_of,task_reason,task_needs}'
         when 'reader' then '{perdure_version,channel,result,await_result,hook_result,status,list_jobs,family,timeline,
                              read_journal,recording_of,running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
                              entity_meets,find,count_found,stream_items,list_items,read_item,contract_of,broken_contracts,
                              queue_depths,has_worker,assert_invariants,assert_histories,origins_of,versioned_queue,
-                             task_state,task_reason,schedule_name,write_path,index_state}'
+                             task_state,task_reason,task_needs,schedule_name,write_path,index_state}'
         when 'operator' then '{perdure_version,status,list_jobs,family,queue_depths,has_worker,assert_invariants,
                                cancel,cancel_hook,terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
                                pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,
                                drop_schedule,define_contract,drop_contract,contract_of,versioned_queue,task_state,
-                               task_reason,schedule_name,write_path,index_state}'
-        when 'monitor' then '{perdure_version,queue_depths,versioned_queue,task_state,schedule_name,write_path,index_state}'
+                               task_reason,task_needs,schedule_name,write_path,index_state}'
+        when 'monitor' then '{perdure_version,queue_depths,versioned_queue,task_state,task_needs,schedule_name,write_path,index_state}'
         end;
 end
 $$;
@@ -48,7 +48,7 @@ begin
         when 'reader' then array['select on history, waiting, schedules, indexes']
         when 'operator' then array['select on waiting, schedules, indexes']
         when 'monitor' then array[
-            'select (job_id, task, kind, name, queue, pinned_version, state, due_at, worker, deliveries, attempt) on waiting',
+            'select (job_id, task, kind, name, queue, pinned_version, state, due_at, needs, worker, deliveries, attempt) on waiting',
             'select (name, workflow, cron, every, time_zone, catch_up, overlap, paused, next_due_at, last_job) on schedules',
             'select on indexes']
         else '{}' end;

@@ -1,0 +1,128 @@
+-- Obstacles: what keeps a task from continuing by itself, since its requests are stuck or nobody runs them.
+
+-- A task that was given back for lack of code needs a worker that has its function; others need any worker of the queue.
+create function @extschema@.lacks_worker(
+    queue       text,
+    version     text,
+    kind        text,
+    name        text,
+    lacks_code  boolean
+) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if lacks_worker.lacks_code then
+        return not has_worker(lacks_worker.queue, lacks_worker.version, lacks_worker.kind, lacks_worker.name);
+    end if;
+    return not exists (select from workers as w where w.queues @> array[lacks_worker.queue]);
+end
+$$;
+comment on function @extschema@.lacks_worker(text, text, text, text, boolean) is
+    'Tell whether no worker has registered that would run a due task, or a task that was given back for lack of code.';
+
+
+create function @extschema@.worker_wanted(
+    queue       text,
+    version     text,
+    kind        text,
+    name        text,
+    lacks_code  boolean
+) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return concat('a worker ', 'of version ' || worker_wanted.version || ' ',
+                  'on queue ' || versioned_queue(worker_wanted.queue, null),
+                  case when worker_wanted.lacks_code
+                       then format(' that has the %s %s', worker_wanted.kind, worker_wanted.name) end,
+                  case when lacks_worker(worker_wanted.queue, worker_wanted.version, worker_wanted.kind,
+                                         worker_wanted.name, worker_wanted.lacks_code)
+                       then ' (none has registered)' end);
+end
+$$;
+comment on function @extschema@.worker_wanted(text, text, text, text, boolean) is
+    'Return in words which worker a task needs, and that none has registered, if that is so.';
+
+
+-- A task that waits for room, for its next attempt, or is at work continues by itself. So do tasks that the database runs,
+-- since callers of run_sql_hooks() do not register.
+create function @extschema@.live_requests(job text, task text)
+returns table (
+    key         text,
+    stopped_by  text,
+    is_due      boolean,
+    lacks_code  boolean,
+    queue       text,
+    version     text,
+    kind        text,
+    name        text
+)
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+rows 10
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    select t.asker_key,
+           case when t.stuck_reason is not null then left(coalesce(t.stuck_reason ->> 'message', t.stuck_reason::text), 200)
+                when t.paused then 'its job is paused' end,
+           t.token is null and t.queue <> '$sql' and t.due_at <= now_at,
+           t.token is null and t.queue <> '$sql' and t.failure ->> 'code' is not distinct from 'PD406',
+           t.queue, t.pinned_version, t.kind::text, t.name
+      from tasks as t
+     where t.asker_job = live_requests.job
+       and t.asker_task = live_requests.task
+       and t.job_id = any(array(select live_requests.job union all
+                                select j.id from jobs as j where j.parent = live_requests.job))
+     limit 10;
+end
+$$;
+comment on function @extschema@.live_requests(text, text) is
+    'Return hooks and children, at most ten, whose answers a task waits for: what stops them, and what they lack.';
+
+
+create function @extschema@.stuck_requests(job text, task text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select format('somebody to resume %s: %s', r.key, r.stopped_by)
+          from live_requests(stuck_requests.job, stuck_requests.task) as r
+         where r.stopped_by is not null
+         order by r.key);
+end
+$$;
+comment on function @extschema@.stuck_requests(text, text) is
+    'Return in words which requests of a parked task are stuck or paused, and why.';
+
+
+-- If many ask for the same, one worker is looked for.
+create function @extschema@.missing_workers(job text, task text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select worker_wanted(w.queue, w.version, w.kind, w.name, w.lacks_code) as worker
+          from (select distinct r.queue, r.version, r.lacks_code,
+                       case when r.lacks_code then r.kind end as kind,
+                       case when r.lacks_code then r.name end as name
+                  from live_requests(missing_workers.job, missing_workers.task) as r
+                 where r.stopped_by is null
+                   and (r.is_due or r.lacks_code)) as w
+         where lacks_worker(w.queue, w.version, w.kind, w.name, w.lacks_code)
+         order by worker);
+end
+$$;
+comment on function @extschema@.missing_workers(text, text) is
+    'Return in words which workers the requests of a parked task need of which none has registered.';
