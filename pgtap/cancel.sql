@@ -2,7 +2,7 @@
 -- (E2).
 
 begin;
-select plan(66);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -109,32 +109,40 @@ select is(
     '["1/main", "h3", false, {"message": "enough"}]',
     'a cancelled hook answers its asker');
 
--- No code can hear the request to cancel an activity that nobody holds: it ends at once, without a slot, token or
--- worker.
+-- What has nothing to clean up ends at once, without a slot, token or worker: a hook that has not begun, and an activity
+-- that nobody holds.
 
 select have_held_job('asker');
 select given(tell(a_turn('asker', requests => '[
     {"key": "queued", "kind": "activity", "name": "a", "queue": "aa"},
     {"key": "held", "kind": "activity", "name": "a", "queue": "ab"},
     {"key": "failed", "kind": "activity", "name": "a", "queue": "ac"},
-    {"key": "hook", "name": "a", "queue": "aa"}]')));
-select given(take('bob', '{ab,ac}', 2));
+    {"key": "hook", "name": "a", "queue": "aa", "signal": "early"},
+    {"key": "begun", "name": "a", "queue": "ad"}]')));
+select given(take('bob', '{ab,ac,ad}', 3));
 select given(tell(a_turn('asker', '1/main/failed', 'retry', until => clock() + interval '1 h', worker => 'bob')));
-select given(tell(a_turn('asker', cancels => '["queued", "held", "failed", "hook"]')));
+select given(tell(a_turn('asker', '1/main/begun', 'release', worker => 'bob')));
+select given(tell(a_turn('asker', cancels => '["queued", "held", "failed", "hook", "begun"]')));
 select is(
     tasks_of('asker'),
-    '{1/main,1/main/held,1/main/hook}',
-    'a request to cancel ends activities that nobody holds, but neither held ones nor hooks');
+    '{1/main,1/main/begun,1/main/held}',
+    'a request to cancel ends activities that nobody holds and hooks that have not begun, and no others');
 select is(
     (select jsonb_agg(m -> 1) from jsonb_array_elements(mail_of('asker')) as m where m ->> 0 = '1/main'),
-    '["failed", "queued"]',
-    'an activity that was ended so has answered its asker [P10]');
+    '["failed", "hook", "queued"]',
+    'a hook or activity that was ended so has answered its asker [P10]');
+select is(
+    (select m #>> '{3,message}' from jsonb_array_elements(mail_of('asker')) as m where m ->> 1 = 'hook'),
+    'the hook was cancelled',
+    'the answer says what was cancelled');
+select is((select i.name from inbox as i where i.job_id = 'asker' and i.key = 'hook'), 'early',
+          'the answer wakes an asker that waits for the early answer of the hook');
 select is(
     verdict_of(a_turn('asker', '1/main/held', 'done', worker => 'bob')), 'done',
     'the holder of another activity may finish it');
 select given(tell(a_turn('asker', requests => '[{"key": "queued", "kind": "activity", "name": "a", "queue": "aa"}]')));
 select is(
-    tasks_of('asker'), '{1/main,1/main/hook}',
+    tasks_of('asker'), '{1/main,1/main/begun}',
     'an activity that was cancelled and is requested again does not begin [P12]');
 
 -- cancel_hook: cancels one hook, from outside.
@@ -151,7 +159,8 @@ select is(cancel_hook('h', task, 'enough'), wanted, format('%s %s', about, case 
         ('a parked hook', '1/main/a', true),
         ('a hook that was already asked', '1/main/a', false),
         ('a dispatched activity', '1/main/b', true),
-        ('a detached hook', '$hook/1:main:d', true),
+        ('a detached hook that has not begun', '$hook/1:main:d', true),
+        ('a hook that has ended', '$hook/1:main:d', false),
         ('a coordinator', '1/main', false),
         ('a task that does not exist', '$hook/x', false),
         ('no task', null, false)

@@ -167,8 +167,10 @@ select have_held_job('t');
 select given(tell(a_turn('t', state => 'keep', requests => '[
     {"key": "end#1", "name": "count", "queue": "$sql", "args": ["terminate"]},
     {"key": "not#1", "name": "count", "queue": "$sql", "args": ["a"]}]')));
+select given(take('ada', '{$sql}', 10));
 select given(tell(a_turn('t', state => 'keep', cancels => '["not#1"]')));
-select is(pg_temp.run('t', '1/main/not#1'), 'cancelled', 'a hook that is asked to cancel does not begin');
+select is(perdure.run_task('t', '1/main/not#1', token_of('ada')), 'cancelled',
+          'a claimed hook that is asked to cancel does not begin');
 select is(perdure.run_task('t', '1/main/end#1', token_of('ada')), 'gone', 'a hook may terminate its own job');
 select is(the_job('t') -> 'status', '"cancelled"', 'the job that its hook terminated has ended');
 

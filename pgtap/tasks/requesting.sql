@@ -213,6 +213,8 @@ select given(hook('clean', 'h', queue => 'outside', key => 'k'));
 select given(take('bob', '{outside}'));
 select given(tell(a_turn('clean', '$hook/k', worker => 'bob',
                          requests => '[{"key": "x", "name": "x", "queue": "deeper"}]')));
+select given(take('bob', '{deeper}'));
+select given(tell(a_turn('clean', '$hook/k/x', 'release', worker => 'bob')));
 select given(tell(a_turn('clean', '$hook/k', 'done', worker => 'bob', cancels => '["x"]')));
 select is(tasks_of('clean'), '{$hook/k/x}', 'a hook of a hook from outside may clean up too');
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

@@ -51,7 +51,7 @@ declare
            and left(t.name, 1) <> '$');
 begin
     perform check_value(to_jsonb(cancel_hook.reason), 'the reason');
-    if end_unheld_activities(held.id, known, cancel_hook.reason, asked_at) <> '{}' then
+    if end_tasks_without_cleanup(held.id, known, cancel_hook.reason, asked_at) <> '{}' then
         perform notify_listeners(wake_tasks(array[held.id], asked_at));
         return true;
     end if;
@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_hook(text, text, text) is
-    'Ask a hook or activity of a job to cancel, by the name of its task; an activity that no worker holds ends at once. Return false if it has ended, was asked before, or does not exist. Errors: PD301, PD401.';
+    'Ask a hook or activity of a job to cancel, by the name of its task; a hook that has not begun and an activity that no worker holds end at once. Return false if it has ended, was asked before, or does not exist. Errors: PD301, PD401.';
 
 
 create function @extschema@.terminated_turn(id text, run integer, reason text) returns @extschema@.turn

@@ -187,11 +187,17 @@ def terminate(s: State, id: str, reason: str | None = None) -> bool:
     return True
 
 
-def end_unheld_activities(s: State, job: str, tasks: list[str]) -> list[str]:
-    """End those of these tasks that are activities without a holder; return their names."""
+def end_tasks_without_cleanup(s: State, job: str, tasks: list[str]) -> list[str]:
+    """End those of these tasks that are hooks that have not begun or activities without a holder.
+
+    Returns their names.
+    """
     rows = {task: s.tasks[job, task] for task in tasks if (job, task) in s.tasks}
     ended = [
-        task for task, row in rows.items() if row["kind"] == "activity" and row["token"] is None
+        task
+        for task, row in rows.items()
+        if (row["kind"] == "activity" and row["token"] is None)
+        or (row["kind"] == "hook" and row["started_at"] is None)
     ]
     told = failure("PD602")
     end_tasks(s, [outside_turn(s, job, task, "cancelled", told) for task in ended])
@@ -203,7 +209,7 @@ def cancel_hook(s: State, id: str, task: str, reason: str | None = None) -> bool
     row = s.tasks.get((id, task))
     if row is None or row["kind"] == "coordinator" or row["name"].startswith("$"):
         return False
-    if end_unheld_activities(s, id, [task]):
+    if end_tasks_without_cleanup(s, id, [task]):
         s.wake(id)
         return True
     if not s.insert_cancel_requests(id, [task], reason):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.model.ends import end_unheld_activities
+from tests.model.ends import end_tasks_without_cleanup
 from tests.model.jobs import NEW_JOB, add_coordinator, add_task, insert_job
 from tests.model.judging import Turn
 from tests.model.state import Row, State, failure, moment, versioned
@@ -129,7 +129,7 @@ def askers_of(s: State, job: str) -> list[Any]:
 
 def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
     """End activities without a holder, and ask the other tasks to cancel."""
-    ended = end_unheld_activities(s, job, tasks)
+    ended = end_tasks_without_cleanup(s, job, tasks)
     others = sorted(task for task in tasks if task not in ended)
     s.insert_cancel_requests(job, others, None)
     s.wake_cancelled(job, others)

@@ -30,6 +30,7 @@ NOT_MODELLED = {
     "create_index": "an index changes no answer: tests/memory/test_find_oracle.py",
     "drop_index": "an index changes no answer: tests/memory/test_find_oracle.py",
     "entity_watch": "a hint: nothing depends on listeners",
+    "stop_listening": "a hint: nothing depends on listeners",
     "register_worker": "resume() wakes the same tasks: pgtap/workers.sql",
     "forget_worker": "resume() wakes the same tasks: pgtap/workers.sql",
     "create_test_helpers": "assertions for tests of users: pgtap/testing",

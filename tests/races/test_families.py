@@ -68,7 +68,7 @@ def test_request_that_waited_for_cancel_begins_cancelled(
     assert coming.waits()
     b.end(end)
     assert coming.get().state == "keep"
-    if kind == "an activity" and end == "commit":  # no worker holds it, so it ends at once
+    if "child" not in kind and end == "commit":  # it has nothing to clean up, so it ends at once
         assert a.claim("children", "hooks") == []
         assert live_tasks(a) == ["1/main"]
         return
@@ -79,36 +79,38 @@ def test_request_that_waited_for_cancel_begins_cancelled(
 
 
 @ENDS
-def test_activity_cancelled_during_its_claim_gets_request(
-    a: Session, b: Session, c: Session, end: str
+@pytest.mark.parametrize(("kind", "key"), [("an activity", "a#1"), ("a hook", "h#1")])
+def test_request_cancelled_during_its_claim_gets_request(
+    a: Session, b: Session, c: Session, kind: str, key: str, end: str
 ) -> None:
-    """[P6] If the claim is rolled back, no worker holds the activity, and it ends."""
+    """[P6] If the claim is rolled back, no code of it has begun, and it ends."""
     task = c.held("p")
-    c.advance(task.keep(requests=REQUESTS["an activity"]))
+    c.advance(task.keep(requests=REQUESTS[kind]))
     a.begin()
     a.claim_one("hooks")
-    coming = b.later(b.advance, task.keep(cancels=["a#1"]))
+    coming = b.later(b.advance, task.keep(cancels=[key]))
     assert coming.waits()
     a.end(end)
     assert coming.get().state == "keep"
     held = end == "commit"
-    assert live_tasks(c) == (["1/main", "1/main/a#1"] if held else ["1/main"])
-    assert tasks_asked_to_cancel(c, task) == ([("p", "1/main/a#1")] if held else [])
-    assert [m["key"] for m in c.advance(task.park()).messages] == ([] if held else ["a#1"])
+    assert live_tasks(c) == (["1/main", f"1/main/{key}"] if held else ["1/main"])
+    assert tasks_asked_to_cancel(c, task) == ([("p", f"1/main/{key}")] if held else [])
+    assert [m["key"] for m in c.advance(task.park()).messages] == ([] if held else [key])
 
 
 @ENDS
-def test_activity_that_is_being_cancelled_is_not_claimed(
-    a: Session, b: Session, c: Session, end: str
+@pytest.mark.parametrize(("kind", "key"), [("an activity", "a#1"), ("a hook", "h#1")])
+def test_request_that_is_being_cancelled_is_not_claimed(
+    a: Session, b: Session, c: Session, kind: str, key: str, end: str
 ) -> None:
-    """[P6] The claim skips the locked row; after the commit the activity is gone."""
-    task = c.held("p")
-    c.advance(task.keep(requests=REQUESTS["an activity"]))
+    """[P6] The claim skips the locked row; after the commit the task is gone."""
+    task, named = c.held("p"), f"1/main/{key}"
+    c.advance(task.keep(requests=REQUESTS[kind]))
     with a.open(end):
-        assert a.call("cancel_hook", id="p", task="1/main/a#1")
+        assert a.call("cancel_hook", id="p", task=named)
         assert b.claim("hooks") == []
-    assert [each.task for each in b.claim("hooks")] == ([] if end == "commit" else ["1/main/a#1"])
-    assert b.call("cancel_hook", id="p", task="1/main/a#1") is (end == "rollback")
+    assert [each.task for each in b.claim("hooks")] == ([] if end == "commit" else [named])
+    assert b.call("cancel_hook", id="p", task=named) is (end == "rollback")
     assert list(c.run("select * from assert_invariants()")) == []
 
 

@@ -14,7 +14,7 @@ import pytest
 import perdure
 from perdure.database.calls import Calls
 from perdure.workers.hooks import HookTurn
-from tests.worker.test_until import wait_for
+from tests.worker.test_until import note_earlier_attempt, wait_for
 
 T = "40 s"
 PARKED = "select count(*) = %s from perdure.tasks where token is null and due_at > perdure.clock()"
@@ -713,7 +713,7 @@ def test_requests_made_in_a_shield_are_marked_as_shielded(
 def test_parallel_wait_of_a_cancelled_hook_goes_on(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, hears_at: str
 ) -> None:
-    """A hook cancelled before it begins can still await what its other asyncio task waits for."""
+    """A hook cancelled between attempts can still await what its other asyncio task waits for."""
 
     async def other() -> Any:
         return await perdure.wait_for("other")
@@ -731,7 +731,9 @@ def test_parallel_wait_of_a_cancelled_hook_goes_on(
 
     client.create_entity("e", "e")
     handle = client.handle("e")
-    assert handle.cancel_hook(handle.hook(waits))
+    task = handle.hook(waits)
+    note_earlier_attempt(dsn)
+    assert handle.cancel_hook(task)
     work()
     wait_for(dsn, "select count(*) = 1 from perdure.tasks where awaits = '{other}'")
     handle.signal("other", 7)

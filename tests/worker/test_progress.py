@@ -15,7 +15,7 @@ import perdure
 from perdure.database.calls import Calls
 from tests.worker.processes import worker_process
 from tests.worker.test_recovery import ledger
-from tests.worker.test_until import run, wait_for
+from tests.worker.test_until import note_earlier_attempt, run, wait_for
 
 T = "40 s"
 SEEN = "select coalesce(bool_or(progress::text ~ '7'), false) from perdure.waiting"
@@ -319,10 +319,38 @@ def test_hook_that_only_computes_receives_a_cancel_at_its_first_heartbeat(
 
     client.create_entity("e", "e")
     handle = client.handle("e")
-    assert handle.cancel_hook(handle.hook(computes))
+    task = handle.hook(computes)
+    note_earlier_attempt(dsn)
+    assert handle.cancel_hook(task)
     work()
     wait_for(dsn, "select count(*) = 0 from perdure.tasks")
     assert ended.is_set()
+
+
+def test_hook_that_is_cancelled_before_it_begins_does_not_run(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """It needs no worker to end, and takes no token of its queue."""
+    ran: list[str] = []
+
+    @app.hook(queue="slow")
+    async def runs(memory: perdure.AsyncEntity) -> None:
+        ran.append("hook")
+
+    @app.coordinator
+    async def gives_up(memory: perdure.AsyncEntity) -> str:
+        try:
+            async with asyncio.timeout(0.1):
+                await asyncio.gather(*(runs(memory) for _ in range(50)))
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    client.set_queue("slow", rate_per_second=0.001, burst=1)
+    work(queues=["default", "slow"])
+    assert client.start(gives_up).result(10) == "late"
+    assert len(ran) <= 1
+    wait_for(dsn, "select count(*) = 0 from perdure.tasks")
 
 
 # Refusals.

@@ -152,6 +152,11 @@ def wait_for(dsn: str, query: str) -> None:
         time.sleep(0.01)
 
 
+def note_earlier_attempt(dsn: str) -> None:
+    """Let hooks that wait for a worker have begun before, so that they are told of a cancel."""
+    run(dsn, "update perdure.tasks set started_at = clock_timestamp()")
+
+
 ASKED = "select exists (select from perdure.conditions)"
 PARKED = (
     "select exists (select from perdure.conditions) and not exists"

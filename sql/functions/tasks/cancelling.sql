@@ -1,7 +1,7 @@
--- Tasks, asked to cancel. A running task hears of it, and may clean up. An activity that nobody holds runs nothing that
--- could clean up: it ends at once, without taking a slot of its queue, a token or a worker.
+-- Tasks, asked to cancel. A task that has begun hears of it, and may clean up. A hook that has not begun, and an activity
+-- that nobody holds, have nothing to clean up: they end at once, without taking a slot of their queue, a token or a worker.
 
-create function @extschema@.end_unheld_activities(
+create function @extschema@.end_tasks_without_cleanup(
     job       text,
     tasks     text[],
     reason    text,
@@ -15,25 +15,25 @@ declare
     ended turn[] := array(
         select ending_turn(
                    t.job_id, t.task, 'cancelled',
-                   make_failure('PD602', 'CancelledError', coalesce(end_unheld_activities.reason, 'the activity was cancelled'),
-                                'No worker held it.', 'Start it again if it is needed.'),
-                   t.kind, t.position, t.asker_job, t.asker_task, t.asker_key, t.fingerprint)
+                   make_failure('PD602', 'CancelledError', coalesce(end_tasks_without_cleanup.reason, format('the %s was cancelled', t.kind)),
+                                'No code of it was running.', 'Start it again if it is needed.'),
+                   t.kind, t.position, t.asker_job, t.asker_task, t.asker_key, t.fingerprint,
+                   case when t.asker_job is not null then t.signal end)
           from tasks as t
-         where t.job_id = end_unheld_activities.job
-           and t.task = any(end_unheld_activities.tasks)
-           and t.kind = 'activity'
-           and t.token is null
+         where t.job_id = end_tasks_without_cleanup.job
+           and t.task = any(end_tasks_without_cleanup.tasks)
+           and (t.kind = 'activity' and t.token is null or t.kind = 'hook' and t.started_at is null)
          order by t.task
            for no key update);
 begin
     if ended <> '{}' then
-        perform end_tasks(ended, end_unheld_activities.ended_at);
+        perform end_tasks(ended, end_tasks_without_cleanup.ended_at);
     end if;
     return array(select r.task from unnest(ended) as r);
 end
 $$;
-comment on function @extschema@.end_unheld_activities(text, text[], text, timestamptz) is
-    'End those of these tasks of a locked job that are activities and that no worker holds; return which. [P6]';
+comment on function @extschema@.end_tasks_without_cleanup(text, text[], text, timestamptz) is
+    'End those of these tasks of a locked job that are hooks that have not begun or activities that no worker holds; return which. [P6]';
 
 
 create function @extschema@.ask_to_cancel(job text, tasks text[], asked_at timestamptz) returns text[]
@@ -42,7 +42,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    ended text[] := end_unheld_activities(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
+    ended text[] := end_tasks_without_cleanup(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
     others text[] := array(
         select a.task from unnest(ask_to_cancel.tasks) as a (task)
         except
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function @extschema@.ask_to_cancel(text, text[], timestamptz) is
-    'Ask tasks of a locked job to cancel, on behalf of their askers; activities that nobody holds end at once. Return whom to notify.';
+    'Ask tasks of a locked job to cancel, on behalf of their askers; those without code that could clean up end at once. Return whom to notify.';
 
 
 -- A key names a hook or activity beneath the task, or a child: the coordinator whose asker is this request.

@@ -10,7 +10,8 @@ create function @extschema@.ending_turn(
     asker_job    text     default null,
     asker_task   text     default null,
     asker_key    text     default null,
-    fingerprint  text     default null
+    fingerprint  text     default null,
+    signal       text     default null
 ) returns @extschema@.turn
 language plpgsql
 immutable
@@ -31,8 +32,9 @@ begin
     ending.asker_task := ending_turn.asker_task;
     ending.asker_key := ending_turn.asker_key;
     ending.fingerprint := ending_turn.fingerprint;
+    ending.signal := ending_turn.signal;
     return ending;
 end
 $$;
-comment on function @extschema@.ending_turn(text, text, text, jsonb, text, integer, text, text, text, text) is
+comment on function @extschema@.ending_turn(text, text, text, jsonb, text, integer, text, text, text, text, text) is
     'Write the last turn of a task that holds no token, for the functions that end tasks and answer their askers.';
