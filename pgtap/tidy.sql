@@ -246,8 +246,8 @@ select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
-          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|allow_asynchronous_commit|set_vector_scans)\(' $$,
-    'no function depends on the session (settings, session locks, temporary tables), with four exceptions (S4) (S6)');
+          and f.name !~ '^(perdure\.)?(sees_commits|allow_asynchronous_commit|set_vector_scans)\(' $$,
+    'no function depends on the session (settings, session locks, temporary tables), with three exceptions (S4) (S6)');
 select is_empty(
     $$ select f.name from functions() as f where concat(f.settings, f.source) ~ 'statement_timeout' $$,
     'no function sets statement_timeout, which has no effect on the running statement (S10)');

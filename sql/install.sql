@@ -48,6 +48,7 @@
 \ir functions/tasks/naming.sql
 \ir functions/tasks/judging.sql
 \ir functions/tasks/comparing.sql
+\ir functions/tasks/isolation.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/turns.sql
 \ir functions/tasks/waking.sql

@@ -81,6 +81,9 @@ begin
     end if;
     if batch.has_awaits then
         arrivals := find_arrivals(apply_turns.turns);
+        if not sees_commits() then
+            perform refuse_blind_park(applied, arrivals);
+        end if;
     end if;
     if batch.has_live_tasks then
         perform keep_or_park(applied, arrivals, apply_turns.applied_at);

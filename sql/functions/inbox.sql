@@ -224,6 +224,8 @@ comment on function @extschema@.answer_conditions(@extschema@.memory, text[], te
     'Answer tasks whose conditions a memory meets with its version.';
 
 
+-- The row of the job is written too: a turn with an older snapshot would not see the request, and would end its task, or
+-- continue as the next run, and leave the request behind.
 create function @extschema@.insert_cancel_requests(
     job       text,
     tasks     text[],
@@ -239,7 +241,11 @@ begin
     select insert_cancel_requests.job, asked.task, '$cancel', false, insert_cancel_requests.reason, insert_cancel_requests.asked_at
       from unnest(insert_cancel_requests.tasks) as asked (task)
         on conflict (job_id, task, key) do nothing;
-    return found;
+    if not found then
+        return false;
+    end if;
+    perform touch_job(insert_cancel_requests.job, insert_cancel_requests.asked_at);
+    return true;
 end
 $$;
 comment on function @extschema@.insert_cancel_requests(text, text[], jsonb, timestamptz) is

@@ -91,7 +91,6 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     seconds double precision := extract(epoch from await_result.timeout);
-    sees_commits boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
     ended job_result := result(await_result.id);
     waited double precision := 0;
     pause double precision;
@@ -102,7 +101,7 @@ begin
                   detail = format('It is %s. Vacuum has to wait as long.', coalesce(await_result.timeout::text, 'null')),
                   hint = 'Give at most a minute, and call again if needed.';
     end if;
-    while ended.status = 'running' and sees_commits and waited < seconds loop
+    while ended.status = 'running' and waited < seconds and sees_commits() loop
         pause := least(greatest(waited / 8, 0.0009), seconds - waited);
         perform pg_sleep(pause);
         waited := waited + pause;

@@ -21,6 +21,7 @@ from tests.races import test_deadlocks as deadlocks
 from tests.races import test_families as families
 from tests.races import test_lost_replies as replies
 from tests.races import test_lost_updates as updates
+from tests.races import test_old_snapshots as snapshots
 from tests.races import test_open_transactions as transactions
 from tests.races import test_park_and_messages as parks
 from tests.races import test_starts as starts
@@ -239,12 +240,42 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "an old snapshot may look up conditions": Mutant(
         "check_snapshot",
-        r"= 'read committed'",
-        "is not null",
+        r"sees_commits\(\)",
+        "true",
         two(
             conditions.test_writer_with_old_snapshot_gets_serialization_failure,
             "repeatable read",
             "a command",
+        ),
+    ),
+    "an old snapshot may park a task": Mutant(
+        "apply_turns",
+        r"perform refuse_blind_park\(.*?\);",
+        "",
+        two(
+            snapshots.test_task_is_not_parked_where_a_message_would_not_be_seen,
+            "a signal",
+            "repeatable read",
+        ),
+    ),
+    "an old snapshot may end the parent of a child that has answered": Mutant(
+        "delete_tasks",
+        r"perform check_children\(.*?\);",
+        "",
+        two(
+            snapshots.test_job_does_not_end_before_it_could_see_the_answer_of_its_child,
+            "a turn",
+            "repeatable read",
+        ),
+    ),
+    "asking to cancel does not touch the row of the job": Mutant(
+        "insert_cancel_requests",
+        r"perform touch_job\(.*?\);",
+        "",
+        two(
+            snapshots.test_turn_does_not_overlook_a_cancel_since_its_snapshot,
+            "an end",
+            "repeatable read",
         ),
     ),
     "requesting a hook from outside does not touch the row of the job": Mutant(

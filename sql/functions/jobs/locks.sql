@@ -131,8 +131,8 @@ comment on function @extschema@.missed_jobs(text[], text[]) is
     'Return the jobs that exist and are not locked: held by others, or started meanwhile.';
 
 
--- A task that nobody asked for changes no row that existed before: an older snapshot would neither see it nor collide
--- with it.
+-- A task that nobody asked for, or a request to cancel, changes no row that existed before: an older snapshot would neither
+-- see it nor collide with it.
 create function @extschema@.touch_job(id text, touched_at timestamptz) returns void
 language plpgsql
 volatile

@@ -244,6 +244,9 @@ declare
             offset 0) as c
          where r.token is not null);
 begin
+    if not sees_commits() then
+        perform check_children(delete_tasks.turns);
+    end if;
     delete from tasks as t
      using unnest(delete_tasks.turns) as r
      where t.job_id = any(array[r.job])

@@ -2,28 +2,6 @@
 -- job; meanwhile its worker gets a hint if it listens, so that the task may look before. Updates of many tasks at once go
 -- through the index, in order of their names, and not by a bitmap scan, which has the order of their places.
 
--- The lock of a job does not refresh an old snapshot, and a task that has parked since has not written the row of the
--- job, but its own row. To lock that row is refused with 40001, and the caller tries again with a new snapshot.
-create function @extschema@.check_snapshot(jobs text[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if current_setting('transaction_isolation') = 'read committed' then
-        return;
-    end if;
-    perform
-       from tasks as t
-      where t.job_id = any(check_snapshot.jobs)
-      order by t.job_id, t.task
-        for no key update;
-end
-$$;
-comment on function @extschema@.check_snapshot(text[]) is
-    'Refuse to wake tasks with a snapshot that is older than the last change of a task of these jobs: 40001. [P5]';
-
-
 create function @extschema@.wake_tasks(jobs text[], woken_at timestamptz) returns text[]
 language plpgsql
 volatile
