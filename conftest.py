@@ -121,7 +121,7 @@ if "PERDURE_PG_BINDIR" not in os.environ:
     MAY_BE_SKIPPED.append("no plpgsql_check")  # only Debian's servers have it
 else:
     MAY_BE_SKIPPED.append("no pgvector")  # only the embedded server has it
-    MAY_BE_SKIPPED.append("no transaction_timeout")  # since PostgreSQL 17
+    MAY_BE_SKIPPED += ["no transaction_timeout", "no max_notify_queue_pages"]  # since PostgreSQL 17
 if sys.version_info < (3, 12):
     MAY_BE_SKIPPED += ["no `type` statement", "no `class Box[T]`"]
 if sys.version_info >= (3, 14):

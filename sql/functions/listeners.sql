@@ -16,6 +16,8 @@ comment on function @extschema@.channel() is
     'Return the name of the NOTIFY channel of this app; the payload of a notification is a topic.';
 
 
+-- If the queue of the server is full, because some session listens and does not read, a commit that notifies fails. So
+-- hints are left out from the half on.
 create function @extschema@.notify_listeners(topics text[]) returns void
 language plpgsql
 volatile
@@ -28,7 +30,8 @@ begin
     perform pg_notify(channel(), wanted.topic)
        from (select distinct l.topic
                from listeners as l
-              where l.topic = any(notify_listeners.topics)) as wanted;
+              where l.topic = any(notify_listeners.topics)) as wanted
+      where pg_notification_queue_usage() < 0.5;
 end
 $$;
 comment on function @extschema@.notify_listeners(text[]) is
