@@ -246,21 +246,26 @@ def test_forget_finished_skips_job_that_open_transaction_refers_to(a: Session, b
 
 
 @pytest.mark.usefixtures("orders")
+@pytest.mark.parametrize(
+    ("id_", "forget", "options"),
+    [("j", "forget", {"id": "j"}), ("$schedule/s", "drop_schedule", {"name": "s"})],
+)
 def test_transaction_that_refers_to_job_can_change_it_while_forget_waits(
-    a: Session, b: Session
+    a: Session, b: Session, id_: str, forget: str, options: dict[str, str]
 ) -> None:
-    """The waiting forget() holds no lock that the transaction needs, so there is no deadlock."""
+    """The waiting call holds no lock that the transaction needs, so there is no deadlock."""
     a.call("entity_create", id="j", entity="e")
+    a.call("create_schedule", name="s", workflow="w", every="1 h")
     b.begin()
-    b.run("insert into orders values ('j')")
-    forgetting = a.later(a.call, "forget", id="j")
+    b.run("insert into orders values (%s)", id_)
+    forgetting = a.later(a.call, forget, **options)
     assert forgetting.waits()
 
-    assert b.call("entity_set", id="j", path="n", value=1) == 1
+    b.call("entity_set", id=id_, path="n", value=1)
     b.commit()
 
     assert forgetting.get() is True
-    assert b.run("select from jobs") == b.run("select from orders") == []
+    assert b.run("select from jobs where id = %s", id_) == b.run("select from orders") == []
 
 
 @pytest.mark.parametrize("at_once", [True, False])

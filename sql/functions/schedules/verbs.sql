@@ -222,7 +222,7 @@ declare
 begin
     schedule_task.job := '$schedule/' || drop_schedule.name;
     schedule_task.task := '$hook/$schedule';
-    if lock_jobs(array[schedule_task.job], waiting => true) = '{}' then
+    if not lock_to_forget(schedule_task.job) then
         return false;
     end if;
     perform delete_tasks(array[schedule_task]);
