@@ -1,7 +1,7 @@
 -- Tidy: rules for all objects of an app.
 
 begin;
-select plan(38);
+select plan(39);
 
 create function functions() returns table (
     oid         oid,
@@ -56,6 +56,14 @@ select is_empty($$
        and obj_description(c.oid, 'pg_class') is null
        and not exists (select from pg_constraint as k where k.conindid = c.oid)
 $$, 'every index has a comment');
+-- A collation of the operating system changes with it: its indexes would be broken, and a key could be there twice.
+select is_empty($$
+    select i.indexrelid::regclass::text
+      from pg_class as c
+      join pg_index as i on i.indrelid = c.oid
+     where c.relnamespace = 'perdure'::regnamespace
+       and not i.indcollation::oid[] <@ array[0::oid, '"C"'::regcollation]
+$$, 'every index compares texts byte by byte');
 select is_empty($$
     select t.typname::text
       from pg_type as t

@@ -2,7 +2,7 @@
 
 create table @extschema@.access (
     role        text collate "C"  not null,
-    kind        text              not null,
+    kind        text collate "C"  not null,
     queues      text[],
     granted_at  timestamptz       not null,
 

@@ -1,10 +1,10 @@
 -- Contracts: what the memories of an entity must look like. An entity without a row has no contract.
 
 create table @extschema@.contracts (
-    entity      text         not null,
-    schema      jsonb        not null,
-    rules       jsonb        not null,
-    defined_at  timestamptz  not null,
+    entity      text collate "C"  not null,
+    schema      jsonb             not null,
+    rules       jsonb             not null,
+    defined_at  timestamptz       not null,
 
     constraint one_contract_per_entity primary key (entity),
     constraint schema_is_an_object check (jsonb_typeof(schema) = 'object')

@@ -10,7 +10,7 @@ create table @extschema@.inbox (
     ok           boolean           not null default true,
     payload      jsonb,
     sender       text,
-    dedupe_key   text,
+    dedupe_key   text collate "C",
     sent_at      timestamptz       not null,
     consumed_at  timestamptz,
     fingerprint  text,

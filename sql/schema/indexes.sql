@@ -1,11 +1,11 @@
 -- Which indexes on memories are wanted. Whether they exist is in the catalogue: the view indexes shows both.
 
 create table @extschema@.wanted_indexes (
-    name        text         not null,
-    entity      text         not null,
-    path        text[]       not null,
-    kind        text         not null,
-    created_at  timestamptz  not null,
+    name        text collate "C"    not null,
+    entity      text collate "C"    not null,
+    path        text[] collate "C"  not null,
+    kind        text collate "C"    not null,
+    created_at  timestamptz         not null,
 
     constraint one_row_per_index primary key (name),
     constraint one_index_per_path unique (entity, path, kind),

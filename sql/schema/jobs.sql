@@ -2,7 +2,7 @@
 
 create table @extschema@.jobs (
     id              text collate "C"       not null,
-    entity          text,
+    entity          text collate "C",
     workflow        text,
     status          @extschema@.job_state,
     context         @extschema@.document   not null default '{}',

@@ -1,8 +1,8 @@
 -- What an app knows of itself.
 
 create table @extschema@.settings (
-    name   text   not null,
-    value  jsonb  not null,
+    name   text collate "C"  not null,
+    value  jsonb             not null,
 
     constraint one_row_per_setting primary key (name)
 );
@@ -12,8 +12,8 @@ comment on column @extschema@.settings.name is
 comment on column @extschema@.settings.value is 'The value of the setting.';
 
 create table @extschema@.migrations (
-    version     text         not null,
-    applied_at  timestamptz  not null,
+    version     text collate "C"  not null,
+    applied_at  timestamptz       not null,
 
     constraint one_row_per_migration primary key (version)
 );

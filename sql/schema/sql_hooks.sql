@@ -1,11 +1,11 @@
 -- Hooks that are functions of the database.
 
 create table @extschema@.sql_hooks (
-    name       text      not null,
-    schema     text      not null,
-    function   text      not null,
-    attempts   integer   not null default 1,
-    retry_in   interval  not null default '1 s',
+    name       text collate "C"  not null,
+    schema     text              not null,
+    function   text              not null,
+    attempts   integer           not null default 1,
+    retry_in   interval          not null default '1 s',
     timeout    interval,
     within     interval,
 

@@ -1,13 +1,13 @@
 -- Who works and who waits. Nothing here is needed for correctness: hints, and a view for people.
 
 create table @extschema@.workers (
-    worker         text         not null,
+    worker         text collate "C"  not null,
     version        text,
-    queues         text[]       not null,
-    functions      text[]       not null default '{}',
-    details        jsonb        not null default '{}',
-    registered_at  timestamptz  not null,
-    seen_at        timestamptz  not null,
+    queues         text[]            not null,
+    functions      text[]            not null default '{}',
+    details        jsonb             not null default '{}',
+    registered_at  timestamptz       not null,
+    seen_at        timestamptz       not null,
 
     constraint one_row_per_worker primary key (worker)
 );
@@ -22,9 +22,9 @@ comment on column @extschema@.workers.seen_at is 'When it last renewed its lease
 
 -- After a crash of the server everybody connects, and registers, again.
 create unlogged table @extschema@.listeners (
-    topic     text         not null,
-    listener  text         not null,
-    since     timestamptz  not null,
+    topic     text collate "C"  not null,
+    listener  text collate "C"  not null,
+    since     timestamptz       not null,
 
     constraint one_row_per_listener primary key (topic, listener)
 );
