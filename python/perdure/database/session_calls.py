@@ -97,12 +97,13 @@ class SessionCalls(AppCalls):
     # For people.
     def broken_histories(self) -> Call:
         """Recompute every memory of the app; returns a row (json) for whatever is wrong."""
-        query = f"select to_jsonb(b) from {self._quoted}.assert_histories(max_jobs => null) as b"
+        query = f"select pg_catalog.to_jsonb(b) from {self._quoted}.assert_histories"
+        query = f"{query}(max_jobs => null) as b"
         return Call("assert_histories", query.encode(), (), "rows")
 
     def broken_invariants(self) -> Call:
         """Check the app's tables; returns a row (json) for whatever is wrong."""
-        query = f"select to_jsonb(b) from {self._quoted}.assert_invariants() as b"
+        query = f"select pg_catalog.to_jsonb(b) from {self._quoted}.assert_invariants() as b"
         return Call("assert_invariants", query.encode(), (), "rows")
 
     @staticmethod

@@ -135,12 +135,13 @@ class WorkerCalls(AppCalls):
 
     def running_coordinators(self, after: str, max_rows: int, workflow: str | None) -> Call:
         """Read a page of what replays of running jobs need; returns a row (json) for each."""
-        query = f"select to_jsonb(r) from {self._quoted}.running_coordinators(%s, %s, %s) as r"
+        query = f"select pg_catalog.to_jsonb(r) from {self._quoted}.running_coordinators"
+        query = f"{query}(%s, %s, %s) as r"
         return Call("running_coordinators", query.encode(), (after, max_rows, workflow), "rows")
 
     def recording_of(self, job: str) -> Call:
         """Read what the replay of one job needs."""
-        query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
+        query = f"select pg_catalog.to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
         return Call("recording_of", query.encode(), (job,))
 
     def adopt_instance(self, copied_at: datetime | None) -> Call:

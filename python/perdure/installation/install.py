@@ -41,19 +41,25 @@ _VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null,
 
 # Installed functions find their names by the name of the schema, and lose them when it is renamed.
 # What they were given is compared without quotes: which names the server quotes is a setting.
+# This is asked with the search path of the session, where others may have planted what fits the
+# types better than the server's own functions and operators. So all of them are qualified.
 _VERSIONS = """
 select {schema}.perdure_version(),
        (select m.version
           from {schema}.migrations as m
-         order by string_to_array(m.version, '.')::integer[] desc
+         order by pg_catalog.string_to_array(m.version, '.')::pg_catalog.int4[] desc
          limit 1),
        array[{schema}.perdure_build(),
-             (select s.value from {schema}.settings as s where s.name = 'build')],
-       {schema}.missing_parts() = '{{}}'
-       and (select replace(array_to_string(p.proconfig, ';'), '"', '')
-                   = 'search_path=pg_catalog, ' || {name} || ', pg_temp'
+             (select s.value
+                from {schema}.settings as s
+               where s.name operator(pg_catalog.=) 'build')],
+       pg_catalog.cardinality({schema}.missing_parts()) operator(pg_catalog.=) 0
+       and (select pg_catalog.replace(pg_catalog.array_to_string(p.proconfig, ';'), '"', '')
+                   operator(pg_catalog.=)
+                   pg_catalog.concat('search_path=pg_catalog, ', {name}, ', pg_temp')
               from pg_catalog.pg_proc as p
-             where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
+             where p.oid operator(pg_catalog.=) pg_catalog.to_regproc(pg_catalog.concat(
+                   pg_catalog.quote_ident({name}), '.perdure_version'))::pg_catalog.oid)
 """
 _NOT_REPLACED = (
     errors.FeatureNotSupported,  # a type
@@ -312,13 +318,16 @@ def _apps(connection: Connection) -> list[str]:
 
 def check_app(connection: Connection, schema: str) -> None:
     """Refuse a schema without an app. Raises AppNotFound."""
-    if _look(connection, schema).version is None:
-        raise AppNotFound(
-            f"there is no app in schema {schema!r}",
-            detail=f"Apps of this database: {', '.join(_apps(connection)) or 'none'}.",
-            hint="Check the name (--schema, $PERDURE_SCHEMA) and the database;"
-            " `perdure install` and workers create an app.",
-        )
+    with _in_the_catalog(connection):
+        if _look(connection, schema).version is not None:
+            return
+        apps = _apps(connection)
+    raise AppNotFound(
+        f"there is no app in schema {schema!r}",
+        detail=f"Apps of this database: {', '.join(apps) or 'none'}.",
+        hint="Check the name (--schema, $PERDURE_SCHEMA) and the database;"
+        " `perdure install` and workers create an app.",
+    )
 
 
 def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
@@ -370,20 +379,29 @@ def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _installing(connection: Connection, schema: str) -> Iterator[None]:
-    """Hold the install lock of the schema and safe settings for one transaction.
+    """Hold the install lock of the schema for one transaction.
 
-    It lasts as long as it must, unless it is the caller's. Settings that a caller has made for his
-    own transaction are restored.
+    It lasts as long as it must, unless it is the caller's.
     """
     is_own = connection.info.transaction_status == IDLE
-    with connection.transaction():
-        before = connection.execute(_SETTINGS).fetchall()
-        connection.execute("set local search_path = pg_catalog, pg_temp")
+    with _in_the_catalog(connection):
         if is_own:
             connection.execute(_NO_LIMIT)
         connection.execute(_LOCK, [f"perdure install {schema}"])
         connection.execute("set local check_function_bodies = off")
         connection.execute("set local client_min_messages = warning")
+        yield
+
+
+@contextmanager
+def _in_the_catalog(connection: Connection) -> Iterator[None]:
+    """Find the server's own objects, and no others, by their names, for one transaction.
+
+    Settings that a caller has made for his own transaction are restored.
+    """
+    with connection.transaction():
+        before = connection.execute(_SETTINGS).fetchall()
+        connection.execute("set local search_path = pg_catalog, pg_temp")
         yield
         for name, value in before:
             connection.execute("select pg_catalog.set_config(%s, %s, true)", [name, value])
