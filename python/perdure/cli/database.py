@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
+from psycopg.conninfo import make_conninfo
 
+from perdure.database.connections import parameters_of
 from perdure.embedded import binaries
 from perdure.embedded import server as embedded
 from perdure.errors import ServerUnavailable
@@ -41,11 +43,15 @@ def psql(
             sys.exit(f"There is no psql here. The database is at:\n{url}")
         path = f"search_path={quoted_option(schema)},public"  # for tables and extensions there
         options = f"{os.environ.get('PGOPTIONS', '')} -c {path}"
-        call = [program, "--dbname", url, *(given or ())]
+        parameters = parameters_of(url)
+        variables = {"PGOPTIONS": options}
+        if password := parameters.pop("password", None):  # arguments are shown to all on a machine
+            variables["PGPASSWORD"] = password
+        call = [program, "--dbname", make_conninfo(**parameters), *(given or ())]
         # Ctrl-C is for psql: it ends a statement there, or a line.
         before = signals.signal(signals.SIGINT, lambda *_: None)
         try:
-            asked = subprocess.run(call, env=os.environ | {"PGOPTIONS": options}, check=False)
+            asked = subprocess.run(call, env=os.environ | variables, check=False)
         finally:
             signals.signal(signals.SIGINT, before)
     raise typer.Exit(asked.returncode)

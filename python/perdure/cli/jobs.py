@@ -21,6 +21,7 @@ from .terminal import (
     job_command,
     moment,
     parsed,
+    printable,
     show,
     show_each,
     workflow_of,
@@ -160,7 +161,7 @@ def family(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print a job and all its descendants, a line each."""
     with client(dsn, schema) as opened:
         for each in opened.handle(id).family():
-            print(f"{'  ' * each.depth}{each.id}  {each.workflow}  {each.status}")
+            print(printable(f"{'  ' * each.depth}{each.id}  {each.workflow}  {each.status}"))
 
 
 @job_command()

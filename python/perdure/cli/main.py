@@ -13,6 +13,7 @@ def main() -> None:
     """Run the command line; exit with status 1 and a plain message if something is wrong."""
     try:
         from .commands import commands
+        from .terminal import printable
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
@@ -20,7 +21,7 @@ def main() -> None:
     try:
         commands()
     except (PerdureError, psycopg.Error) as error:
-        sys.exit(f"error: {_in_words(error)}")
+        sys.exit(f"error: {printable(_in_words(error))}")
 
 
 def _in_words(error: Exception) -> str:

@@ -12,7 +12,7 @@ from perdure import replaying
 from perdure.errors import NonDeterminism
 from perdure.replaying import Recording
 
-from .terminal import DEFAULT, Dsn, Schema, client, fix_hash_seed, job_command, loaded
+from .terminal import DEFAULT, Dsn, Schema, client, fix_hash_seed, job_command, loaded, printable
 
 Code = Annotated[
     str | None, typer.Argument(metavar="MODULE:APP", help="The code; not needed for --export.")
@@ -105,6 +105,6 @@ def _go(app: Any, export: str | None, recorded: Iterator[Recording]) -> None:
             different += 1
             place = wrong.place if isinstance(wrong, NonDeterminism) else None
             told = (wrong.detail or wrong.message) + (f" ({place})" if place else "")
-            print(f"{recording.job} ({recording.row['name']}): {told}")
+            print(printable(f"{recording.job} ({recording.row['name']}): {told}"))
     print(f"{replayed} journals replayed, {different} different")
     raise typer.Exit(1 if different else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ import psycopg
 import typer
 from typer.core import TyperGroup
 
-from perdure.database.connections import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA
+from perdure.database.connections import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA, parameters_of
 from perdure.embedded import server as embedded
 from perdure.errors import PerdureError
 from perdure.installation import install as installer
@@ -81,6 +82,9 @@ DEFAULT = DEFAULT_SCHEMA
 _IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
 """Where a module is imported from, which is of no interest to the author of a mistake in it."""
 
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of showing it, and what changes the direction of the text."""
+
 MAX_SHOWN = 100
 """How much is shown of an argument that cannot be read."""
 
@@ -109,6 +113,7 @@ def every_command(
 def database(dsn: str | None) -> Iterator[str]:
     """Return the URL of the database, and keep the embedded server running meanwhile."""
     if dsn is not None:
+        parameters_of(dsn)
         yield dsn
     else:
         with embedded.shared_server() as server:
@@ -178,6 +183,14 @@ def moment(text: str | None) -> datetime | None:
     return read
 
 
+def printable(text: str) -> str:
+    """Write the characters of a text that would control a terminal as JSON writes them in ASCII.
+
+    What others have stored must not move the cursor, hide lines or set the title.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def show(value: Any) -> None:
     """Print a value as JSON."""
     print(_json(value, indent=2))
@@ -192,7 +205,7 @@ def show_each(values: Iterable[Any]) -> None:
 def _json(value: Any, indent: int | None = None) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
-    return json.dumps(value, indent=indent, ensure_ascii=False, default=_written)
+    return printable(json.dumps(value, indent=indent, ensure_ascii=False, default=_written))
 
 
 def _written(value: Any) -> Any:

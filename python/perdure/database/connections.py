@@ -100,6 +100,20 @@ OnTrouble = Callable[[psycopg.Error], None]
 Begin = Callable[[psycopg.Connection[TupleRow]], None]
 
 
+def parameters_of(dsn: str) -> dict[str, Any]:
+    """Return the parameters in a connection string. Raises InvalidArgument.
+
+    The error shows nothing of the string: it may contain a password, and errors are logged.
+    """
+    with suppress(psycopg.ProgrammingError):  # which quotes what it cannot read
+        return conninfo_to_dict(dsn)
+    raise InvalidArgument(
+        "the connection string cannot be read",
+        hint="Write postgresql://user@host/database, or host=... dbname=...; in a URL, write"
+        " special characters of a password in percent notation, such as %40 for @.",
+    )
+
+
 class Source:
     """Where the data of an app is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
 
@@ -124,7 +138,7 @@ class Source:
         self._server: Any = None
         self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
         said = {name for name, variable in VARIABLES.items() if variable in os.environ}
-        said |= conninfo_to_dict(self.dsn).keys()
+        said |= parameters_of(self.dsn).keys()
         chosen = {name: value for name, value in UNLESS_SAID.items() if name not in said}
         self._settings = SETTINGS | chosen
 
