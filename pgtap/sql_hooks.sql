@@ -1,7 +1,7 @@
 -- Hooks in SQL: functions that the database runs, with their task, in one transaction.
 
 begin;
-select plan(76);
+select plan(81);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -67,6 +67,23 @@ select is(error_of(statement), 'PD107', format('%s is refused', about))
        ) as cases (about, statement);
 select throws_ok(
     $$ select register_sql_hook('', 'pg_temp.count_words') $$, 'PD104', null, 'a hook without a name is refused');
+
+-- Owners: the function runs with the rights of the owner of the app.
+
+create role stranger;
+create function pg_temp.planted(job text, args jsonb) returns jsonb language sql as $$ select '"owned"'::jsonb $$;
+select lives_ok($$ select register_sql_hook('planted', 'pg_temp.planted') $$, 'a function of the owner can be a hook');
+alter function pg_temp.planted(text, jsonb) owner to stranger;
+select is(error_of($$ select register_sql_hook('theirs', 'pg_temp.planted') $$), 'PD107',
+          'a function that belongs to another role cannot be a hook');
+select given(entity_create('owners', 'note'));
+select given(hook('owners', 'planted', queue => '$sql', key => 'k'));
+select is(pg_temp.run('owners', '$hook/k'), 'failed',
+          'a function that was replaced by that of another role is not called');
+select is((hook_result('owners', '$hook/k')).error ->> 'code', 'PD107', 'its hook fails with the reason');
+do $$ begin execute format('grant %I to stranger', current_user); end $$;
+select given(hook('owners', 'planted', queue => '$sql', key => 'member'));
+select is(pg_temp.run('owners', '$hook/member'), 'done', 'a function of a member of the owner''s role is called');
 
 -- From outside.
 

@@ -18,6 +18,7 @@ begin
             'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
             'Its task was on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
     end if;
+    perform raise_failure(function_owner_failure(known.schema, known.function));
     execute format('select case when pg_typeof(r) <> %L::regtype then to_jsonb(r) end from %I.%I($1, $2) as r',
                    'void', known.schema, known.function)
        into answer
@@ -26,7 +27,7 @@ begin
 end
 $$;
 comment on function @extschema@.call_sql_hook(text, text, jsonb) is
-    'Call the function of a hook in SQL. Errors: PD406 (none is registered).';
+    'Call the function of a hook in SQL. Errors: PD107 (it belongs to somebody else by now), PD406 (none is registered).';
 
 
 create function @extschema@.attempt_overdue_failure(name text, detail text) returns jsonb

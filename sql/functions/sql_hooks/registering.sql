@@ -1,4 +1,32 @@
--- Hooks in SQL: functions of the database that run as hooks.
+-- Hooks in SQL: functions of the database that run as hooks. They run with the rights of the owner of the app.
+
+-- Asked when a hook is registered, and again at each call: the function may have been dropped since, and another one of
+-- its name created by whoever may create objects in its schema. A temporary schema is used by one session after another.
+create function @extschema@.function_owner_failure(schema text, function text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument',
+                   format('function %I.%I cannot be a hook of this app', function_owner_failure.schema, function_owner_failure.function),
+                   format('It would run with the rights of role %s, and belongs to role %s, who can replace it.',
+                          own.proowner::regrole, p.proowner::regrole),
+                   format('Alter it, so that its owner is %s.', own.proowner::regrole))
+          from pg_proc as p
+          join pg_namespace as n on n.oid = p.pronamespace
+         cross join (select m.proowner from pg_proc as m where m.oid = '@extschema@.missing_parts()'::regprocedure) as own
+         where n.nspname = function_owner_failure.schema
+           and p.proname = function_owner_failure.function
+           and p.proargtypes = '25 3802'
+           and not pg_has_role(p.proowner, own.proowner, 'member'));
+end
+$$;
+comment on function @extschema@.function_owner_failure(text, text) is
+    'Return that a function may not be a hook (PD107), since it belongs neither to the owner of the app, nor to a member of that role or a superuser; or null.';
+
 
 create function @extschema@.register_sql_hook(
     name      text,
@@ -44,7 +72,8 @@ begin
                   detail = 'It must run at least once, and a pause must be between a microsecond and a thousand years.',
                   hint = 'Give attempts that are greater than zero, and another retry_in.';
     end if;
-    perform raise_failure(coalesce(timeout_failure(register_sql_hook.timeout), timeout_failure(register_sql_hook.within)));
+    perform raise_failure(coalesce(timeout_failure(register_sql_hook.timeout), timeout_failure(register_sql_hook.within),
+                                   function_owner_failure(known[1], known[2])));
     insert into sql_hooks (name, schema, function, attempts, retry_in, timeout, within)
     values (register_sql_hook.name, known[1], known[2], register_sql_hook.attempts, register_sql_hook.retry_in,
             register_sql_hook.timeout, register_sql_hook.within)
