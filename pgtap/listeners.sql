@@ -1,7 +1,7 @@
 -- Listeners: idle workers and clients that want hints. A hint may be lost; these tests check that it is sent [P11].
 
 begin;
-select plan(46);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -52,6 +52,12 @@ select throws_ok(
     'PD004',
     null,
     'a worker with another protocol is refused');
+select is(error_of(format('select register_worker(''bob'', %s)', too_large)), 'PD301', format('%s is refused', about))
+  from (values
+        ('a list of functions beyond a megabyte', $$ '{q}', functions => array[repeat('f', 1048576)] $$),
+        ('a list of queues beyond a megabyte',
+         $$ array(select n || repeat('q', 100) from generate_series(1, 11000) as n) $$)
+       ) as cases (about, too_large);
 select given(claim('{q}', 'ada', idle => true));
 select forget_worker('ada');
 select is(

@@ -23,6 +23,8 @@ begin
     perform check_instance(register_worker.instance);
     perform check_name(register_worker.worker, 'a worker');
     perform check_value(register_worker.details, 'the details');
+    perform check_value(to_jsonb(register_worker.queues), 'the list of queues');
+    perform check_value(to_jsonb(register_worker.functions), 'the list of functions');
     perform raise_failure(pin_failure(register_worker.version, null));
     if register_worker.queues is null then
         raise exception 'a worker needs queues'
