@@ -307,6 +307,29 @@ def test_value_can_be_decrypted_only_at_its_place(
     assert jane.get("notes") == john.at(1, path="notes") == secret("a")
 
 
+def test_binding_does_not_prevent_what_its_page_says(
+    connection: Connection, client: perdure.Client
+) -> None:
+    """Somebody without the key can bring an older value back, write a plain one, and exchange
+    values whose paths differ in numbers; no others."""
+    numbered = {"1001": secret("a"), "2002": secret("b"), "a1": secret("c"), "a2": secret("d")}
+    jane = client.create_entity("jane", "patient", {"notes": {**numbered, "last": secret("old")}})
+    jane.set(secret("new"), "notes.last")
+    older = "(select entity_at('jane', 1, path => %s))"
+
+    def bring(source: str, target: str) -> Any:
+        put = f"select entity_set('jane', {older}, %s)"
+        connection.execute(put.encode(), [source, target])
+        return jane.get(target)
+
+    assert bring("notes.last", "notes.last") == secret("old")
+    assert bring("notes.2002", "notes.1001") == secret("b")
+    with pytest.raises(perdure.SealBroken):
+        bring("notes.a2", "notes.a1")
+    connection.execute("select entity_set('jane', '\"plain\"', 'notes.a1')")
+    assert jane.get("notes.a1") == "plain"
+
+
 def test_values_swapped_between_jobs_are_refused(
     connection: Connection, client: perdure.Client, work: Any
 ) -> None:
