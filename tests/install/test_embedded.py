@@ -235,6 +235,8 @@ def test_sockets_and_data_are_closed_to_other_users(folder: Path) -> None:
         for part in (folder / "run", folder / "data"):
             assert part.stat().st_mode & 0o077 == 0
         assert ask(server, b"show listen_addresses") == ("",)
+        methods = b"select array_agg(distinct auth_method) from pg_hba_file_rules"
+        assert ask(server, methods + b" where type = 'host'") == (["reject"],)
 
 
 def test_folder_with_a_path_too_long_for_a_socket_works(folder: Path) -> None:

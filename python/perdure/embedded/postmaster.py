@@ -123,7 +123,10 @@ class Postmaster:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(mode=0o700)
         self._give(made)
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        # Who reaches the socket is trusted. On addresses, of which a setting may give it some, it
+        # would trust everybody.
+        options = ["--auth-local=trust", "--auth-host=reject"]
+        options += ["--username=postgres", "--encoding=UTF8", "--locale=C"]
         options += ["--no-sync"] if self.throwaway else []
         self._run("initdb", "-D", str(made), *options)
         made.rename(self.data)
