@@ -1,7 +1,7 @@
 -- Forks: a new job that begins where the coordinator of another job was.
 
 begin;
-select plan(53);
+select plan(56);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -167,6 +167,25 @@ select given(fork('says', 'says at ' || seq, seq)) from generate_series(1, 3) as
 select is(the_job('says at ' || seq) -> 'context', '{"n": 0}',
           format('a fork at place %s has the memory as it was there [P9]', seq))
   from generate_series(1, 3) as seq;
+
+-- A fork of a job that was cancelled has heard of that. It can be asked to cancel all the same, as a job of its own.
+
+select have_held_job('cancelled');
+select given(cancel('cancelled'));
+select given(tell(a_turn('cancelled', facts => jsonb_build_array(jsonb_build_object(
+    'kind', 'cancel', 'key', '$cancel', 'message', (
+        select i.id from inbox as i where i.job_id = 'cancelled' and i.key = '$cancel'))))));
+select given(fork('cancelled', 'cleaning'));
+select is(cancel('cleaning'), true, 'a fork whose journal has a cancel can be asked to cancel');
+select given(take('ada', '{cancelled}'));
+select is(
+    tell(a_turn('cleaning', facts => jsonb_build_array(jsonb_build_object(
+        'kind', 'cancel', 'key', '$cancel', 'message', (
+            select i.id from inbox as i where i.job_id = 'cleaning' and i.key = '$cancel'))))) ->> 'state',
+    'keep',
+    'such a fork is told of its own cancel too');
+select is_empty($$ select * from assert_invariants() where job = 'cleaning' $$,
+                'a cancel that a fork has copied and one of its own break no invariant [P8]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands [P3]');
