@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and with which data.
 
 begin;
-select plan(77);
+select plan(83);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -254,6 +254,31 @@ select is(
     (select array_agg(topic order by topic) from listeners where listener = 'idler'),
     '{$messages/idler,x,y}',
     'an idle claim that returns nothing registers the worker as a listener of its queues');
+-- What somebody starts while the worker begins to listen may send no hint.
+select is(
+    (claim('{x,y}', 'idler')::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '1 ms',
+    'a worker that has just begun to listen is told to look again at once [P11]');
+select time_passes('4 ms');
+select is(
+    (claim('{x,y}', 'idler', idle => true)::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '1 ms',
+    'the time at which a worker looks again is counted from when it began to listen');
+select time_passes('2 ms');
+select is(
+    (advance('[]', '{x,y}', 'idler', max_tasks => 1)::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '24 ms',
+    'advance() tells a worker that has just begun to listen to look again');
+select time_passes('24 ms');
+select is(
+    (claim('{x,next}', 'idler')::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '120 ms',
+    'a worker looks again before the next task is due');
+select time_passes('120 ms');
+select is(claim('{x,y}', 'idler', idle => true)::jsonb -> 'next_due_at', 'null',
+          'a worker that listens for a while is told when the next task is due, or nothing');
+select is(claim('{x,y}', 'other')::jsonb -> 'next_due_at', 'null',
+          'a worker that does not listen is not told to look again');
 select given(claim('{x,y}', 'busy one'));
 select is(
     (select count(*) from listeners where listener = 'busy one'),

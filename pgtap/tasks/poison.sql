@@ -56,7 +56,7 @@ select is(
     (select count(*) from tasks where queue = 'mixed' and token is not null),
     1::bigint,
     'a claim gets a good task instead of a poisonous one');
-select is(claim('{poison}', 'ada', idle => true)::jsonb -> 'next_due_at', 'null',
+select is(claim('{poison}', 'ada')::jsonb -> 'next_due_at', 'null',
           'a poisonous task has no next due time');
 
 -- Messages do not wake a poisonous task.
@@ -174,7 +174,7 @@ select is(names_taken('tom', 'narrow', 3), 'narrow-1', 'a queue with limits give
 select given(pause_queue('narrow'));
 select is(names_taken('ann', 'narrow', 3), null, 'a paused queue gives no suspect');
 select is(
-    (claim('{narrow}', 'ann', idle => true)::jsonb -> 'next_due_at'), 'null', 'a paused queue has no next due time');
+    (claim('{narrow}', 'ann')::jsonb -> 'next_due_at'), 'null', 'a paused queue has no next due time');
 select is(
     (select max(deliveries) from tasks where job_id like 'suspect-%'), 6, 'suspects that were left were not delivered');
 select time_passes('31 s');

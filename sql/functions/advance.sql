@@ -248,7 +248,7 @@ begin
         'tasks', described.tasks,
         'since', described.mark,
         'next_due_at', case when advance.max_tasks is distinct from 0 then
-                           claim_again_at(advance.queues, described.deliveries, advance.since, looked_at)
+                           claim_again_at(advance.queues, advance.worker, described.deliveries, advance.since, looked_at)
                        end);
 end
 $$;

@@ -123,9 +123,11 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
 
 -- The mark of a claim lies beyond the dead rows that an old snapshot keeps at the head of the index. It is a hint: one
 -- claim a second, and the last one before a rest, searches from -infinity. Only that claim is told when something is due
--- next. Every claim is told when limits will admit what they hold back. Of several suspects, one is given at a time.
+-- next. Every claim is told when limits will admit what they hold back, and when to look again after its worker has begun
+-- to listen. Of several suspects, one is given at a time.
 create function @extschema@.claim_again_at(
     queues      text[],
+    worker      text,
     deliveries  integer,
     since       timestamptz,
     looked_at   timestamptz
@@ -137,14 +139,16 @@ as $$
 begin
     if claim_again_at.deliveries is not null then
         return case when claim_again_at.deliveries > suspect_threshold() then clock() + interval '50 ms' end;
-    elsif coalesce(claim_again_at.since, '-infinity') = '-infinity' then
-        return next_due_at(claim_again_at.queues, claim_again_at.looked_at);
     end if;
-    return next_admission_at(restricted_queues(claim_again_at.queues), claim_again_at.looked_at);
+    return least(
+        look_again_at(claim_again_at.worker),
+        case when coalesce(claim_again_at.since, '-infinity') = '-infinity'
+             then next_due_at(claim_again_at.queues, claim_again_at.looked_at)
+             else next_admission_at(restricted_queues(claim_again_at.queues), claim_again_at.looked_at) end);
 end
 $$;
-comment on function @extschema@.claim_again_at(text[], integer, timestamptz, timestamptz) is
-    'Return when time alone requires another claim, given when this one began and how often its tasks were delivered (null if it got none); null if time alone requires none.';
+comment on function @extschema@.claim_again_at(text[], text, integer, timestamptz, timestamptz) is
+    'Return when time alone requires another claim of a worker, given when this one began and how often its tasks were delivered (null if it got none); null if time alone requires none.';
 
 
 -- If the server crashes it may forget the claim: then the tasks are due again, and the holder is fenced. Whatever the
@@ -208,7 +212,7 @@ begin
         'token', token,
         'tasks', described.tasks,
         'since', described.mark,
-        'next_due_at', claim_again_at(claim.queues, described.deliveries, claim.since, looked_at));
+        'next_due_at', claim_again_at(claim.queues, claim.worker, described.deliveries, claim.since, looked_at));
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is

@@ -192,3 +192,28 @@ end
 $$;
 comment on function @extschema@.set_idle(text[], text, boolean) is
     'Record that a worker waits for work on its queues and for messages to its tasks, or works again.';
+
+
+-- A writer that looks for listeners just before a worker begins to listen notifies nobody, and may commit just after that
+-- worker has looked for work. Nobody would find that work before the worker looks again by itself.
+create function @extschema@.look_again_at(worker text) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+    listens_since timestamptz := (
+        select l.since
+          from listeners as l
+         where l.topic = '$messages/' || look_again_at.worker
+           and l.listener = look_again_at.worker);
+begin
+    return case when now_at < listens_since + interval '1 ms' then listens_since + interval '1 ms'
+                when now_at < listens_since + interval '5 ms' then listens_since + interval '5 ms'
+                when now_at < listens_since + interval '30 ms' then listens_since + interval '30 ms'
+                when now_at < listens_since + interval '150 ms' then listens_since + interval '150 ms' end;
+end
+$$;
+comment on function @extschema@.look_again_at(text) is
+    'Return when a worker that has just begun to listen is to look for work again; null if it listens for longer, or does not.';

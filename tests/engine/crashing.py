@@ -29,7 +29,7 @@ from perdure.database import connections
 from perdure.database.call import Call
 from perdure.database.connections import AsyncLink, Source
 from perdure.database.sending import send_async
-from perdure.workers import claim_pace, waits
+from perdure.workers import waits
 from perdure.workers.engine import Engine
 from perdure.workers.event_loop import new_loop
 from perdure.workers.hooks import make_task
@@ -420,7 +420,6 @@ def stage_on(dsn: str) -> Iterator[Stage]:
                 patch.setattr(module, "crash_point", stage.pass_point)
         patch.setattr(connections, "send_async", stage.send)
         patch.setattr(connections, "FIRST_PAUSE", 0.0005)
-        patch.setattr(claim_pace, "LADDER", (0.0,))
         try:
             yield stage
         finally:

@@ -10,10 +10,6 @@ from __future__ import annotations
 import random
 import time
 
-LADDER = (0.0, 0.005, 0.025, 0.125)
-"""Seconds between the claims of a worker that begins to listen: a writer may have looked for
-listeners before this one registered, and committed after this one had looked for work."""
-
 ASK_EVERY = 60.0
 """Seconds after which an idle worker asks for notifications again, which also shows that it is
 alive."""
@@ -40,7 +36,6 @@ class ClaimPace:
         """Whether this worker has asked to be notified."""
         self._poll = poll
         self._claim_at = self._look_at = self._asked_at = 0.0
-        self._rung = 0
         self._finds = 0
         self._losses = 0
         self._yields_until = 0.0
@@ -101,8 +96,6 @@ class ClaimPace:
 
     def register(self, *, began_at: float, found: bool) -> None:
         """Note that a claim asked for notifications; it gets them if it found nothing."""
-        if not self.is_registered:
-            self._rung = 0
         self.is_registered = not found
         self._asked_at = began_at
 
@@ -141,7 +134,4 @@ class ClaimPace:
             return 0.0
         if self._was_hinted:
             return self._yield_delay()
-        if self._rung < len(LADDER):
-            self._rung += 1
-            return LADDER[self._rung - 1]
         return self._poll * random.uniform(0.8, 1.2)
