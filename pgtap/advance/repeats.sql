@@ -1,7 +1,7 @@
 -- Lost replies: every call can be repeated. The repetition changes nothing and returns a useful answer [P12].
 
 begin;
-select plan(49);
+select plan(60);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -158,6 +158,43 @@ select given(tell(a_turn('late', facts => '[{"op": "increment", "path": ["n"], "
 select is(tell(turn) -> 'answers', '[[1, true, 2], [2, true, 3]]', 'a late repetition gets all later answers too [P12]')
   from late_turn;
 select is(the_job('late') -> 'context', '{"n": 3}', 'a late repetition applies nothing [P2]');
+
+-- A turn that names an earlier position and was never applied: its holder has lost count of its facts.
+
+select have_held_job('lost', '{"n": 1}');
+select given(tell(a_turn('lost', facts => '[
+    {"kind": "activity", "key": "a#1", "value": 1}, {"op": "increment", "path": ["n"], "value": 1, "key": "b#1"}]')));
+select is(
+    tell(a_turn('lost', state => state, seen => seen, facts => facts, value => '{}')) ->> 'state',
+    'refused',
+    format('a turn at an earlier position that was not applied before is refused: %s [P2]', about))
+  from (values
+        ('a fact under another key', 'keep', 1, '[{"kind": "activity", "key": "c#1", "value": 1}]'::jsonb),
+        ('another command under the same key', 'keep', 1, '[{"op": "set", "path": ["n"], "value": 9, "key": "b#1"}]'),
+        ('a fact without a key', 'park', 0, '[{"kind": "activity", "value": 1}]'),
+        ('facts of which only some are recorded', 'keep', 1,
+         '[{"op": "increment", "path": ["n"], "value": 1, "key": "b#1"}, {"kind": "activity", "key": "c#1", "value": 1}]'),
+        ('the end of the task', 'done', 0, null),
+        ('a failed attempt', 'retry', 1, null),
+        ('a task that is given back', 'release', 1, null)
+       ) as cases (about, state, seen, facts);
+select is(
+    tell(a_turn('lost', seen => 1, facts => '[{"op": "increment", "path": ["n"], "value": 1, "key": "c#1"}]'))
+    #- '{error,type}' -> 'error',
+    '{"code": "PD107",
+      "message": "the turn begins at position 1, where other facts are recorded",
+      "detail": "The task has been told more facts than that. So the turn would repeat an earlier one, but it is another.",
+      "hint": "Give as position how many facts are recorded. If you have lost count, run it again from the journal."}',
+    'a turn at a wrong position is told what is wrong');
+select is(
+    tell(a_turn('lost', seen => seen)) -> 'again',
+    'true',
+    'a turn without facts at an earlier position asks whether that turn was applied')
+  from generate_series(0, 1) as seen;
+select is(
+    jsonb_build_array(the_job('lost') -> 'context', the_task('lost') -> 'position'),
+    '[{"n": 2}, 2]',
+    'nothing of a turn at a wrong position is applied');
 
 -- Other calls.
 

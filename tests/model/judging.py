@@ -230,6 +230,17 @@ def messages_are_open(s: State, turn: Turn) -> bool:
     return len(named) == len(known)
 
 
+def check_repetition(s: State, turn: Turn) -> None:
+    """Refuse a turn at an earlier position that is not one of those that were applied."""
+    places = enumerate(turn.list("facts"), turn.position + 1)
+    recorded = [(said, s.journal.get((turn.job, turn.task, place))) for place, said in places]
+    if turn.state not in ("keep", "park") or any(
+        row is None or (row["key"], row["op"]) != (said.get("key"), said.get("op"))
+        for said, row in recorded
+    ):
+        raise Refused("PD107")
+
+
 def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
     """Judge a turn by the token and the position of its task; a refusal is raised."""
     row, token = turn.row, turn.get("token")
@@ -242,6 +253,7 @@ def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
     if row["token"] != token or row["position"] < turn.position:
         return "fenced"
     if row["position"] > turn.position:
+        check_repetition(s, turn)
         return "applied"
     check_turn(turn)
     check_wait(s, turn)

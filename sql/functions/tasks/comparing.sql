@@ -119,3 +119,38 @@ end
 $$;
 comment on function @extschema@.open_failure(jsonb) is
     'Return that code which runs again from its journal waits for other things than it has asked for (PD201), or null. [P9]';
+
+
+-- A holder that has lost count of its facts must not take them for recorded. A turn that ends a lease is never repeated by
+-- its holder: nothing is held then.
+create function @extschema@.repetition_failure(
+    job       text,
+    task      text,
+    place     integer,
+    state     text,
+    facts     jsonb
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if repetition_failure.state in ('keep', 'park') and not exists (
+        select
+          from jsonb_array_elements(case jsonb_typeof(repetition_failure.facts) when 'array' then repetition_failure.facts
+                                    else '[]' end) with ordinality as s (fact, nth)
+          left join journal as f on f.job_id = any(array[repetition_failure.job]) and f.task = repetition_failure.task
+                                and f.seq = repetition_failure.place + s.nth
+         where s.fact ->> 'key' is distinct from f.key
+            or s.fact ->> 'op' is distinct from f.op) then
+        return null;
+    end if;
+    return make_failure(
+        'PD107', 'InvalidArgument',
+        format('the turn begins at position %s, where other facts are recorded', repetition_failure.place),
+        'The task has been told more facts than that. So the turn would repeat an earlier one, but it is another.',
+        'Give as position how many facts are recorded. If you have lost count, run it again from the journal.');
+end
+$$;
+comment on function @extschema@.repetition_failure(text, text, integer, text, jsonb) is
+    'Return that a turn with an earlier position was not applied before (PD107), or null. [P12]';

@@ -74,12 +74,12 @@ begin
                      when h.token is null and h.last_token = g.token then 'parked'
                      when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) or h.asked < g.asked_before
                      then 'fenced'
-                     when h.position > coalesce(g.position, 0) then 'applied'
-                     when f.failure is not null or h.is_reserved then 'refused'
+                     when h.position > coalesce(g.position, 0) and f.difference is null then 'applied'
+                     when coalesce(f.difference, f.failure) is not null or h.is_reserved then 'refused'
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(judge_turns.touched) then 'untouched'
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.task, g.facts)
                      then 'stale' else 'apply' end,
-                coalesce(f.failure, case when h.is_reserved then reserved_task_failure(h.name) when g.state = 'continue' then g.failure end),
+                coalesce(f.difference, f.failure, case when h.is_reserved then reserved_task_failure(h.name) when g.state = 'continue' then g.failure end),
                 h.fingerprint)::turn
           from (select given.*,
                        judge_turns.missed <> '{}' and touches_any(
@@ -99,8 +99,7 @@ begin
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
-               and not g.is_missed
-               and g.nth = 1
+               and not g.is_missed and g.nth = 1
                for no key update
          ) as h on true
          cross join lateral (
@@ -129,8 +128,9 @@ begin
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
                                       when g.state = 'park' and (g.until < 'infinity' or cardinality(g.awaits) > 0) is not true
                                       then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end,
-                                 open_failure(judge_turns.turns -> (g.number - 1)::integer))
-                   end as failure
+                                 open_failure(judge_turns.turns -> (g.number - 1)::integer)) end as failure,
+                   case when h.token = g.token and h.position > coalesce(g.position, 0)
+                        then repetition_failure(g.job, g.task, coalesce(g.position, 0), g.state, g.facts) end as difference
             offset 0) as f
          order by g.number);
 end
