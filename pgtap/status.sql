@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(66);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -303,6 +303,28 @@ select is(
 select is(read_journal('nobody', '1/main')::jsonb, '[]', 'the journal of a task that does not exist is empty');
 select time_passes('31 s');
 select is(take('bob', '{long}') #> '{0,journal}', 'null', 'a claim does not return a long journal');
+
+-- A failure is an object, but a worker in another language may give a text.
+
+select given(take('bob', '{plain}')) from start('w', id => 'plain', queue => 'plain');
+select given(tell(a_turn('plain', state => 'release', until => clock() + interval '10 s', value => '"no printer"',
+                         worker => 'bob')));
+select is(
+    seen('plain', '1/main'),
+    format('{retrying,"attempt 1 at %s, after: no printer"}', clock() + interval '10 s')::text[],
+    'a reason that is a text is shown as it is');
+select time_passes('10 s');
+select given(take('bob', '{plain}'));
+select given(tell(a_turn('plain', state => 'release', until => clock() + interval '10 s', value => '[1]',
+                         worker => 'bob')));
+select is(
+    seen('plain', '1/main'),
+    format('{retrying,"attempt 1 at %s"}', clock() + interval '10 s')::text[],
+    'a reason that says nothing in words is not mentioned');
+select time_passes('10 s');
+select given(take('bob', '{plain}'));
+select given(tell(a_turn('plain', state => 'failed', value => '"no printer"', worker => 'bob')));
+select is((status('plain')).failure, 'no printer', 'a failure that is a text is shown as it is');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,7 +1,7 @@
 -- Workers: what they register, and what happens to tasks for which some workers have no code.
 
 begin;
-select plan(42);
+select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -42,7 +42,7 @@ select given(register_worker('ada', queues, functions => functions))
   from (values
         ('{q}'::text[], null::text[]),
         ('{q}', '{}'),
-        ('{q}', '{"coordinator v","hook w","w"}'),
+        ('{q}', '{"coordinator v","hook w","activity w"}'),
         ('{other}', '{"coordinator w"}')
        ) as cases (queues, functions);
 select is(pg_temp.due(), '{}', 'workers with other functions or other queues do not wake the task');
@@ -200,6 +200,12 @@ select is(
     (status('asks')).waiting_for,
     'answers of h#1: a worker on queue far that has the hook mistyped (none has registered)',
     'a job shows that no worker has the code of the hook that it awaits');
+select throws_ok(
+    format('select register_worker(''eve'', ''{far}'', functions => %L)', functions),
+    'PD107',
+    null,
+    'a worker that names a function without its kind is refused: ' || functions)
+  from unnest(array['{"mistyped"}', '{"hook mistyped","hook "}', '{"workflow w"}', '{null}']) as functions;
 select given(register_worker('eve', '{far}', functions => '{"hook mistyped"}'));
 select is((status('asks')).waiting_for, 'answers of h#1',
           'a job does not mention the code of the hook once a worker has it');

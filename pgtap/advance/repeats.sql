@@ -173,7 +173,7 @@ select is(
         ('another command under the same key', 'keep', 1, '[{"op": "set", "path": ["n"], "value": 9, "key": "b#1"}]'),
         ('a fact without a key', 'park', 0, '[{"kind": "activity", "value": 1}]'),
         ('facts of which only some are recorded', 'keep', 1,
-         '[{"op": "increment", "path": ["n"], "value": 1, "key": "b#1"}, {"kind": "activity", "key": "c#1", "value": 1}]'),
+         '[{"op": "increment", "path": ["n"], "value": 1, "key": "b#1"}, {"kind": "note", "key": "c#1"}]'),
         ('the end of the task', 'done', 0, null),
         ('a failed attempt', 'retry', 1, null),
         ('a task that is given back', 'release', 1, null)

@@ -2,7 +2,7 @@
 -- which field is wrong; PostgreSQL alone says "cannot extract elements from an object".
 
 begin;
-select plan(10);
+select plan(16);
 
 select the_time_is('2030-01-01 12:00+00');
 select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
@@ -117,6 +117,24 @@ select is(
        from (values ('{"facts": 3}'::jsonb), ('{"facts": {}}'), ('{"facts": [[]]}')) as f (fields)),
     '{"refused PD107 the field facts of a turn cannot be read"}',
     'parallel plans do not change the refusal');
+
+-- A number of milliseconds is no time, a path with dots is no list: what other languages have at hand.
+
+select is(
+    unreadable_failure(given, 'a turn') ->> 'hint',
+    hint,
+    format('a field that cannot be read is told how to write it: %s', given))
+  from (values
+        ('{"until": 1893499200000}'::jsonb, 'Write a time as 2030-01-31T12:00:00Z.'),
+        ('{"path": "user.email"}', 'Write a list of words, such as ["user", "email"].'),
+        ('{"timeout": "soon"}', 'Write a length of time as "30 s"; a number without a unit means seconds.'),
+        ('{"token": "t1"}', 'Give the token that claim() returned beside the tasks.'),
+        ('{"position": "one"}', 'Correct the field.')
+       ) as cases (given, hint);
+select is(
+    argument_failure('set', '{a}', null) ->> 'hint',
+    'Nothing was changed; give the command what it needs. To store a null, give the null of JSON.',
+    'a command without a value is told how to write a null');
 
 select finish();
 rollback;

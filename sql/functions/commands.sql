@@ -70,6 +70,8 @@ begin
                     else type_found(argument_failure.argument) end, write_path(argument_failure.path)),
         case when wrong = 'is not a command'
              then 'Use set, merge, append, prepend, remove, increment, toggle, set_if_not_exists, delete or log; to read, use entity_get(), or get in a turn.'
+             when argument_failure.argument is null
+             then 'Nothing was changed; give the command what it needs. To store a null, give the null of JSON.'
              else 'Nothing was changed; give the command what it needs.' end);
 end
 $$;

@@ -114,6 +114,22 @@ comment on function @extschema@.answers_reason(text, text) is
     'Return in words whose answers a parked task waits for, and what keeps these back; null if it has asked for none.';
 
 
+-- A failure is an object, but a worker may have reported a text.
+create function @extschema@.failure_words(failure jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(failure_words.failure ->> 'message', failure_words.failure ->> 'type',
+                    case when jsonb_typeof(failure_words.failure) = 'string' and failure_words.failure #>> '{}' not like '$c_:%'
+                         then failure_words.failure #>> '{}' end);
+end
+$$;
+comment on function @extschema@.failure_words(jsonb) is 'Return what a failure says, in short; null if it says nothing.';
+
+
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -138,7 +154,7 @@ begin
         when 'retrying' then case
             when it.failure ->> 'code' = 'PD406'
             then worker_wanted(it.queue, it.pinned_version, it.kind::text, it.name, true)
-            else format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message') end
+            else concat_ws(', after: ', format('attempt %s at %s', it.attempt + 1, it.due_at), failure_words(it.failure)) end
         when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)
                                  else 'somebody to resume it' end
         when 'waiting' then concat_ws(', ',
@@ -211,9 +227,10 @@ begin
                and t.stuck_reason is not null
              order by t.task <> j.run::text || '/main', t.task
              limit 1),
-           left(nullif(concat_ws(': ', j.error ->> 'type',
-                                 case when j.error ->> 'message' like '$c_:%' then 'sealed' else j.error ->> 'message' end),
-                       ''), 1000)
+           left(coalesce(nullif(concat_ws(': ', j.error ->> 'type',
+                                          case when j.error ->> 'message' like '$c_:%' then 'sealed'
+                                               else j.error ->> 'message' end), ''),
+                         failure_words(j.error)), 1000)
       into it
       from jobs as j
      where j.id = status.id;

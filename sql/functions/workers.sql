@@ -1,5 +1,28 @@
 -- Workers: which processes have registered, which version of the code they run, and which functions they have.
 
+-- Nobody would look for a function without its kind.
+create function @extschema@.functions_failure(functions text[]) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument',
+                   format('%s is not a function of a worker', coalesce(quote_literal(left(f.name, 200)), 'null')),
+                   'A function is named by its kind and its name.',
+                   'Write "coordinator trip", "hook visit" or "activity print".')
+          from unnest(functions_failure.functions) as f (name)
+         where f.name ~ '^(coordinator|hook|activity) .' is not true
+         limit 1);
+end
+$$;
+comment on function @extschema@.functions_failure(text[]) is
+    'Return that a worker has named a function without its kind (PD107), or null.';
+
+
 create function @extschema@.register_worker(
     worker     text,
     queues     text[],
@@ -25,7 +48,7 @@ begin
     perform check_value(register_worker.details, 'the details');
     perform check_value(to_jsonb(register_worker.queues), 'the list of queues');
     perform check_value(to_jsonb(register_worker.functions), 'the list of functions');
-    perform raise_failure(pin_failure(register_worker.version, null));
+    perform raise_failure(coalesce(pin_failure(register_worker.version, null), functions_failure(register_worker.functions)));
     if register_worker.queues is null then
         raise exception 'a worker needs queues'
             using errcode = 'PD107',

@@ -97,7 +97,12 @@ begin
     end if;
     return make_failure(
         'PD107', 'InvalidArgument', format('the field %s of %s cannot be read', field, unreadable_failure.what),
-        format('It should be %s, and is %s.', wanted, type_found(unreadable_failure.given -> field)), 'Correct the field.');
+        format('It should be %s, and is %s.', wanted, type_found(unreadable_failure.given -> field)),
+        case when wanted = 'a time' then 'Write a time as 2030-01-31T12:00:00Z.'
+             when wanted = 'an array of texts' then 'Write a list of words, such as ["user", "email"].'
+             when wanted = 'a length of time' then 'Write a length of time as "30 s"; a number without a unit means seconds.'
+             when wanted = 'a uuid' then 'Give the token that claim() returned beside the tasks.'
+             else 'Correct the field.' end);
 end
 $$;
 comment on function @extschema@.unreadable_failure(jsonb, text) is
