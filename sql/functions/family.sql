@@ -57,8 +57,8 @@ comment on function @extschema@.terminate_children(text[], timestamptz) is
 
 
 -- The parent is locked first, then as many children as nobody else has locked, so that no second lock is waited for.
--- Children that were missed are looked for again. Their asker is read under their locks: a child may have ended, and its
--- id may now belong to a child of another job.
+-- Children that were missed are looked for again. Their parent is read under their locks: a child may have ended, and its
+-- id may now belong to a child of another job. No task of the locked parent can have asked for it.
 create function @extschema@.end_children(job text, task text, token uuid) returns text
 language plpgsql
 volatile
@@ -72,7 +72,7 @@ declare
 begin
     perform lock_jobs(array[end_children.job], waiting => true);
     children := lock_jobs(children_to_end(end_children.job, parent, 100), waiting => false);
-    children := still_children(children, end_children.job, parent);
+    children := still_children(children, end_children.job);
     held := lock_held_task(end_children.job, end_children.task, end_children.token);
     ended_at := clock();
     if held.job is null then

@@ -214,7 +214,7 @@ def test_child_is_found_among_many_of_its_parent(early: Session) -> None:
     turn = {"job": "p", "task": "1/main", "requests": [{"key": "c#7", "kind": "job"}]}
 
     def find(session: Session, child: str) -> None:
-        by_id = session.one("select still_children(array[%s], 'p', '1/main')", child)
+        by_id = session.one("select still_children(array[%s], 'p')", child)
         query = "select lock_requested(array[jsonb_populate_record(null::turn, %s)])"
         assert by_id == session.one(query, json.dumps(turn))
 

@@ -29,7 +29,7 @@ comment on function @extschema@.children_to_end(text, text, integer) is
     'Return the running children that must not continue because a task has ended: those that it asked for, or that ended tasks beneath it asked for.';
 
 
-create function @extschema@.still_children(ids text[], job text, task text) returns text[]
+create function @extschema@.still_children(ids text[], job text) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -38,14 +38,12 @@ begin
     -- By their ids first: a parent may have had many more.
     return array(
         select c.id
-          from (select j.id, j.parent, j.asked_as from jobs as j where j.id = any(still_children.ids) offset 0) as c
-         where c.parent = still_children.job
-           and c.asked_as > still_children.task || '/'
-           and c.asked_as < still_children.task || '0');
+          from (select j.id, j.parent from jobs as j where j.id = any(still_children.ids) offset 0) as c
+         where c.parent = still_children.job);
 end
 $$;
-comment on function @extschema@.still_children(text[], text, text) is
-    'Keep those of the locked jobs that a task, or one beneath it, has asked for: before the lock, an id may have become that of another job.';
+comment on function @extschema@.still_children(text[], text) is
+    'Keep those of the locked jobs that are children of a job: before the lock, an id may have become that of another job.';
 
 
 create function @extschema@.lock_requested(turns @extschema@.turn[]) returns text[]
