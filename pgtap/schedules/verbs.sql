@@ -1,7 +1,7 @@
 -- The verbs of schedules: create, change, pause, resume, trigger, drop, and list.
 
 begin;
-select plan(81);
+select plan(82);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -150,6 +150,14 @@ select throws_ok($$ select resume_schedule('n') $$, 'PD110', null,
                  'a schedule with a wrong definition cannot be resumed');
 select given(create_schedule('n', 'w', '0 * * * *'));
 select ok(resume_schedule('n'), 'a repaired schedule can be resumed');
+
+-- A change at the very time at which a job is due.
+
+select given(create_schedule('punctual', 'w', every => '1 h', starts_at => '2030-01-01 00:00+00'));
+select time_passes((the_task('$schedule/punctual', '$hook/$schedule') ->> 'due_at')::timestamptz - clock());
+select is(create_schedule('punctual', 'w', every => '1 h', starts_at => '2030-01-01 00:00+00', queue => 'p'), clock(),
+          'a schedule that is changed when it is due stays due');
+select given(drop_schedule('punctual'));
 
 -- trigger_schedule.
 
