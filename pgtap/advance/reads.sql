@@ -1,7 +1,7 @@
 -- Reads: the journal keeps only the version of a large value, and replay reads it from the history. [P4] (C35)
 
 begin;
-select plan(18);
+select plan(19);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -139,6 +139,17 @@ select is(
     read_journal('note', '1/main')::jsonb #>> '{0,6}',
     repeat('x', 3000),
     'a value that a worker reports is never left out');
+
+-- Reads of several memories.
+
+select have_held_job('m');
+select time_passes('1 s');
+select have_held_job('n');
+select given(tell(a_turn('m', facts => '[{"op": "get"}]'), a_turn('n', facts => '[{"op": "get"}]')));
+select is(
+    array[the_job('m') ->> 'updated_at', the_job('n') ->> 'updated_at']::timestamptz[],
+    '{2030-01-01 12:00:00+00,2030-01-01 12:00:01+00}',
+    'a read does not change when a memory was updated, whatever else its batch reads');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
