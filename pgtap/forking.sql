@@ -1,7 +1,7 @@
 -- Forks: a new job that begins where the coordinator of another job was.
 
 begin;
-select plan(56);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -68,6 +68,12 @@ select is(
     jsonb_build_array(n, text, seq),
     format('a fork at place %s has the memory of that place', seq))
   from (values (0, 0, false), (1, 1, false), (2, 11, true), (3, 11, true), (4, 99, true)) as cases (seq, n, text);
+select have_held_job('quiet', '{"n": 0}');
+select time_passes('1 min');
+select given(entity_set('quiet', '1', 'n'));
+select given(fork('quiet', 'of quiet', 0));
+select is(the_job('of quiet') -> 'context', '{"n": 0}',
+          'a fork at the beginning has the first memory, although its coordinator was told nothing');
 select is(
     the_job('at 4') #>> '{context,text}',
     repeat('x', 3000),

@@ -1,7 +1,7 @@
 -- Lists: if one of many items is refused, the error names it, counted from 1. [P1]
 
 begin;
-select plan(49);
+select plan(50);
 
 create function pg_temp.refusal_of(statement text) returns text[]
 language plpgsql
@@ -56,6 +56,9 @@ select is(
     pg_temp.refusal_of('select start_many(''{}'')'), array['PD107', 'There was an object.'],
     'the error for an object instead of a list names no place');
 select is_empty('select from jobs', 'a refused list starts nothing');
+select is(
+    array(select (s.id, s.is_new)::started from start_many('[{"workflow": "w", "id": "keyed", "key": "k"}]') as s),
+    array[('keyed', true)::started], 'a start in a list may have an id and a key');
 
 -- entity_apply.
 

@@ -1,7 +1,7 @@
 -- Children: jobs that a task requests. They answer their parent. When the parent ends: `family.sql` (E3).
 
 begin;
-select plan(57);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -83,6 +83,14 @@ select is(
     '{named,p/c#1,p/c#3,told}',
     'a repeated request with another id starts no other child [P12]');
 select is(mail_of('p'), '[]', 'a repeated request with another id is no error');
+select have_held_job('fast');
+select given(tell(a_turn('fast', requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "brief",
+                                               "detached": true}]')));
+select given(terminate('brief'));
+select given(tell(a_turn('fast', requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "brief again",
+                                               "detached": true}]')));
+select is((select array_agg(j.id) from jobs as j where j.parent = 'fast'), '{brief}',
+          'a detached child that began at the same time as its parent, and has ended, is not started again [P12]');
 
 -- Ids that are reused.
 
