@@ -1,7 +1,7 @@
 -- Items: a task asks people and waits; the person who resolves an item answers it, once. [P5] [P8] [P12] (E19)
 
 begin;
-select plan(97);
+select plan(98);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -187,6 +187,8 @@ select is(
     (resolve_item(item_of('anonymous'))).resolved_by,
     null,
     'an item may be resolved by no one in particular, without a value');
+select is((resolve_item(item_of('anonymous'))).status, 'resolved',
+          'a resolution by no one in particular may be repeated [P12]');
 select is(mail_of('anonymous'), '[["1/main", "a", true, null]]', 'a resolution without a value answers with null');
 select throws_ok($$ select resolve_item('nothing', '1') $$, 'PD411', null,
                  'an item that does not exist cannot be resolved');

@@ -1,7 +1,7 @@
 -- Workers: what they register, and what happens to tasks for which some workers have no code.
 
 begin;
-select plan(46);
+select plan(47);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -117,6 +117,10 @@ select given(tell(a_turn('unheard', state => 'retry', until => clock() + interva
 select is(the_task('unheard') ->> 'awaits', '[]', 'a retry before the request was consumed awaits nothing');
 select is(jsonb_array_length(take('bob', '{u}', claim_as => 'x')), 1,
           'a task that was retried before the request was consumed is claimed at once');
+
+select given(tell(a_turn('unheard', state => 'release', until => clock() + interval '50 s', worker => 'x')));
+select is((the_task('unheard') ->> 'due_at')::timestamptz, clock(),
+          'a task that was released without a failure receives the request to cancel at once [P5]');
 
 -- Tasks that are stuck because their worker had other code.
 
