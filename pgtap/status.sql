@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(69);
+select plan(70);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -95,6 +95,12 @@ select given(tell(a_turn('two', requests => '[{"key": "a#1", "kind": "hook", "na
 select is((status('two')).stuck, null, 'status() names no stuck task if there is none');
 select given(tell(a_turn('two', state => 'stuck', value => '{"message": "another step"}')));
 select is((status('two')).stuck, '1/main: another step', 'status() names a stuck coordinator');
+select have_held_job('other');
+select given(tell(a_turn('other', state => 'stuck', value => '{"step": 7}')));
+select is(seen('other'), array['stuck', 'somebody to resume it: {"step": 7}'],
+          'a stuck task shows a reason without message and detail as it is');
+select given(terminate('other'));
+select given(forget('other'));
 select is(
     (select jsonb_build_array(w.kind, w.name, w.queue, w.worker, w.deliveries, w.attempt, w.due_at)
        from waiting as w
