@@ -214,6 +214,22 @@ def test_heartbeat_during_open_claim_is_busy_not_lost(a: Session, b: Session, en
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_late_release_waits_for_open_claim_of_its_task(a: Session, b: Session, end: str) -> None:
+    """[P6] A task that another worker has claimed meanwhile stays held."""
+    task = a.held("j")
+    a.expire(task)
+    b.begin()
+    claimed = b.claim_one("j")
+    releasing = a.later(a.release, task)
+    assert releasing.waits()
+    b.end(end)
+
+    assert releasing.get() == ["lost" if end == "commit" else "released"]
+    assert a.state("j") == ("held" if end == "commit" else "ready")
+    assert b.extend(claimed) == ["held" if end == "commit" else "lost"]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_late_turn_waits_for_a_terminate_and_is_gone(a: Session, b: Session, end: str) -> None:
     """[P6] No fact is recorded after the end of a job."""
     task = a.held("j")
