@@ -2,7 +2,7 @@
 -- which field is wrong; PostgreSQL alone says "cannot extract elements from an object".
 
 begin;
-select plan(16);
+select plan(23);
 
 select the_time_is('2030-01-01 12:00+00');
 select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
@@ -105,6 +105,25 @@ select is_empty(
     'a turn without job, task or token is refused with the name of the field, and not fenced');
 select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2',
           'a turn that is not an object is refused');
+
+-- Turns with several faults.
+
+select matches(
+    outcome_of(case when given ? 'job' then a_turn('bad') else a_turn('bad') - '{job,token}'::text[] end || given),
+    outcome, format('a turn with %s is refused for one of them', about))
+  from (values
+        ('no job and no token', '{}'::jsonb, '^PD107 a turn names no job '),
+        ('several lists that are none', '{"job": "bad", "facts": 3, "requests": 3}', '^refused PD107 the field facts '),
+        ('several signals without a name', '{"job": "bad", "state": "park", "awaits": ["", ""]}', '^refused PD104 '),
+        ('several facts with misspelt fields', '{"job": "bad", "facts": [{"vale": 1}, {"vale": 2}]}', '^refused PD107 '),
+        ('requests without names', '{"job": "bad", "requests": [{"key": "a"}, {"key": "b"}]}', '^refused PD104 '),
+        ('several keys of different requests',
+         '{"job": "bad", "requests": [{"key": "a", "name": "a"}, {"key": "a", "name": "b"},
+                                      {"key": "b", "name": "a"}, {"key": "b", "name": "b"}]}',
+         '^refused PD107 several requests of the turn have the key ''a'''),
+        ('several keys that lead to others',
+         '{"job": "bad", "requests": [{"key": "a", "name": "a"}, {"key": "a/b#1", "name": "a"}]}', '^refused PD104 ')
+       ) as cases (about, given, outcome);
 
 -- With parallel plans wherever possible, the server evaluates in another order.
 
