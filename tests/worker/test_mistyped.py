@@ -222,3 +222,20 @@ def test_error_of_a_mistyped_keyword_argument_names_it(
     for given, wrong in [({"bill": 5}, "bill"), ({"bill": {"total": 1}, "by": 3}, "by")]:
         with pytest.raises(perdure.JobFailed, match=rf"argument {wrong} of pays\(\)"):
             client.start("pays", **given).result(T)
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0, True, 2**63], ids=str)
+def test_mistyped_expected_version_is_rejected_inside_a_job(
+    app: perdure.App, client: perdure.Client, work: Any, wrong: Any
+) -> None:
+    """The database would read another version from it, and report a conflict with that."""
+
+    @app.coordinator
+    async def sets(memory: perdure.AsyncEntity) -> None:
+        await memory.set(1, "n", expected_version=wrong)
+
+    work()
+    with pytest.raises(
+        perdure.JobFailed, match=r"InvalidArgument: expected_version=.* not a whole"
+    ):
+        client.start(sets).result(T)

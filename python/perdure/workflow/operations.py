@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from perdure.basics.arguments import check_asked
+from perdure.basics.arguments import BIGINT, check_argument, check_asked
 from perdure.basics.durations import Duration, as_interval, micros, seconds, to_iso
 from perdure.basics.names import check_name, check_own_name, check_text
 from perdure.errors import (
@@ -206,10 +206,11 @@ def as_memory(context: Any) -> Json:
 def command_operation(
     op: str, path: Sequence[str], value: Any, expected_version: int | None
 ) -> Operation:
-    """Return the operation of a command on the own memory."""
+    """Return the operation of a command on the own memory. Raises InvalidArgument and others."""
     argument = stored(value)
     spec = {"op": op, "path": list(path), "value": argument}
     if expected_version is not None:
+        check_argument("expected_version", expected_version, BIGINT)
         spec["expected_version"] = expected_version
     return Operation("command", op, fingerprint_of([spec["path"], argument]), spec)
 
