@@ -42,6 +42,20 @@ def test_worker_that_cannot_register_yet_logs_it_and_can_be_stopped(
     assert "the database does not answer" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_worker_that_could_not_start_can_be_started_again(app: perdure.App, kind: str) -> None:
+    """A service may try again until its database is there."""
+    worker = perdure.Worker(app, dsn=NOWHERE)
+
+    async def enter() -> None:
+        async with worker:
+            pass
+
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError):
+            asyncio.run(enter()) if kind == "async" else worker.start()
+
+
 def test_conflict_is_not_logged_as_an_unreachable_database(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -148,8 +148,7 @@ class Worker:
                 self.stop()
             raise
         if self._error is not None:
-            self._thread.join()
-            raise self._error
+            self.stop()  # raises it, and lets it be started again
         return self
 
     def stop(self) -> None:
