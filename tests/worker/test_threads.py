@@ -1,10 +1,15 @@
-"""Threads for plain code: as many run as may run at a time, and each is counted once."""
+"""Threads for plain code: as many run as may run at a time, and each call is counted once."""
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
+
+import pytest
 
 from perdure.basics.threads import Threads
+from perdure.workers.hook_journal import HookJournal
 
 
 def test_as_many_threads_run_as_are_allowed() -> None:
@@ -35,3 +40,29 @@ def test_no_more_threads_run_than_allowed_and_waiting_work_is_cancelled() -> Non
     go.set()
     assert [future.result(5) for future in futures[:2]] == [True, True]
     assert all(future.cancelled() for future in futures[2:])
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let Python switch between threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_calls_of_two_threads_of_a_hook_get_different_keys(switching: None) -> None:
+    """With the same key, one of two requests would be lost, and two `uuid()` would be equal."""
+    for _ in range(100):
+        journal, barrier = HookJournal(()), threading.Barrier(4, timeout=5)
+
+        def make_calls(
+            journal: HookJournal = journal, barrier: threading.Barrier = barrier
+        ) -> set[str]:
+            barrier.wait()
+            return {journal.key(f"$uuid {number}") for number in range(100)}
+
+        threads = Threads(4, "test")
+        made = [threads.submit(make_calls) for _ in range(4)]
+        assert len(set().union(*(keys.result(10) for keys in made))) == 400
+        threads.shutdown()

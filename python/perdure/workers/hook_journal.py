@@ -6,9 +6,11 @@ reads by verb, path and occurrence. So neither concurrency nor changed code befo
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from hashlib import blake2b
+from itertools import count
 
 from perdure.basics.durations import from_iso
 from perdure.basics.paths import write_path
@@ -30,7 +32,8 @@ class HookJournal:
         self._facts: dict[str, Fact] = {}
         self._attempts: dict[str, PriorAttempts] = {}
         self._deadlines: dict[str, int] = {}
-        self._counts: Counter[str] = Counter()
+        # Threads of the hook may count at the same time: neither may get the number of the other.
+        self._counts: defaultdict[str, count[int]] = defaultdict(partial(count, 1))
         self.asked = 0
         self.is_cancelled = False
         for fact in facts:
@@ -44,8 +47,7 @@ class HookJournal:
     def key(self, what: str) -> str:
         """Return the key of the next call of something: `search:1f…#2`."""
         self.asked += 1
-        self._counts[what] += 1
-        return f"{what}#{self._counts[what]}"
+        return f"{what}#{next(self._counts[what])}"
 
     def record(self, fact: Fact) -> None:
         """Note a fact."""
