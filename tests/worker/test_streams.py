@@ -6,6 +6,8 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from perdure.database.call import Call
 from perdure.database.calls import Calls
 from perdure.database.connections import AsyncLink
 from perdure.database.sending import send
-from perdure.workflow.publishing import StreamLinks
+from perdure.workflow.publishing import Publisher, StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run
 
@@ -49,6 +51,35 @@ def writes(request: pytest.FixtureRequest, app: perdure.App) -> Any:
         return count
 
     return {"async": writes, "plain": plain_writes}[request.param]
+
+
+def test_threads_that_publish_first_at_the_same_time_share_a_publisher(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would wait for the items of a second publisher before the result is recorded."""
+    begin = Publisher.__init__
+
+    def begin_slowly(publisher: Publisher, *args: Any) -> None:
+        time.sleep(0.2)
+        begin(publisher, *args)
+
+    monkeypatch.setattr(Publisher, "__init__", begin_slowly)
+
+    @app.activity
+    def talk() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            for number in range(4):
+                pool.submit(copy_context().run, perdure.publish, "words", number)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    handle.result(T)
+    assert sorted(handle.memory.get("words") or []) == [0, 1, 2, 3]
+    assert len({item.attempt for item in handle.stream("words", timeout=T)}) == 1
 
 
 def test_client_follows_a_stream_to_the_end_of_the_job(

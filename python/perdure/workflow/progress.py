@@ -96,6 +96,10 @@ class Progress:
                 self._sent = self._noted
 
 
+_beginning = threading.Lock()
+"""Held for a moment by an attempt that publishes for the first time."""
+
+
 class AttemptReporter:
     """What heartbeat() and publish() use during an attempt of an activity."""
 
@@ -119,13 +123,18 @@ class AttemptReporter:
         Raises CancelledError if nobody waits for the attempt any more.
         """
         self._check()
-        if self.publisher is None:
-            source = self._turn.task if self._key is None else f"{self._turn.task}/{self._key}"
-            self.publisher = Publisher(self._turn, source)
-        room = self.publisher.put(path, items)
+        room = (self.publisher or self._begun()).put(path, items)
         if is_in_loop():
             return Room(room)
         return None if room is None else room.result()
+
+    def _begun(self) -> Publisher:
+        """Return the publisher; several threads of the attempt may ask for it first."""
+        with _beginning:
+            if self.publisher is None:
+                source = self._turn.task if self._key is None else f"{self._turn.task}/{self._key}"
+                self.publisher = Publisher(self._turn, source)
+            return self.publisher
 
     def close(self) -> None:
         """Refuse all further calls: nobody waits for the attempt any more."""
