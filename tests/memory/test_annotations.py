@@ -5,10 +5,22 @@ from __future__ import annotations
 import enum
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, NamedTuple, NewType, TypedDict, TypeVar, Unpack
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NewType,
+    TypedDict,
+    TypeVar,
+    Union,
+    Unpack,
+)
 from uuid import UUID
 
 import pytest
@@ -227,3 +239,26 @@ def test_type_given_by_name_alone_is_ignored_with_a_warning(
 def test_dict_key_that_json_cannot_hold_is_rejected() -> None:
     with pytest.raises(perdure.InvalidValue, match="a key of type UUID"):
         as_stored(to_json({UUID(int=1): 1}))
+
+
+def test_alias_is_read_alike_in_two_threads_at_a_time() -> None:
+    """What a thread reads of an alias while another one does is kept for all later values."""
+
+    class Note:
+        """A note in an annotation: once, while it is looked at, another thread reads `union`."""
+
+        union: Any = None
+        made: Any = None
+
+        def __hash__(self) -> int:
+            union, self.union = self.union, None
+            if union is not None:
+                with ThreadPoolExecutor(1) as pool:
+                    self.made = pool.submit(decoder, union).result()
+            return 1
+
+    note = Note()
+    alias: Any = TypeAliasType("alias", Annotated[str, note])
+    note.union = Union[alias, Page]  # noqa: UP007 - before Python 3.12 an alias has no `|`
+    assert decoder(alias)("a") == "a"
+    assert note.made({"number": 1}) == Page(number=1)

@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -203,16 +204,17 @@ def _later(annotation: Callable[[], Any]) -> Decode:
 
 def _alias_decoder(alias: Any) -> Decode:
     """Read what `type Tree = list[Tree] | Page` names; inside itself, when it is met."""
-    if alias in _aliases_in_hand:
+    in_hand = _aliases_in_hand.get()
+    if alias in in_hand:
         return _later(lambda: alias)
-    _aliases_in_hand.add(alias)
+    before = _aliases_in_hand.set(in_hand | {alias})
     try:
         return decoder(alias.__value__)
     finally:
-        _aliases_in_hand.discard(alias)
+        _aliases_in_hand.reset(before)
 
 
-_aliases_in_hand: set[Any] = set()
+_aliases_in_hand: ContextVar[frozenset[Any]] = ContextVar("perdure aliases", default=frozenset())
 
 
 def _union_decoder(annotations: Sequence[Any]) -> Decode:
