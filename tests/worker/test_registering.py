@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,10 @@ class Bank:
 
     async def charge(self, amount: int) -> int:
         return self.rate * amount
+
+    @classmethod
+    async def open(cls) -> str:
+        return cls.__name__
 
     @staticmethod
     async def pay(amount: int) -> int:
@@ -47,6 +53,13 @@ async def named(*, memory: perdure.AsyncEntity) -> None: ...
 WRONG: dict[str, tuple[str, Callable[..., Any], dict[str, Any], str]] = {
     "a method": ("activity", Bank.charge, {}, "charge is a method without an object"),
     "a hook that is a method": ("hook", Bank.charge, {}, "charge is a method"),
+    "a class method": ("activity", Bank.open.__func__, {}, "open is a method without a class"),
+    "@app.activity above @classmethod": (
+        "activity",
+        inspect.getattr_static(Bank, "open"),
+        {},
+        "open is a method without a class",
+    ),
     "a generator": ("activity", counted, {}, "counted is a generator"),
     "an async generator": ("activity", tokens, {}, "tokens is a generator"),
     "a generator that coordinates": ("coordinator", tokens, {}, "tokens is a generator"),
@@ -88,6 +101,12 @@ def test_the_hint_for_a_method_shows_what_to_write() -> None:
     assert refused.value.hint == "Register that of an object: app.activity(post.send)."
 
 
+def test_the_hint_for_a_class_method_shows_what_to_write() -> None:
+    with pytest.raises(perdure.InvalidArgument) as refused:
+        perdure.App().activity(inspect.getattr_static(Bank, "open"))
+    assert refused.value.hint == "Register that of a class: app.activity(Bank.open)."
+
+
 def test_name_is_unique_among_functions_of_one_kind() -> None:
     app = perdure.App()
     app.activity(nothing)
@@ -99,13 +118,53 @@ def test_name_is_unique_among_functions_of_one_kind() -> None:
 def test_bound_and_static_methods_can_be_registered(app: perdure.App, dsn: str) -> None:
     charge = app.activity(Bank().charge)
     pay = app.activity(inspect.getattr_static(Bank, "pay"))  # as @app.activity above @staticmethod
+    opened = app.activity(Bank.open)
 
     @app.coordinator
-    async def both(self: perdure.AsyncEntity) -> list[int]:  # in a function, any name is allowed
-        return [await charge(2), await pay(3)]
+    async def all_three(self: perdure.AsyncEntity) -> list[Any]:  # here any name is allowed
+        return [await charge(2), await pay(3), await opened()]
 
     with Lab(app, dsn=dsn) as lab:
-        assert lab.run(both) == [4, 3]
+        assert lab.run(all_three) == [4, 3, "Bank"]
+
+
+def test_function_of_c_without_a_signature_can_be_called(app: perdure.App, dsn: str) -> None:
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(max)
+    largest = app.activity(max)
+
+    @app.coordinator
+    async def calls(memory: perdure.AsyncEntity) -> Any:
+        with pytest.raises(TypeError, match="give keyword arguments or it, not both"):
+            largest(1, default=3)
+        return await largest(1, 5, 2)
+
+    with Lab(app, dsn=dsn) as lab:
+        assert lab.run(calls) == 5
+
+
+def test_module_that_is_loaded_again_redefines_its_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `%autoreload` of a notebook does, while the app is in another module."""
+    file = tmp_path / "loaded_again.py"
+    file.write_text("from the_app import app\n@app.activity\ndef search(): return 1\n")
+    app = perdure.App()
+    monkeypatch.setitem(sys.modules, "the_app", SimpleNamespace(app=app))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("loaded_again")
+    try:
+        file.write_text(f"{file.read_text().replace('1', '22')}")
+        importlib.reload(module)
+        assert app.activities["search"].function() == 22
+        with pytest.raises(perdure.InvalidName, match="an activity named search already"):
+            app.activity(module.search.function)
+        sys.modules["again"] = sys.modules.pop("loaded_again")
+        with pytest.raises(perdure.InvalidName, match="an activity named search already"):
+            exec(file.read_text(), {"__name__": "again"})
+    finally:
+        sys.modules.pop("again", None)
+        sys.modules.pop("loaded_again", None)
 
 
 def test_notebook_cell_that_runs_again_redefines_its_functions(

@@ -42,6 +42,21 @@ else:
     signature_of = inspect.signature
     _annotations_of = inspect.get_annotations
 
+_ANYTHING = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+def signature_of_call(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function; any arguments for one of C that does not say it."""
+    try:
+        return signature_of(function)
+    except (TypeError, ValueError):
+        return _ANYTHING
+
 
 def is_typed_dict(thing: object) -> bool:
     """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""

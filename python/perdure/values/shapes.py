@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .decoding import argument_as
-from .hints import is_typed_dict, signature_of, types_of, types_of_call, unpacked
+from .hints import is_typed_dict, signature_of_call, types_of, types_of_call, unpacked
 from .items import Decode, unchanged
 from .wire import decoder, to_json
 
@@ -93,7 +93,7 @@ def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
-    signature = signature_of(function)
+    signature = signature_of_call(function)
     hints = types_of_call(function, signature, skip)
     positional: list[tuple[str, Decode]] = []
     named: dict[str, Decode] = {}

@@ -298,7 +298,7 @@ class App:
 
 def _check_function(given: Any) -> None:
     """Refuse what cannot be registered. Raises InvalidArgument."""
-    if not callable(given):
+    if not (callable(given) or isinstance(given, classmethod)):  # a Work refuses that one
         raise InvalidArgument(
             f"{given!r} is not a function to register"[:500],
             hint='Give a name as an option: @app.activity(name="charge").',

@@ -25,7 +25,7 @@ from perdure.basics.limits import limits_of
 from perdure.basics.names import check_queue, check_text
 from perdure.basics.retry import Retry, policy_of
 from perdure.errors import InvalidArgument, InvalidName
-from perdure.values.hints import signature_of
+from perdure.values.hints import signature_of_call
 from perdure.values.shapes import Shape, shape_of
 from perdure.values.wire import Result, Result_co, decoder
 
@@ -53,6 +53,9 @@ _BY_PLACE = (
     inspect.Parameter.VAR_POSITIONAL,
 )
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+_GIVEN = {"self": "an object", "cls": "a class"}
+"""What Python gives a method, by the name of its first parameter."""
 
 SQL_QUEUE = "$sql"
 """The queue of tasks that the database runs itself; every worker serves it."""
@@ -89,20 +92,18 @@ def is_awaited(function: Callable[..., Any]) -> bool:
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
-def _cell() -> int | None:
-    """Return the number of the run of a notebook cell, or of a line of IPython; None elsewhere.
+def _execution_of(module: str) -> tuple[int, object]:
+    """Tell one execution of a module's code from another.
 
-    A cell that is run again defines its functions again.
+    A cell of a notebook, or a line of IPython, has a number. A module that is loaded again has
+    another spec, which is equal to the one before.
     """
-    ipython = sys.modules.get("IPython")
+    ipython = sys.modules.get("IPython") if module == "__main__" else None
     shell = None if ipython is None else ipython.get_ipython()
-    number: int | None = None if shell is None else shell.execution_count
-    return number
-
-
-def _object_of(owner: str) -> str:
-    """Name an object of a class, for a hint: `bank` of `tests.Bank`."""
-    return owner.rpartition(".")[2].lower()
+    if shell is not None:
+        return shell.execution_count, None
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return id(spec), spec  # while it is held, no other has its id
 
 
 class Work(Generic[P, R, Result_co]):
@@ -120,7 +121,7 @@ class Work(Generic[P, R, Result_co]):
         queue: str | None,
         limit_key: LimitKey | None = None,
     ):
-        if isinstance(function, staticmethod):  # the decorator stands above @staticmethod
+        if isinstance(function, staticmethod | classmethod):  # the decorator stands above that
             function = function.__func__
         self.function = function
         own_name: Any = name or getattr(function, "__name__", "")
@@ -139,11 +140,11 @@ class Work(Generic[P, R, Result_co]):
             check_queue(queue)
         copied: Any = self
         update_wrapper(copied, function, updated=())  # without replacing our attributes
-        self._cell = _cell() if self.__module__ == "__main__" else None
+        self._execution = _execution_of(self.__module__)
 
     def comes_after(self, other: Work[..., Any]) -> bool:
-        """Tell whether this replaces another, because a cell of a notebook was run again."""
-        return self._cell is not None and other._cell not in (None, self._cell)
+        """Tell whether this replaces another: a cell was run, or a module was loaded again."""
+        return self.__module__ == other.__module__ and self._execution != other._execution
 
     @cached_property
     def shape(self) -> Shape:
@@ -158,15 +159,15 @@ class Work(Generic[P, R, Result_co]):
                 f"{name} is a generator; a registered function must return once",
                 hint="Return a list; perdure.publish() sends each item as it comes.",
             )
-        try:
-            parameters = list(signature_of(function).parameters.values())
-        except (TypeError, ValueError):  # not written in Python, and without a signature
-            return
+        parameters = list(signature_of_call(function).parameters.values())
         owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-        if parameters and parameters[0].name == "self" and owner and not owner.endswith(">"):
+        given = _GIVEN.get(parameters[0].name) if parameters else None
+        if given is not None and owner and not owner.endswith(">"):
+            known = owner.rpartition(".")[2]
+            told = known.lower() if given == "an object" else known
             raise InvalidArgument(
-                f"{name} is a method without an object",
-                hint=f"Register that of an object: app.{self.kind}({_object_of(owner)}.{name}).",
+                f"{name} is a method without {given}",
+                hint=f"Register that of {given}: app.{self.kind}({told}.{name}).",
             )
         if self.leading and not any(each.kind in _BY_PLACE for each in parameters[:1]):
             raise InvalidArgument(
