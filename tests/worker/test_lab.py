@@ -513,6 +513,20 @@ def test_check_finds_a_broken_database(lab: Lab, damage: str, message: str) -> N
         lab.check()
 
 
+def test_check_finds_a_broken_database_without_assertions() -> None:
+    """`python -O` leaves out `assert`."""
+    checks = """
+from unittest.mock import Mock
+import perdure, perdure.testing
+lab = perdure.testing.Lab(perdure.App())
+lab.client = Mock(send=Mock(side_effect=[[], ["I4"], []]))
+lab.check()
+"""
+    command = [sys.executable, "-O", "-c", checks]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "AssertionError: the database is not sound: ['I4']" in done.stderr
+
+
 def test_closed_lab_leaves_no_schema(dsn: str, connection: psycopg.Connection[Any]) -> None:
     query = "select count(*) from pg_namespace where nspname like 'perdure\\_test\\_%'"
     with Lab(app, dsn=dsn) as lab:
