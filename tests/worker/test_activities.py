@@ -717,3 +717,9 @@ def test_activity_in_a_chain_costs_one_write(
     assert writes == 10  # the last one also finishes the job
     times = connection.execute("select count(distinct at) from journal").fetchone()
     assert times == (10,)
+
+
+def test_info_with_progress_and_headers_can_be_hashed() -> None:
+    """`functools.cache` needs that of every argument."""
+    info = perdure.Info("j", "t", "n", "activity", headers={"a": 1}, progress={"page": 1})
+    assert hash(info) == hash(perdure.Info("j", "t", "n", "activity"))

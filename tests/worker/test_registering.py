@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import importlib
 import inspect
+import multiprocessing
+import pickle
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -17,6 +21,8 @@ import pytest
 
 import perdure
 from perdure.testing import Lab
+
+app_of_this_module = perdure.App()
 
 
 class Bank:
@@ -141,6 +147,22 @@ def test_function_of_c_without_a_signature_can_be_called(app: perdure.App, dsn: 
 
     with Lab(app, dsn=dsn) as lab:
         assert lab.run(calls) == 5
+
+
+@app_of_this_module.activity
+def halved(number: int) -> float:
+    return number / 2
+
+
+def test_registered_function_is_pickled_and_copied_as_a_function_is() -> None:
+    """So an activity may give one to a pool of processes. A copy would not be that of the app."""
+    assert pickle.loads(pickle.dumps(halved)) is halved
+    assert copy.deepcopy({"calls": halved})["calls"] is copy.copy(halved) is halved
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(halved, 5).result(60) == 2.5
+    for hidden in (perdure.App().activity(halved.function), perdure.sql_hook("counts")):
+        with pytest.raises(pickle.PicklingError, match="not the same object"):
+            pickle.dumps(hidden)
 
 
 def test_module_that_is_loaded_again_redefines_its_functions(

@@ -51,7 +51,7 @@ class Info:
     parent: str | None = None
     headers: Any = field(default_factory=dict, hash=False)
     key: str | None = None
-    progress: Any = None
+    progress: Any = field(default=None, hash=False)
     pinned_version: str | None = None
     run: int = 1
 

@@ -212,6 +212,11 @@ class Work(Generic[P, R, Result_co]):
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
 
+    def __reduce__(self) -> str:
+        """Be pickled by name and copied as itself, as functions are."""
+        named: str = getattr(self, "__qualname__", self.name)
+        return named
+
 
 class Activity(Work[P, R, Result_co]):
     """A function with side effects, whose result is recorded once."""
