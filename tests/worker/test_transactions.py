@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -1037,27 +1038,48 @@ def test_idle_connections_that_were_lost_together_cost_one_pause(
     assert time.monotonic() - began < 3
 
 
-def test_settings_of_a_session_do_not_reach_the_next_transaction(
+def test_state_of_a_session_does_not_reach_the_next_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    async def spoil_async(connection: Any) -> None:
-        connection.row_factory = dict_row
-        await connection.execute("set statement_timeout = '1 h'")
+    role = f"spoiler_{uuid4().hex}"
+    bank.run(f"create role {role} superuser")
+    spoils = [
+        "set statement_timeout = '1 h'",
+        f"set role {role}",
+        "create temporary table scratch (n integer)",
+        "select pg_advisory_lock(7)",
+        "listen spoiled",
+    ]
+    looks = """
+        select current_setting('statement_timeout'), current_user = session_user,
+               to_regclass('pg_temp.scratch') is null, pg_backend_pid(),
+               (select count(*) from pg_locks as l
+                 where l.locktype = 'advisory' and l.pid = pg_backend_pid()),
+               (select count(*) from pg_listening_channels())"""
 
-    def spoil(connection: Any) -> None:
+    async def spoil_async(connection: Any) -> int:
         connection.row_factory = dict_row
-        connection.execute("set statement_timeout = '1 h'")
+        for query in spoils:
+            await connection.execute(query)
+        return int(connection.info.backend_pid)
+
+    def spoil(connection: Any) -> int:
+        connection.row_factory = dict_row
+        for query in spoils:
+            connection.execute(query)
+        return int(connection.info.backend_pid)
 
     async def look_async(connection: Any) -> Any:
-        return list(await (await connection.execute("show statement_timeout")).fetchone())
+        return list(await (await connection.execute(looks)).fetchone())
 
     def look(connection: Any) -> Any:
-        return list(connection.execute("show statement_timeout").fetchone())
+        return list(connection.execute(looks).fetchone())
 
     work()
     book.steps += [spoil_async, look_async] if book.kind == "async" else [spoil, look]
-    client.start("books", "a").result(T)
-    assert client.start("books", "b").result(T) == ["0"]
+    spoiled = client.start("books", "a").result(T)
+    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0]
+    bank.run(f"drop role {role}")
 
 
 @pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])

@@ -23,6 +23,18 @@ JOURNAL_PAGE = 10_000
 COMMIT_WITHIN = "10 s"
 """How long a transaction that has recorded its result may keep others waiting for its commit."""
 
+RESET = b"""
+do $$
+begin
+    reset all;
+    reset session authorization;
+    reset role;  -- to that of the connection string, if there is one
+    unlisten *;
+    discard temp;
+    perform pg_catalog.pg_advisory_unlock_all();
+end
+$$"""
+
 Task = dict[str, Any]
 """What names a held task in heartbeats and releases: `{"job", "task", "token"}`, perhaps with its
 `progress`."""
@@ -117,8 +129,8 @@ class WorkerCalls(AppCalls):
 
     @staticmethod
     def reset() -> Call:
-        """Undo the settings of a session."""
-        return Call("reset", b"reset all", (), "rows")
+        """Undo what a session was left with: as `discard all`, but prepared statements stay."""
+        return Call("reset", RESET, (), "rows")
 
     def run_task(self, job: str, task: str, token: str) -> Call:
         """Run a held task of the queue `$sql` in the database; returns what became of it."""
