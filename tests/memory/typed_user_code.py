@@ -38,6 +38,8 @@ async def research(memory: perdure.AsyncEntity, query: str) -> str:
     found = await state.get()
     assert_type(found, Model)
     assert_type(await state.get("confidence"), Any)
+    assert_type(await state.get("confidence", 0.5), Any | float)
+    assert_type(await memory.get("votes", default=0), Any | int)
     assert_type(await state.merge({"confidence": 0.5}), int)
     assert_type(await state.merge(Model(query=query)), int)
     assert_type(await state.increment("confidence", 0.25), float)
@@ -68,6 +70,9 @@ def note(memory: perdure.Entity) -> None:
     assert_type(state.get(), Data)
     state.set(Data("q"), expected_version=1)
     state.set({"query": "q"})  # type: ignore[call-overload]
+    assert_type(state.get("notes", [""]), Any | list[str])
+    text: str = memory.get("votes", 0)  # type: ignore[arg-type]
+    memory.set(text, "text")
     handle: perdure.Entity = state
     handle.toggle("seen")
 
@@ -79,6 +84,7 @@ def outside(client: perdure.Client) -> str:
     client.define_contract("free", {"type": "object"})
     client.define_contract("wrong", 5)  # type: ignore[arg-type]
     assert_type(client.drop_contract("note"), bool)
+    assert_type(client.entity("one").get("votes", 0), Any | int)
     state = client.entity("one").typed(Typed)
     assert_type(state.get(), Typed)
     state.set({"query": "q"})

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from perdure.basics.durations import Duration, seconds
-from perdure.basics.paths import Path, parse_path
+from perdure.basics.paths import Path, parse_path, part_of
 
 if TYPE_CHECKING:
     from .typed_memory import TypedAsyncEntity, TypedEntity
@@ -21,6 +21,7 @@ _Float = TypeVar("_Float")
 _Bool = TypeVar("_Bool")
 _State = TypeVar("_State")
 A = TypeVar("A")
+Default = TypeVar("Default")
 
 Awaited = Coroutine[Any, Any, A]
 """What a method returns in async code: its answer, once it is awaited."""
@@ -74,13 +75,29 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.id}>"
 
-    def get(self, path: Path = "") -> _Json:
-        """Return the value at a path, or the whole memory; None if nothing is there.
+    @overload
+    def get(self, path: Path = "") -> _Json: ...
+    @overload
+    def get(
+        self: Verbs[Any, Awaited[int], Any, Any], path: Path, default: Default
+    ) -> Awaited[Any | Default]: ...
+    @overload
+    def get(self: Verbs[Any, int, Any, Any], path: Path, default: Default) -> Any | Default: ...
+    def get(self, path: Path = "", default: Any = None) -> Any:
+        """Return the value at a path, or the whole memory; `default` if nothing is there.
 
-        A log is read as a list.
+        A log is read as a list. A null that is stored is returned as None. To tell the two apart,
+        `get()` with a default reads a second time if it has found neither a value nor a log.
         """
-        value: _Json = self._access.read(parse_path(path))
-        return value
+        keys = parse_path(path)
+        told = self._access.read(keys)
+        return told if default is None or not keys else self._or_default(told, keys, default)
+
+    def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
+        """Return the answer of a read, or else what the object above has, which may be null."""
+        if told is not None:
+            return told
+        return part_of(self._access.read(keys[:-1]), keys[-1], default)
 
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Replace the value at a path, or the whole memory; return the version."""
@@ -166,6 +183,11 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
         from .typed_memory import TypedAsyncEntity
 
         return TypedAsyncEntity(self._access, self.id, kind)
+
+    async def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
+        if (value := await told) is not None:
+            return value
+        return part_of(await self._access.read(keys[:-1]), keys[-1], default)
 
 
 class Entity(Verbs[Any, int, float, bool]):

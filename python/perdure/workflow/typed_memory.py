@@ -13,7 +13,7 @@ from perdure.basics.paths import Path
 from perdure.values.models import is_model, patch_json
 from perdure.values.wire import decoder
 
-from .memory import AsyncEntity, Awaited, Entity, MemoryAccess, Options, Verbs
+from .memory import AsyncEntity, Awaited, Default, Entity, MemoryAccess, Options, Verbs
 
 T = TypeVar("T")
 _State = TypeVar("_State")
@@ -35,9 +35,22 @@ class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _I
     def get(self) -> _State: ...
     @overload
     def get(self, path: Path) -> _Json: ...
-    def get(self, path: Path = "") -> Any:
-        """Return the whole memory as the type, or the value at a path as it is stored."""
-        return super().get(path) if path else self._decoded(super().get())
+    @overload
+    def get(
+        self: TypedVerbs[Any, Any, Any, Awaited[int], Any, Any], path: Path, default: Default
+    ) -> Awaited[Any | Default]: ...
+    @overload
+    def get(
+        self: TypedVerbs[Any, Any, Any, int, Any, Any], path: Path, default: Default
+    ) -> Any | Default: ...
+    def get(self, path: Path = "", default: Any = None) -> Any:
+        """Return the whole memory as the type, or the value at a path as it is stored.
+
+        `default` is as in the handle without a type.
+        """
+        if not path:
+            return self._decoded(super().get())
+        return super().get(path, default)  # type: ignore[call-arg]
 
     def _decoded(self, told: Any) -> Any:
         return self._decode(told)

@@ -1,0 +1,136 @@
+"""`memory.get(path, default)` returns the default if nothing is at the path, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypedDict
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.basics.paths import part_of
+from perdure.testing import Lab
+
+MEMORY = {
+    "null": None,
+    "zero": 0,
+    "no": False,
+    "text": "",
+    "user": {"name": None, "tags": [None, "a"]},
+    "1": {"1": None},
+}
+FOUND = {
+    "null": None,
+    "zero": 0,
+    "no": False,
+    "text": "",
+    "user.name": None,
+    "user.tags.0": None,
+    "user.tags.-2": None,
+    "user.tags.1": "a",
+    "1.1": None,
+    "items": ["first"],
+}
+ABSENT = ["nothing", "user.age", "a.b.c", "user.tags.2", "user.tags.-3", "user.tags.x", "text.0"]
+EXPECTED: dict[str, Any] = FOUND | dict.fromkeys(ABSENT, "default")
+
+app = perdure.App()
+
+
+class State(TypedDict):
+    zero: int
+
+
+async def read(memory: perdure.AsyncEntity) -> dict[str, Any]:
+    assert (await memory.get("", "default"))["zero"] == 0
+    assert await memory.typed(State).get("nothing", "default") == "default"
+    return {path: await memory.get(path, "default") for path in EXPECTED}
+
+
+def read_plain(memory: perdure.Entity) -> dict[str, Any]:
+    assert memory.get("", "default")["zero"] == 0
+    assert memory.typed(State).get("nothing", "default") == "default"
+    return {path: memory.get(path, default="default") for path in EXPECTED}
+
+
+@app.hook
+async def async_hook(memory: perdure.AsyncEntity) -> dict[str, Any]:
+    return await read(memory)
+
+
+@app.hook
+def plain_hook(memory: perdure.Entity) -> dict[str, Any]:
+    return read_plain(memory)
+
+
+@app.coordinator
+async def async_job(memory: perdure.AsyncEntity) -> list[dict[str, Any]]:
+    await memory.log("items", "first")
+    together = asyncio.gather(
+        memory.get("nothing", 1), memory.get("null", 2), memory.get("zero", 3)
+    )
+    assert await together == [1, None, 0]
+    return [await read(memory), *await asyncio.gather(async_hook(memory), plain_hook(memory))]
+
+
+@app.coordinator
+def plain_job(memory: perdure.Entity) -> list[dict[str, Any]]:
+    memory.log("items", "first")
+    return [read_plain(memory), async_hook(memory), plain_hook(memory)]
+
+
+@pytest.mark.parametrize("job", [async_job, plain_job], ids=lambda job: job.name)
+def test_coordinators_and_hooks_get_the_default(job: Any, dsn: str) -> None:
+    """And replay tells them the same."""
+    with Lab(app, dsn=dsn) as lab:
+        assert lab.run(job, context=MEMORY) == [EXPECTED] * 3
+        lab.check()
+
+
+def test_clients_get_the_default(dsn: str) -> None:
+    with perdure.connect(dsn) as client:
+        memory = client.create_entity("j", "thing", MEMORY)
+        memory.log("items", "first")
+        assert read_plain(memory) == EXPECTED
+        with pytest.raises(perdure.JobNotFound):
+            client.entity("nobody").get("n", 0)
+
+    async def reads() -> dict[str, Any]:
+        async with perdure.connect_async(dsn) as client:
+            return await read(client.entity("j"))
+
+    assert asyncio.run(reads()) == EXPECTED
+
+
+def test_default_need_not_be_json(dsn: str) -> None:
+    """It is not stored."""
+    with perdure.connect(dsn) as client:
+        nothing = object()
+        assert client.create_entity("j", "thing").get("n", nothing) is nothing
+
+
+def test_parts_are_found_as_in_sql(connection: psycopg.Connection[Any]) -> None:
+    keys = [
+        "0",
+        "-1",
+        "+1",
+        "01",
+        "2",
+        "-3",
+        " \t1",
+        "1 ",
+        "1_0",
+        "1.0",
+        "x",
+        "",
+        "\u0661",
+        "9" * 5000,
+    ]
+    for value in ([1, 2], {key: key for key in keys[::2]}, "text", None):
+        for key in keys:
+            row = connection.execute(
+                "select %s::jsonb #>> array[%s]", [psycopg.types.json.Jsonb(value), key]
+            ).fetchone()
+            found = part_of(value, key, None)
+            assert row == (None if found is None else str(found),), (value, key)
