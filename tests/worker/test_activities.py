@@ -124,6 +124,16 @@ def test_invalid_retry_policy_is_rejected_where_it_is_defined(app: perdure.App) 
                 decorator(name="x", **wrong)(lambda *_: None)
 
 
+@pytest.mark.parametrize("never", [ValueError, "ValueError", "ExceptionGroup", "Lost"])
+def test_never_applies_to_the_members_of_an_exception_group(never: Any) -> None:
+    """A TaskGroup raises one: another attempt would fail in the same member."""
+    lost = perdure.ActivityFailed({"type": "Lost", "message": "it was there before"})
+    inner = ExceptionGroup("inner", [ValueError("bad"), lost])
+    group = ExceptionGroup("outer", [KeyError("k"), inner])
+    assert not perdure.Retry(attempts=3, never=never).allows(group, 1)
+    assert perdure.Retry(attempts=3, never="TypeError").allows(group, 1)
+
+
 @pytest.mark.parametrize("never", [ValueError, "ValueError", [ValueError], (KeyError, ValueError)])
 def test_never_accepts_one_exception_or_several(never: Any) -> None:
     retry = perdure.Retry(attempts=3, never=never)

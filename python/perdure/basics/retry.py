@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perdure.errors import Failure, InvalidArgument
@@ -25,7 +26,7 @@ class Retry:
       in seconds.
     - `max_delay`: the longest pause. Default: a minute, or `delay` if that is longer.
     - `jitter`: the share by which a pause is made longer or shorter at random.
-    - `never`: exception types, or their names, that fail at once.
+    - `never`: exception types, or their names, that fail at once, also in an exception group.
 
     Raises InvalidArgument if the values make no sense.
     """
@@ -57,9 +58,12 @@ class Retry:
         """Tell whether work is tried again after an error, when `made` attempts were made."""
         if made >= self.attempts or not isinstance(error, Exception):
             return False
+        return not any(map(self._forbids, _with_members(error)))
+
+    def _forbids(self, error: BaseException) -> bool:
         names = {kind.__name__ for kind in type(error).__mro__}
         names |= {error.type} if isinstance(error, Failure) else set()
-        return not any(
+        return any(
             kind in names if isinstance(kind, str) else isinstance(error, kind)
             for kind in _kinds(self.never)
         )
@@ -97,6 +101,14 @@ def _kinds(never: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
                 hint='Give exception types or their names: never=(ValueError, "CardRefused").',
             )
     return tuple(given)
+
+
+def _with_members(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error; if it is a group, such as a TaskGroup raises, also all errors in it."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _with_members(member)
 
 
 def _is_exception_type(kind: object) -> bool:
