@@ -44,7 +44,7 @@ TAIL = """\
 
 INTERNAL = {
     "App": {"functions", "registers", "tables"},
-    "Client": {"each", "follow", "send", "until"},
+    "Client": {"each", "follow", "give", "send", "until"},
     "Lab": {"finish", "note"},
 }
 """Methods for other parts of the package."""

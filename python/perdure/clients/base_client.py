@@ -56,7 +56,7 @@ class BaseClient:
         """Send a call to the database, inside the transaction of `connection` if one is given."""
         raise NotImplementedError
 
-    def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
+    def give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
         """Send a call, and return its answer in the type of the method that asks."""
         given: A = self.send(call, connection)
         return given

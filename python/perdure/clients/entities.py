@@ -48,11 +48,11 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         """
         order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
         call = self.calls.find(entity, on_the_wire(conditions or {}), order, after, limit)
-        return self._give(call.reading(rows_of(Found)))
+        return self.give(call.reading(rows_of(Found)))
 
     def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> _Int:
         """Count the memories that `find()` would find without a limit."""
-        return self._give(self.calls.count_found(entity, on_the_wire(conditions or {})))
+        return self.give(self.calls.count_found(entity, on_the_wire(conditions or {})))
 
     def signal_found(
         self,
@@ -76,7 +76,7 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         call = self.calls.signal_found(entity, on_wire, name, stored(payload), known, **page)
         if not key:  # a key drawn here can be known only if the reply was lost
             call = call.reading(lambda rows: [(job, True) for job, _ in rows])
-        return self._give(call)
+        return self.give(call)
 
     def cancel_found(
         self,
@@ -92,11 +92,11 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         Returns a list of (id, asked) in order of id; `asked` is False if the job was asked before.
         """
         page = {"after": after, "max_jobs": limit}
-        return self._give(self.calls.cancel_found(entity, on_the_wire(conditions), reason, **page))
+        return self.give(self.calls.cancel_found(entity, on_the_wire(conditions), reason, **page))
 
     def indexes(self) -> _Indexes:
         """List the indexes of the app, with their state, size and number of scans."""
-        return self._give(self.calls.indexes().reading(rows_of(Index)))
+        return self.give(self.calls.indexes().reading(rows_of(Index)))
 
     def define_contract(self, entity: str, schema: Surface) -> _None:
         """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
@@ -106,15 +106,15 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         `broken_contracts()` lists those that do not fit.
         """
         call = self.calls.define_contract(entity, schema_of(schema))
-        return self._give(call.reading(lambda _: None))
+        return self.give(call.reading(lambda _: None))
 
     def drop_contract(self, entity: str) -> _Bool:
         """Remove the contract of an entity; return False if there was none."""
-        return self._give(self.calls.drop_contract(entity))
+        return self.give(self.calls.drop_contract(entity))
 
     def contract(self, entity: str) -> _Schema:
         """Return the contract of an entity as JSON Schema, or None."""
-        return self._give(self.calls.contract(entity))
+        return self.give(self.calls.contract(entity))
 
     def broken_contracts(
         self,
@@ -130,4 +130,4 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         """
         tried = None if schema is None else schema_of(schema)
         call = self.calls.broken_contracts(entity, tried, after=after, max_rows=max_rows)
-        return self._give(call.reading(rows_of(BrokenContract)))
+        return self.give(call.reading(rows_of(BrokenContract)))

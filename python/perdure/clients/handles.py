@@ -87,7 +87,7 @@ class BaseHandle(
 
     def status(self) -> _Status:
         """Return the state of the job, and in words what it waits for. Raises JobNotFound."""
-        return self._client._give(self._client.requests.status(self.id))
+        return self._client.give(self._client.requests.status(self.id))
 
     def signal(
         self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
@@ -97,7 +97,7 @@ class BaseHandle(
         Raises JobNotFound and JobFinished.
         """
         call = self._client.requests.signal(self.id, name, payload, key)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def stream(self, name: Path, *, after: After = 0, timeout: Duration | None = None) -> _Stream:
         """Follow a stream of the job: `for item in handle.stream("tokens"): print(item.item)`.
@@ -116,7 +116,7 @@ class BaseHandle(
         Returns False if the job is finished or was asked before.
         """
         call = self._client.calls.cancel(self.id, reason)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def cancel_hook(self, task: str, reason: str | None = None, *, connection: Any = None) -> _Bool:
         """Ask one hook of the job to cancel; `task` is what `hook()` returned.
@@ -124,11 +124,11 @@ class BaseHandle(
         Returns False if it has ended, was asked before, or does not exist.
         """
         call = self._client.calls.cancel_hook(self.id, task, reason)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def family(self, max_rows: int = FAMILY) -> _Family:
         """List the job and all its descendants, each after its parent. Raises JobNotFound."""
-        return self._client._give(self._client.requests.family(self.id, max_rows))
+        return self._client.give(self._client.requests.family(self.id, max_rows))
 
     def children(self) -> _Children:
         """Return handles of the child jobs of this job. Raises JobNotFound."""
@@ -142,14 +142,14 @@ class BaseHandle(
     def terminate(self, reason: str | None = None, *, connection: Any = None) -> _Bool:
         """End the job at once: none of its code runs any more. Returns False if it is finished."""
         call = self._client.calls.terminate(self.id, reason)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def pause(self) -> _Bool:
         """Keep the tasks of the job from workers until it is resumed. What runs now ends its turn.
 
         Returns False if it was paused before. Raises JobNotFound.
         """
-        return self._client._give(self._client.calls.pause(self.id))
+        return self._client.give(self._client.calls.pause(self.id))
 
     def resume(
         self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
@@ -160,11 +160,11 @@ class BaseHandle(
         gives differ from those in its journal.
         """
         call = self._client.calls.resume(self.id, task, accept_changes)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def repin(self, version: str | None) -> _Int:
         """Pin the job to another version of the code, or to none; return how many tasks moved."""
-        return self._client._give(self._client.calls.repin(self.id, version))
+        return self._client.give(self._client.calls.repin(self.id, version))
 
     def retry(
         self,
@@ -180,7 +180,7 @@ class BaseHandle(
         job runs or has completed. `timeout` defaults to that of the last start. Raises JobNotFound.
         """
         call = self._client.requests.retry(self.id, args, timeout, key)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def timeline(self) -> _Timeline:
         """Yield all that belongs to the job but its memory.
@@ -209,7 +209,7 @@ class BaseHandle(
         Raises JobNotFound.
         """
         call = self._client.requests.hook(self.id, hook, args, options)
-        return self._client._give(call, connection)
+        return self._client.give(call, connection)
 
     def _answer(self, task: str, timeout: Duration | None, decode: Decode) -> Steps[Any]:
         limit, until = until_of(timeout)

@@ -127,9 +127,9 @@ class Items(BaseClient, Generic[_Item, _List]):
             after, assignee=assignee, name=name, status=status, max_rows=limit
         )
         make = self._make_item
-        return self._give(call.reading(rows_of(make, self)))
+        return self.give(call.reading(rows_of(make, self)))
 
     def item(self, id: str | UUID) -> _Item:
         """Return an item, open or resolved. Raises ItemNotFound."""
         make = self._make_item
-        return self._give(self.calls.read_item(as_id(id)).reading(row_of(make, self)))
+        return self.give(self.calls.read_item(as_id(id)).reading(row_of(make, self)))

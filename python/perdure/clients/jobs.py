@@ -56,7 +56,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         Returns a list of Status. Raises InvalidArgument.
         """
         asked = self.requests.jobs(workflow, status, (since, until), after, limit)
-        return self._give(asked)
+        return self.give(asked)
 
     def entity(self, job: str | UUID, *, connection: Any = None) -> _Memory:
         """Return a memory. With `connection`, what it does joins that transaction."""
@@ -80,7 +80,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
             made.is_new = is_new
             return made
 
-        return self._give(call.reading(memory), connection)
+        return self.give(call.reading(memory), connection)
 
     def until(self, job: str, condition: str, timeout: float | None) -> _Int:
         """Wait until a memory meets a condition and return its version. Raises TimeoutError."""
@@ -107,7 +107,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
 
         Raises JobAtWork while one of its tasks or children is alive.
         """
-        return self._give(self.calls.forget(as_id(job)))
+        return self.give(self.calls.forget(as_id(job)))
 
     def forget_finished(
         self, before: datetime, *, entity: str | None = None, limit: int = 1000
@@ -119,7 +119,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         one transaction. It keeps jobs with a live hook or child, and jobs that a foreign key of
         yours refers to. Raises InvalidArgument.
         """
-        return self._give(self.calls.forget_finished(aware(before), entity, limit))
+        return self.give(self.calls.forget_finished(aware(before), entity, limit))
 
     def create_index(
         self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT

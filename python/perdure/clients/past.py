@@ -173,7 +173,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
             after = changes[-1].version
 
     def _give(self, call: Call) -> A:  # type: ignore[type-var]
-        return self._client._give(call, self._connection)
+        return self._client.give(call, self._connection)
 
 
 def change_of(calls: Calls, job: str, path: str, after: int, until: float | None = None) -> Poll:

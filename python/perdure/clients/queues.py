@@ -63,19 +63,19 @@ class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
         A limit that you leave out is removed. Raises InvalidArgument and InvalidName.
         """
         limits = {"max_running": max_running, "max_per_key": max_per_key}
-        return self._give(self.calls.set_queue(queue, rate_per_second, burst, **limits))
+        return self.give(self.calls.set_queue(queue, rate_per_second, burst, **limits))
 
     def pause_queue(self, queue: str) -> _Bool:
         """Keep the tasks of a queue from workers. What runs now continues.
 
         Returns False if it was paused before.
         """
-        return self._give(self.calls.pause_queue(queue))
+        return self.give(self.calls.pause_queue(queue))
 
     def resume_queue(self, queue: str) -> _Bool:
         """Give the tasks of a queue to workers again; return False if it was not paused."""
-        return self._give(self.calls.resume_queue(queue))
+        return self.give(self.calls.resume_queue(queue))
 
     def queue_depths(self, queue: str | None = None) -> _Depths:
         """Count the tasks of each queue, or of one queue; return a list of QueueDepth."""
-        return self._give(self.calls.queue_depths(queue).reading(rows_of(QueueDepth)))
+        return self.give(self.calls.queue_depths(queue).reading(rows_of(QueueDepth)))

@@ -130,25 +130,25 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
             "timeout": None if timeout is None else interval_of(timeout),
         }
         call = schedule_call(self.calls, workflow, name, args, timing, options)
-        return self._give(call, connection)
+        return self.give(call, connection)
 
     def schedules(self) -> _Schedules:
         """List the schedules by name, with their next due time and the job they started last."""
-        return self._give(self.calls.schedules().reading(rows_of(Schedule)))
+        return self.give(self.calls.schedules().reading(rows_of(Schedule)))
 
     def pause_schedule(self, name: str) -> _Bool:
         """Let a schedule start nothing until it is resumed.
 
         Returns False if it is paused already. Raises ScheduleNotFound.
         """
-        return self._give(self.calls.pause_schedule(name))
+        return self.give(self.calls.pause_schedule(name))
 
     def resume_schedule(self, name: str) -> _Bool:
         """Resume a schedule that is paused or stuck; it catches up as its `catch_up` says.
 
         Returns False if it was not paused. Raises ScheduleNotFound and InvalidSchedule.
         """
-        return self._give(self.calls.resume_schedule(name))
+        return self.give(self.calls.resume_schedule(name))
 
     def trigger_schedule(self, name: str, *, key: str | None = None) -> _Handle:
         """Start the job of a schedule now and return its handle. The same `key` starts once.
@@ -156,8 +156,8 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
         Raises ScheduleNotFound and InvalidSchedule.
         """
         call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
-        return self._give(call.reading(lambda started: self.handle(started[0])))
+        return self.give(call.reading(lambda started: self.handle(started[0])))
 
     def drop_schedule(self, name: str) -> _Bool:
         """Delete a schedule; its jobs stay. Returns False if there is none. Raises JobAtWork."""
-        return self._give(self.calls.drop_schedule(name))
+        return self.give(self.calls.drop_schedule(name))

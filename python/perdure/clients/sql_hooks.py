@@ -63,15 +63,15 @@ class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
         lengths = {"retry_in": retry_in, "timeout": timeout, "within": within}
         written = {name: as_interval(it) for name, it in lengths.items() if it is not None}
         call = self.calls.register_sql_hook(_name(hook), function, attempts=attempts, **written)
-        return self._give(call.reading(lambda _: None), connection)
+        return self.give(call.reading(lambda _: None), connection)
 
     def drop_sql_hook(self, hook: SqlHook[Any] | str, *, connection: Any = None) -> _Bool:
         """Stop using a function as a hook; return False if there was no such hook."""
-        return self._give(self.calls.drop_sql_hook(_name(hook)), connection)
+        return self.give(self.calls.drop_sql_hook(_name(hook)), connection)
 
     def sql_hooks(self) -> _Hooks:
         """List the hooks in SQL by name."""
-        return self._give(self.calls.sql_hooks().reading(rows_of(RegisteredSqlHook)))
+        return self.give(self.calls.sql_hooks().reading(rows_of(RegisteredSqlHook)))
 
 
 def _name(hook: SqlHook[Any] | str) -> str:

@@ -56,7 +56,7 @@ def start(
     argument.
     """
     call = client.requests.start(workflow, args, options)
-    return client._give(call.reading(_handle_of(client, workflow)), connection)
+    return client.give(call.reading(_handle_of(client, workflow)), connection)
 
 
 def signal_with_start(
@@ -76,7 +76,7 @@ def signal_with_start(
     raises JobFinished, or with `if_exists="new_run"` begins a new run that gets the signal.
     """
     call = client.requests.signal_with_start(workflow, id, signal, payload, args, options)
-    return client._give(call.reading(_handle_of(client, workflow)), connection)
+    return client.give(call.reading(_handle_of(client, workflow)), connection)
 
 
 def start_many(
@@ -94,7 +94,7 @@ def start_many(
     """
     call = client.calls.start_many(all_of_many(workflow, many))
     handle = _handle_of(client, workflow)
-    return client._give(call.reading(lambda rows: [handle(row) for row in rows]), connection)
+    return client.give(call.reading(lambda rows: [handle(row) for row in rows]), connection)
 
 
 def fork(
@@ -116,7 +116,7 @@ def fork(
     `key` needs a `new_id`. Raises JobNotFound, JobExists, InvalidArgument.
     """
     call = client.requests.fork(job, new_id, at, context, key)
-    return client._give(call.reading(_handle_of(client, workflow)), connection)
+    return client.give(call.reading(_handle_of(client, workflow)), connection)
 
 
 def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Sequence[Any]], Any]:
