@@ -10,7 +10,7 @@ from typing import Any
 import perdure
 from perdure.database.sealing import Fields
 from perdure.database.unsealing import Unsealer
-from perdure.errors import failure_of
+from perdure.failures import failure_of
 from perdure.workers.coordinator_calls import open_run
 from perdure.workers.turns import facts_of
 from perdure.workflow.operations import stored

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import errors
+from perdure import failures
 from perdure.codecs import AesGcm
-from perdure.errors import failure_of
+from perdure.failures import failure_of
 from perdure.workflow.operations import stored
 
 T = "40 s"
@@ -114,10 +114,10 @@ def test_bug_of_this_package_keeps_its_frames() -> None:
     """They are needed to report it."""
     with pytest.raises(AttributeError) as raised:
         perdure.App.coordinator(None, lambda memory: None)  # type: ignore[arg-type, call-overload]
-    failure = errors.failure_of(raised.value)
+    failure = failures.failure_of(raised.value)
     assert OURS in failure["traceback"]
-    assert f"{HERE.name}:" in str(errors.place_of(failure))
-    assert errors.place_of({"type": "TimeoutError", "message": "late"}) is None
+    assert f"{HERE.name}:" in str(failures.place_of(failure))
+    assert failures.place_of({"type": "TimeoutError", "message": "late"}) is None
 
 
 def test_cancelled_job_shows_no_traceback(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from perdure.errors import InvalidPath, storable
+from perdure.errors import InvalidPath
+from perdure.failures import storable
 
 from .names import is_text
 

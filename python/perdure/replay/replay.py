@@ -22,7 +22,8 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, Protocol, Self
 
-from perdure.errors import OURS, NonDeterminism, last_own
+from perdure.errors import NonDeterminism
+from perdure.failures import OURS, last_own
 from perdure.values.decoding import read_as
 
 from .awaitables import Durable, Task

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perdure.errors import ValueMistyped, text_of
+from perdure.errors import ValueMistyped
+from perdure.failures import text_of
 
 SHOWN, TOLD = 200, 1000
 

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
 from perdure.basics.limits import too_late
-from perdure.errors import (
-    Failed,
-    InvalidValue,
-    NumberOutOfRange,
-    ValueTooDeep,
-    ValueTooLarge,
-    failure_of,
-)
+from perdure.errors import Failed, InvalidValue, NumberOutOfRange, ValueTooDeep, ValueTooLarge
+from perdure.failures import failure_of
 from perdure.workflow.context import Info, activity_info
 from perdure.workflow.operations import ActivityCall, stored
 from perdure.workflow.progress import AttemptReporter

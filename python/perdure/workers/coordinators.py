@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
-from perdure.errors import NonDeterminism, PerdureError, ValueSealed, failure_of
+from perdure.errors import NonDeterminism, PerdureError, ValueSealed
+from perdure.failures import failure_of
 from perdure.replay.replay import Fact, OpenOperation, SyncRun
 from perdure.workflow.operations import stored
 from perdure.workflow.work import Coordinator

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
 from perdure.basics.limits import too_late
-from perdure.errors import PerdureError, failure_of
+from perdure.errors import PerdureError
+from perdure.failures import failure_of
 from perdure.replay.journal import MAX_REFUSED_CALLS
 from perdure.replay.replay import Evicted, Fact, Suspend, current
 from perdure.workflow.operations import stored

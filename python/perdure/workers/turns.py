@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso, to_iso
-from perdure.errors import PerdureError, failure_of, from_failure, place_of
+from perdure.errors import PerdureError, from_failure
+from perdure.failures import failure_of, place_of
 from perdure.replay.replay import Fact, OpenOperation
 from perdure.workflow.context import Info, info_of
 from perdure.workflow.operations import Operation

@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from perdure.basics.durations import microseconds, to_iso
-from perdure.errors import PerdureError, UnknownFunction, failure_of
+from perdure.errors import PerdureError, UnknownFunction
+from perdure.failures import failure_of
 
 from .turns import DROPPED, Json, Turn
 
