@@ -24,7 +24,7 @@ def perdure_dsn() -> Iterator[str]:
     """Provide the database of the labs: `$PERDURE_DATABASE_URL`, else a new embedded server."""
     import os
 
-    from perdure.database.connections import DATABASE_URL
+    from perdure.database.source import DATABASE_URL
     from perdure.embedded.server import Server
 
     if given := os.environ.get(DATABASE_URL):

@@ -27,8 +27,9 @@ import perdure
 from perdure.basics import faults
 from perdure.database import connections
 from perdure.database.call import Call
-from perdure.database.connections import AsyncLink, Source
+from perdure.database.connections import AsyncLink
 from perdure.database.sending import send_async
+from perdure.database.source import Source
 from perdure.workers import waits
 from perdure.workers.engine import Engine
 from perdure.workers.event_loop import new_loop

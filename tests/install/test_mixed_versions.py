@@ -27,7 +27,8 @@ from releases import LATER, NOW
 import perdure
 from perdure import errors
 from perdure.database.calls import Calls
-from perdure.database.connections import Link, Source
+from perdure.database.connections import Link
+from perdure.database.source import Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
 from perdure.installation.install import install
 from perdure.workers.side_connections import BusyConnections

@@ -26,7 +26,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.database import connections, worker_calls
+from perdure.database import connections, source, worker_calls
 from perdure.workers import waits
 from perdure.workers.engine import Engine
 from perdure.workers.turns import Turn
@@ -87,7 +87,7 @@ def provide(dsn: str) -> None:
     may leave its sessions no time for it."""
     while True:
         with suppress(psycopg.OperationalError, perdure.InvalidArgument):
-            connections.Source(dsn, SCHEMA).provision()
+            source.Source(dsn, SCHEMA).provision()
             return
         time.sleep(LONGEST_PAUSE)
 

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 import perdure
 from perdure.clients.outcomes import unfinished
 from perdure.clients.requests import START_OPTIONS, Status
-from perdure.database.connections import Source
+from perdure.database.source import Source
 from tests.patience import wait_until
 
 T = "40 s"

@@ -15,7 +15,8 @@ import pytest
 import perdure
 from perdure.database import connections
 from perdure.database.calls import Calls
-from perdure.database.connections import AsyncLink, Source
+from perdure.database.connections import AsyncLink
+from perdure.database.source import Source
 
 IN_TIME = 20.0
 LOCK_WAITS = (

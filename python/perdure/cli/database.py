@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from psycopg.conninfo import make_conninfo
 
-from perdure.database.connections import parameters_of
+from perdure.database.source import parameters_of
 from perdure.embedded import binaries
 from perdure.embedded import server as embedded
 from perdure.errors import ServerUnavailable

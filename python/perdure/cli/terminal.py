@@ -21,7 +21,7 @@ import psycopg
 import typer
 from typer.core import TyperGroup
 
-from perdure.database.connections import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA, parameters_of
+from perdure.database.source import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA, parameters_of
 from perdure.embedded import server as embedded
 from perdure.errors import PerdureError
 from perdure.installation import install as installer

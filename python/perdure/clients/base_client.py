@@ -7,7 +7,7 @@ from uuid import UUID
 
 from perdure.codecs import Codec
 from perdure.database.call import Call
-from perdure.database.connections import Source
+from perdure.database.source import Source
 from perdure.errors import InvalidArgument
 from perdure.workflow.work import Workflow
 

@@ -11,8 +11,8 @@ from perdure.basics.faults import crash_point
 from perdure.basics.names import as_id
 from perdure.codecs import Codec
 from perdure.database.call import Call
-from perdure.database.connections import Source
 from perdure.database.sending import send
+from perdure.database.source import Source
 from perdure.errors import PerdureError
 from perdure.values.wire import Result, Result_co
 from perdure.workflow.context import refuse_clients

@@ -20,8 +20,9 @@ from perdure.basics.faults import crash_point
 from perdure.basics.paths import Path, parse_path, write_path
 from perdure.database.call import Call
 from perdure.database.calls import Calls
-from perdure.database.connections import Source, pauses
+from perdure.database.connections import pauses
 from perdure.database.sending import send
+from perdure.database.source import Source
 from perdure.errors import InvalidArgument
 
 from .past import rows_of

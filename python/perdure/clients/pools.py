@@ -15,7 +15,8 @@ from typing import Any
 from perdure.basics.forks import note_resettable
 from perdure.basics.loop_affinity import LoopAffinity
 from perdure.database.call import Call
-from perdure.database.connections import PATIENCE, AsyncLink, Link, Source
+from perdure.database.connections import PATIENCE, AsyncLink, Link
+from perdure.database.source import Source
 from perdure.errors import InvalidArgument
 
 NAME = "perdure client"

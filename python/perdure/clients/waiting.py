@@ -28,12 +28,12 @@ from perdure.database.connections import (
     REFUSALS,
     AsyncLink,
     Link,
-    Source,
     can_be_repeated,
     is_standby,
     may_be_stale,
 )
 from perdure.database.sending import send, send_async, send_together
+from perdure.database.source import Source
 
 from .polling import Poll
 

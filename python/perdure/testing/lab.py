@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from perdure.basics.durations import Duration, seconds
 from perdure.clients.client import Client, Handle, Memory, connect
-from perdure.database.connections import Source
+from perdure.database.source import Source
 from perdure.errors import NonDeterminism, ResultTimeout
 from perdure.replaying import in_a_line, recordings_of_runs, replay_journal
 from perdure.values.wire import Result

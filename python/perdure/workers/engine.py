@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.threads import Threads
 from perdure.database.calls import Calls
 from perdure.database.clock import Clock
-from perdure.database.connections import AsyncLink, Source
+from perdure.database.connections import AsyncLink
+from perdure.database.source import Source
 from perdure.database.unsealing import UNSEALING_ERROR
 from perdure.database.worker_calls import Task
 from perdure.errors import PerdureError, SealBroken, ValueSealed

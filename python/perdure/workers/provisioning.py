@@ -11,7 +11,7 @@ from psycopg.pq.abc import PGcancel
 from psycopg.rows import TupleRow
 
 from perdure.basics.threads import in_thread
-from perdure.database.connections import Source
+from perdure.database.source import Source
 
 logger = logging.getLogger("perdure.worker")
 

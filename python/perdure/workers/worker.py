@@ -22,8 +22,9 @@ from perdure.basics.durations import Duration, seconds
 from perdure.basics.faults import crash_point
 from perdure.basics.names import check_name, check_queue
 from perdure.basics.threads import Threads, beside, in_thread
-from perdure.database.connections import REFUSALS, AsyncLink, Source, pauses
+from perdure.database.connections import REFUSALS, AsyncLink, pauses
 from perdure.database.sending import send_async
+from perdure.database.source import Source
 from perdure.errors import InvalidArgument
 from perdure.workflow.app import App, check_app
 

@@ -18,7 +18,8 @@ from zlib import crc32
 
 from perdure.basics.paths import write_path
 from perdure.database.calls import Calls
-from perdure.database.connections import REFUSALS, AsyncLink, Source
+from perdure.database.connections import REFUSALS, AsyncLink
+from perdure.database.source import Source
 from perdure.errors import TaskNotHeld, ValueTooLarge
 
 from .operations import MAX_BYTES, size_of, stored
