@@ -85,17 +85,9 @@ from perdure.workflow.durable import (
 )
 from perdure.workflow.logs import logger
 from perdure.workflow.memory import AsyncEntity, Entity
+from perdure.workflow.sql_hook import SQL_QUEUE, SqlHook, sql_hook
 from perdure.workflow.typed_memory import TypedAsyncEntity, TypedEntity
-from perdure.workflow.work import (
-    SQL_QUEUE,
-    Activity,
-    Coordinator,
-    Hook,
-    Pending,
-    SqlHook,
-    Transaction,
-    sql_hook,
-)
+from perdure.workflow.work import Activity, Coordinator, Hook, Pending, Transaction
 
 __version__ = "0.1.0"
 

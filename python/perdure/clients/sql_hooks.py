@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from perdure.basics.durations import Duration, as_interval
 from perdure.errors import InvalidArgument
-from perdure.workflow.work import SqlHook
+from perdure.workflow.sql_hook import SqlHook
 
 from .base_client import BaseClient
 from .past import rows_of

@@ -9,7 +9,9 @@ from typing import Any, Concatenate, ParamSpec, overload
 
 from perdure.errors import InvalidArgument, UnknownFunction
 from perdure.workflow.app import App
-from perdure.workflow.work import Activity, Hook, SqlHook, Transaction, is_awaited
+from perdure.workflow.functions import is_awaited
+from perdure.workflow.sql_hook import SqlHook
+from perdure.workflow.work import Activity, Hook, Transaction
 
 P = ParamSpec("P")
 

@@ -20,7 +20,8 @@ from perdure.workers.engine import Engine
 from perdure.workers.turns import Json
 from perdure.workers.worker import Worker
 from perdure.workflow.app import App, check_app
-from perdure.workflow.work import SQL_QUEUE, Workflow
+from perdure.workflow.sql_hook import SQL_QUEUE
+from perdure.workflow.work import Workflow
 
 from .doubles import Doubles
 

@@ -23,7 +23,8 @@ from perdure.database.worker_calls import Task
 from perdure.errors import PerdureError, SealBroken, ValueSealed
 from perdure.workflow.app import App
 from perdure.workflow.publishing import StreamLinks
-from perdure.workflow.work import SQL_QUEUE, Work
+from perdure.workflow.sql_hook import SQL_QUEUE
+from perdure.workflow.work import Work
 
 from .activities import ActivityTurn, AttemptOutcome
 from .committer import Committer

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Coroutine, Generator, Iterable
-from dataclasses import replace
-from functools import cached_property, partial, update_wrapper
+from collections.abc import Callable, Generator, Iterable
+from functools import cached_property, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,24 +15,23 @@ from typing import (
     Protocol,
     TypeVar,
     get_args,
-    overload,
 )
 
 from perdure.basics.durations import Duration, seconds
 from perdure.basics.limits import limits_of
-from perdure.basics.names import check_queue, check_text
+from perdure.basics.names import check_queue
 from perdure.basics.retry import Retry, policy_of
 from perdure.errors import InvalidArgument, InvalidName
-from perdure.values.hints import signature_of_call
 from perdure.values.shapes import Shape, shape_of
-from perdure.values.wire import Result, Result_co, decoder
+from perdure.values.wire import Result, Result_co
 
 from . import operations
 from .context import Runtime, misplaced, required, runtime
+from .functions import check_usable, execution_of, is_async
 from .memory import Verbs
 
 if TYPE_CHECKING:
-    from .memory import AsyncEntity, Entity
+    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,18 +44,7 @@ LimitKey = str | Callable[..., str]
 arguments of each call."""
 
 
-_BY_PLACE = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.VAR_POSITIONAL,
-)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-_GIVEN = {"self": "an object", "cls": "a class"}
-"""What Python gives a method, by the name of its first parameter."""
-
-SQL_QUEUE = "$sql"
-"""The queue of tasks that the database runs itself; every worker serves it."""
 
 
 class Pending(Protocol[Result_co]):
@@ -72,38 +58,6 @@ class Pending(Protocol[Result_co]):
 
     def cancel(self) -> Any:
         """Withdraw the request; what was begun for it is asked to cancel."""
-
-
-def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
-    """Tell whether a function must be awaited, also one wrapped around an `async def`.
-
-    Such a wrapper may run what it wraps to its end. It cannot if that is given a memory or a
-    connection, which are of one kind or the other.
-    """
-    if is_given and inspect.isfunction(function):
-        function = inspect.unwrap(function)
-    return is_awaited(function)
-
-
-def is_awaited(function: Callable[..., Any]) -> bool:
-    """Tell whether calls of a function must be awaited, as those of an `async def`."""
-    while isinstance(function, partial):
-        function = function.func
-    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
-
-
-def _execution_of(module: str) -> tuple[int, object]:
-    """Tell one execution of a module's code from another.
-
-    A cell of a notebook, or a line of IPython, has a number. A module that is loaded again has
-    another spec, which is equal to the one before.
-    """
-    ipython = sys.modules.get("IPython") if module == "__main__" else None
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is not None:
-        return shell.execution_count, None
-    spec = getattr(sys.modules.get(module), "__spec__", None)
-    return id(spec), spec  # while it is held, no other has its id
 
 
 class Work(Generic[P, R, Result_co]):
@@ -129,18 +83,18 @@ class Work(Generic[P, R, Result_co]):
         self.limit_key = limit_key
         self.entity: str | None = None
         self.pinned_version: str | None = None
-        self.is_async = _is_async(function, is_given=self.leading > 0)
+        self.is_async = is_async(function, is_given=self.leading > 0)
         if not isinstance(own_name, str) or not 0 < len(own_name.encode()) <= 150:
             raise InvalidName(
                 f"{own_name!r} is not a name for a function", hint="Give it another name: name=…."
             )
         self.name = own_name
-        self._check_function()
+        check_usable(function, own_name, self.kind, self.given if self.leading else None)
         if queue is not None:
             check_queue(queue)
         copied: Any = self
         update_wrapper(copied, function, updated=())  # without replacing our attributes
-        self._execution = _execution_of(self.__module__)
+        self._execution = execution_of(self.__module__)
 
     def comes_after(self, other: Work[..., Any]) -> bool:
         """Tell whether this replaces another: a cell was run, or a module was loaded again."""
@@ -150,31 +104,6 @@ class Work(Generic[P, R, Result_co]):
     def shape(self) -> Shape:
         """Return how arguments and result are converted to and from JSON."""
         return shape_of(self.function, self.leading)
-
-    def _check_function(self) -> None:
-        """Refuse a function that would fail whenever it runs. Raises InvalidArgument."""
-        function, name = self.function, self.name
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidArgument(
-                f"{name} is a generator; a registered function must return once",
-                hint="Return a list; perdure.publish() sends each item as it comes.",
-            )
-        parameters = list(signature_of_call(function).parameters.values())
-        owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-        given = _GIVEN.get(parameters[0].name) if parameters else None
-        if given is not None and owner and not owner.endswith(">"):
-            known = owner.rpartition(".")[2]
-            told = known.lower() if given == "an object" else known
-            raise InvalidArgument(
-                f"{name} is a method without {given}",
-                hint=f"Register that of {given}: app.{self.kind}({told}.{name}).",
-            )
-        if self.leading and not any(each.kind in _BY_PLACE for each in parameters[:1]):
-            raise InvalidArgument(
-                f"{name} has no parameter for the {self.given}",
-                detail="It is the first argument, before all others.",
-                hint=f"Write {name}({self.given}, …).",
-            )
 
     def refuse_options(self, args: Any, given: Iterable[str]) -> None:
         """Refuse a keyword that could be an option of the call or an argument of the function.
@@ -333,54 +262,6 @@ class Hook(Work[P, R, Result_co]):
 
     def _operation(self, serving: Runtime, args: Any, kwargs: Any) -> operations.Operation:
         return operations.hook_operation(self, args, kwargs, pinned_version=serving.pin_of(self))
-
-
-class SqlHook(Hook[..., Any, T]):
-    """A hook that is a function of the database, registered by `register_sql_hook()`."""
-
-    def __init__(self, name: str, returns: Any = Any):
-        super().__init__(_in_the_database, name=check_text(name), queue=SQL_QUEUE)
-        self.returns = returns
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Return how arguments and result are converted to and from JSON."""
-        return replace(shape_of(self.function, self.leading), result=decoder(self.returns))
-
-    @overload
-    def __call__(
-        self, memory: AsyncEntity, *args: Any, **kwargs: Any
-    ) -> Coroutine[Any, Any, T]: ...
-    @overload
-    def __call__(self, memory: Entity, *args: Any, **kwargs: Any) -> T: ...
-    def __call__(self, memory: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let the database run it. Inside a coordinator or hook the call resolves to its answer.
-
-        The function is given `["a", 1]` for `hook(memory, "a", 1)`, `{"n": 1}` for `hook(memory,
-        n=1)`.
-        """
-        return super().__call__(memory, *args, **kwargs)
-
-
-def _in_the_database(memory: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
-    raise InvalidArgument(
-        "a hook in SQL was called outside of a coordinator or hook",
-        hint="Use a handle there: client.handle(id).hook(recount, …).",
-    )
-
-
-@overload
-def sql_hook(name: str) -> SqlHook[Any]: ...
-@overload
-def sql_hook(name: str, returns: type[T]) -> SqlHook[T]: ...
-def sql_hook(name: str, returns: Any = Any) -> SqlHook[Any]:
-    """Name a function of the database as a hook: `recount = perdure.sql_hook("count", int)`.
-
-    Call it by `await recount(memory, "a", 1)` in coordinators and hooks, or by
-    `handle.hook(recount, "a", 1)` outside. `returns` is the type of its answer. Nothing is looked
-    up here: `client.register_sql_hook()` says which function of the database it is.
-    """
-    return SqlHook(name, returns)
 
 
 class Coordinator(Work[P, R, Result_co]):
