@@ -74,7 +74,6 @@ from perdure.workflow.durable import (
     patched,
     publish,
     random,
-    shielded,
     signal,
     sleep,
     sleep_until,
@@ -85,6 +84,7 @@ from perdure.workflow.durable import (
 )
 from perdure.workflow.logs import logger
 from perdure.workflow.memory import AsyncEntity, Entity
+from perdure.workflow.shields import shielded
 from perdure.workflow.sql_hook import SQL_QUEUE, SqlHook, sql_hook
 from perdure.workflow.typed_memory import TypedAsyncEntity, TypedEntity
 from perdure.workflow.work import Activity, Coordinator, Hook, Pending, Transaction

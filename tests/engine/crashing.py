@@ -33,7 +33,7 @@ from perdure.database.source import Source
 from perdure.workers import waits
 from perdure.workers.engine import Engine
 from perdure.workers.event_loop import new_loop
-from perdure.workers.hooks import make_task
+from perdure.workers.hook_tasks import make_task
 from tests.databases import PLAIN, POOLED, find_app
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step

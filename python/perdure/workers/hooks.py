@@ -487,28 +487,6 @@ class HookTurn(Turn):
         self.waits.hurry()
 
 
-def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    """Make a task of the worker's loop, and note to which hook it belongs."""
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    turn = turn_of(options.get("context"))
-    if turn is not None:
-        turn.note_task(task)
-    return task
-
-
-def turn_of(context: Context | None) -> HookTurn | None:
-    """Return the hook whose code runs here, or in that context."""
-    serving = current.get(None) if context is None else context.get(current)
-    return serving.turn if isinstance(serving, HookRuntime) else None
-
-
-def note_timer(timer: asyncio.TimerHandle, context: Context | None) -> None:
-    """Note to which hook a timer of the worker's loop belongs."""
-    turn = turn_of(context)
-    if turn is not None:
-        turn.note_timer(timer)
-
-
 def _retrieve(task: asyncio.Task[Any]) -> None:
     """Keep asyncio from reporting an error that nobody needs to see."""
     if not task.cancelled():

@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from .hooks import note_timer
+from .hook_tasks import note_timer
 
 LONGEST = 86_400.0
 """Seconds from which on milliseconds do not matter."""

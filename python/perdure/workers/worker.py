@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from asyncio.events import _get_running_loop
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
@@ -30,9 +30,9 @@ from perdure.workflow.app import App, check_app
 
 from .committer import log_trouble
 from .engine import Engine
-from .event_loop import new_loop
+from .event_loop import close_loop, new_loop, run_to_end
 from .heartbeats import Heartbeat
-from .hooks import make_task
+from .hook_tasks import make_task
 from .provisioning import Provisioning
 
 logger = logging.getLogger("perdure.worker")
@@ -234,10 +234,10 @@ class Worker:
                 if handles_signals:  # from here on only code raises KeyboardInterrupt
                     for number in (signal.SIGTERM, signal.SIGINT):
                         loop.add_signal_handler(number, self._asked_to_stop)
-                _run_to_end(loop, self._main(ending))
+                run_to_end(loop, self._main(ending))
             finally:
                 self._is_told_to_stop = False
-                _close(loop)
+                close_loop(loop)
 
     async def _main(self, ending: ExitStack) -> None:
         self._stopping, self._loop = asyncio.Event(), asyncio.get_running_loop()
@@ -453,33 +453,3 @@ def _instance_of(given: str | None) -> str | None:
             detail="An instance is a UUID that names an app at one place.",
             hint="Give the instance that `perdure adopt` has printed, or leave it out.",
         ) from None
-
-
-def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:
-    """Run a loop until its main task has ended.
-
-    A task of user code keeps a SystemExit or KeyboardInterrupt like any other error, for whoever
-    awaits it. asyncio would end the loop for it, with everything that other tasks have in hand.
-    Ctrl-C raises neither: it is heard as a signal, or by the thread that has started this one.
-    """
-    task = loop.create_task(main)
-    while not task.done():
-        try:
-            loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt):
-            if not task.done():
-                logger.exception(
-                    "a task of a hook or activity was told to exit: only that task ends"
-                )
-    task.result()
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Close a loop; code that refuses to be cancelled is left behind."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        _run_to_end(loop, asyncio.wait(tasks, timeout=1))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
