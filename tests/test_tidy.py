@@ -39,7 +39,7 @@ WRITERS = {
 MAY_BUILD_STATEMENTS = {"access", "indexing", "migrations", "sql_hooks"}
 
 # The modules that may hold SQL: the calls, the installer, and the script that it runs.
-WITH_SQL = {"call.py", "install.py", "script.py"}
+WITH_SQL = {"call.py", "catalogue.py", "install.py", "script.py"}
 STATEMENT = re.compile(
     r"\s*(select|insert into|update \w+ set|delete from|with \w+ as|create \w+|drop \w+|alter \w+"
     r"|set local|set search_path|listen|notify|grant|revoke)\s",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources.abc import Traversable
-from typing import Any, LiteralString, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors, sql
@@ -24,10 +24,20 @@ from perdure.errors import (
 )
 
 from . import script
+from .catalogue import (
+    IDLE,
+    Connection,
+    State,
+    apps_of,
+    in_the_catalogue,
+    intruders,
+    occupants,
+    state_of,
+    statement_timeout,
+    strangers,
+    versions,
+)
 from .statements import split
-
-Connection = psycopg.Connection[Any]
-IDLE = psycopg.pq.TransactionStatus.IDLE
 
 MAX_NAME = 63  # bytes
 
@@ -37,121 +47,15 @@ PATIENCE = 60.0
 PAUSE = 1.0
 """Seconds between two tries: longer than a migration keeps others waiting."""
 
-_VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
-
-# Installed functions find their names by the name of the schema, and lose them when it is renamed.
-# What they were given is compared without quotes: which names the server quotes is a setting.
-# This is asked with the search path of the session, where others may have planted what fits the
-# types better than the server's own functions and operators. So all of them are qualified.
-_VERSIONS = """
-select {schema}.perdure_version(),
-       (select m.version
-          from {schema}.migrations as m
-         order by pg_catalog.string_to_array(m.version, '.')::pg_catalog.int4[] desc
-         limit 1),
-       array[{schema}.perdure_build(),
-             (select s.value
-                from {schema}.settings as s
-               where s.name operator(pg_catalog.=) 'build')],
-       pg_catalog.cardinality({schema}.missing_parts()) operator(pg_catalog.=) 0
-       and (select pg_catalog.replace(pg_catalog.array_to_string(p.proconfig, ';'), '"', '')
-                   operator(pg_catalog.=)
-                   pg_catalog.concat('search_path=pg_catalog, ', {name}, ', pg_temp')
-              from pg_catalog.pg_proc as p
-             where p.oid operator(pg_catalog.=) pg_catalog.to_regproc(pg_catalog.concat(
-                   pg_catalog.quote_ident({name}), '.perdure_version'))::pg_catalog.oid)
-"""
 _NOT_REPLACED = (
     errors.FeatureNotSupported,  # a type
     errors.InvalidTableDefinition,  # a view
     errors.DependentObjectsStillExist,  # a function beneath an index or a trigger
 )
-_NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
-
-_APPS = """
-select n.nspname
-  from pg_catalog.pg_proc as p
-  join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
- where p.proname = 'perdure_version'
- order by n.nspname
- limit 10
-"""
-
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
-
-_SETTINGS = """
-select s.name, pg_catalog.current_setting(s.name)
-  from (values ('role'), ('search_path'), ('check_function_bodies'), ('client_min_messages'))
-    as s (name)
-"""
 
 _NO_LIMIT = """
 select set_config(s.name, '0', true) from pg_settings as s where s.name = 'transaction_timeout'
-"""
-
-_STATEMENT_TIMEOUT = """
-select extract(epoch from pg_catalog.current_setting('statement_timeout')::interval)::float
-"""
-
-_STATE = """
-select quote_ident(wanted.name),
-       found.oid,
-       (select e.extversion
-          from pg_extension as e
-         where e.extname = 'perdure'
-           and e.extnamespace = found.oid),
-       (select substring(p.prosrc from 'return ''([^'']+)')
-          from pg_proc as p
-         where p.pronamespace = found.oid
-           and p.proname = 'perdure_version'
-           and p.pronargs = 0),
-       coalesce((select p.prosrc
-                   from pg_proc as p
-                  where p.pronamespace = found.oid
-                    and p.proname = 'perdure_build'
-                    and p.pronargs = 0), ''),
-       (select quote_ident(p.proowner::regrole::name)
-          from pg_proc as p
-         where p.pronamespace = found.oid
-           and p.proname = 'perdure_version'
-           and p.pronargs = 0
-           and p.proowner <> current_user::regrole),
-       (select replace(array_to_string(p.proconfig, ';'), '"', '')
-               = 'search_path=pg_catalog, ' || wanted.name || ', pg_temp'
-          from pg_proc as p
-         where p.pronamespace = found.oid
-           and p.proname = 'perdure_version'
-           and p.pronargs = 0)
-  from (values (%s::text)) as wanted (name)
-  left join pg_namespace as found on found.nspname = wanted.name
-"""
-
-_INTRUDERS = """
-select quote_ident(r.rolname)
-  from pg_roles as r
- where has_schema_privilege(r.oid, %s::oid, 'create')
-   and not r.rolsuper
-   and r.rolname !~ '^pg_'
-   and not pg_has_role(r.oid, current_user, 'member')
- order by 1
- limit 4
-"""
-
-_OCCUPANTS = """
-select pg_describe_object(d.classid, d.objid, d.objsubid)
-  from pg_depend as d
- where d.refclassid = 'pg_namespace'::regclass
-   and d.refobjid = %s
- order by 1
- limit 4
-"""
-
-_STRANGERS = """
-select p.oid::regprocedure::text
-  from pg_proc as p
-  join pg_namespace as n on n.oid = p.pronamespace
- where n.nspname = %s
-   and p.proname <> all(%s)
 """
 
 
@@ -160,18 +64,6 @@ class _Wanted(NamedTuple):
 
     version: str
     build: dict[str, str]
-
-
-class _State(NamedTuple):
-    """What the database says about a schema."""
-
-    quoted: str
-    oid: int | None
-    extension: str | None  # its version, if perdure is installed there as an extension
-    version: str | None  # of the existing functions
-    code: str  # the build of these functions
-    owner: str | None  # of the existing functions, if it is somebody else
-    is_at_home: bool | None  # whether they know the schema by its present name
 
 
 def install(connection: Connection, schema: str, *, source: Traversable | None = None) -> str:
@@ -204,7 +96,7 @@ def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None
     try:
         yield
     except errors.QueryCanceled as error:
-        limit = _statement_timeout(connection)
+        limit = statement_timeout(connection)
         if not limit or time.monotonic() - began < limit:
             raise
         raise InvalidArgument(
@@ -212,14 +104,6 @@ def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None
             detail=f"Checking or installing it takes longer: {error.diag.message_primary}.",
             hint="Allow more, for example with options='-c statement_timeout=1min' in the DSN.",
         ) from None  # its context would be a page of SQL
-
-
-def _statement_timeout(connection: Connection) -> float | None:
-    """Return how many seconds a statement of the session may take, as far as that is known."""
-    with suppress(psycopg.Error):
-        row = connection.execute(_STATEMENT_TIMEOUT).fetchone()
-        return row[0] if row is not None else None
-    return None
 
 
 def _install_patiently(
@@ -240,7 +124,7 @@ def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wa
     with _installing(connection, schema), translated():
         if _is_current(connection, schema, wanted):
             return  # somebody else was faster
-        state = _look(connection, schema)
+        state = state_of(connection, schema)
         if state.extension is not None:
             _accept_extension(schema, state, wanted)
         with _refusing_other_builds(schema, state, wanted):
@@ -252,7 +136,7 @@ def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wa
 
 
 @contextmanager
-def _refusing_other_builds(schema: str, state: _State, wanted: _Wanted) -> Iterator[None]:
+def _refusing_other_builds(schema: str, state: State, wanted: _Wanted) -> Iterator[None]:
     """Report what cannot be replaced as the work of another build.
 
     Between two versions there is no such case.
@@ -280,10 +164,10 @@ def reload_functions(
     """
     root = script.source() if source is None else source
     with _installing(connection, schema), translated():
-        state = _look(connection, schema)
+        state = state_of(connection, schema)
         _replace(connection, state, root)
         wanted = script.routines(root)
-        for (gone,) in connection.execute(_STRANGERS, [schema, list(wanted)]).fetchall():
+        for gone in strangers(connection, schema, list(wanted)):
             connection.execute(_trusted(f"drop routine {gone}"))
         connection.execute(_trusted(f"select {state.quoted}.create_views()"))
         connection.execute(_trusted(f"select {state.quoted}.migrate()"))
@@ -311,17 +195,12 @@ def check_name(schema: str) -> None:
     )
 
 
-def _apps(connection: Connection) -> list[str]:
-    """Name some schemas that contain an app."""
-    return [name for (name,) in connection.execute(_APPS)]
-
-
 def check_app(connection: Connection, schema: str) -> None:
     """Refuse a schema without an app. Raises AppNotFound."""
-    with _in_the_catalog(connection):
-        if _look(connection, schema).version is not None:
+    with in_the_catalogue(connection):
+        if state_of(connection, schema).version is not None:
             return
-        apps = _apps(connection)
+        apps = apps_of(connection)
     raise AppNotFound(
         f"there is no app in schema {schema!r}",
         detail=f"Apps of this database: {', '.join(apps) or 'none'}.",
@@ -336,12 +215,10 @@ def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
     That is so if functions and tables are of this version and build, and nothing that belongs to
     the tables is missing.
     """
-    try:
-        code, tables, builds, is_whole = _ask(connection, _VERSIONS, schema)
-    except _NOT_THERE:
+    found = versions(connection, schema)
+    if found is None:
         return False
-    except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
-        code, tables, builds, is_whole = _ask(connection, _VERSION, schema)
+    code, tables, builds, is_whole = found
     for what, version in (("functions", code), ("tables", tables)):
         if _numbers(version) > _numbers(wanted.version):
             raise _newer(schema, what, version, wanted)
@@ -357,26 +234,6 @@ def _newer(schema: str, what: str, version: str, wanted: _Wanted) -> NewerSchema
     )
 
 
-def _ask(
-    connection: Connection, query: LiteralString, schema: str
-) -> tuple[str, str, list[Any] | None, bool | None]:
-    names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
-    with _undone_if_it_fails(connection):
-        asked = connection.execute(sql.SQL(query).format(**names))
-        code, tables, builds, is_whole = asked.fetchone() or ("", "", None, False)
-    return code, tables or "", builds, is_whole
-
-
-@contextmanager
-def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
-    """Guard the caller's transaction with a savepoint; outside of one there is nothing to guard."""
-    if connection.autocommit and connection.info.transaction_status == IDLE:
-        yield
-    else:
-        with connection.transaction():
-            yield
-
-
 @contextmanager
 def _installing(connection: Connection, schema: str) -> Iterator[None]:
     """Hold the install lock of the schema for one transaction.
@@ -384,7 +241,7 @@ def _installing(connection: Connection, schema: str) -> Iterator[None]:
     It lasts as long as it must, unless it is the caller's.
     """
     is_own = connection.info.transaction_status == IDLE
-    with _in_the_catalog(connection):
+    with in_the_catalogue(connection):
         if is_own:
             connection.execute(_NO_LIMIT)
         connection.execute(_LOCK, [f"perdure install {schema}"])
@@ -393,27 +250,7 @@ def _installing(connection: Connection, schema: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _in_the_catalog(connection: Connection) -> Iterator[None]:
-    """Find the server's own objects, and no others, by their names, for one transaction.
-
-    Settings that a caller has made for his own transaction are restored.
-    """
-    with connection.transaction():
-        before = connection.execute(_SETTINGS).fetchall()
-        connection.execute("set local search_path = pg_catalog, pg_temp")
-        yield
-        for name, value in before:
-            connection.execute("select pg_catalog.set_config(%s, %s, true)", [name, value])
-
-
-def _look(connection: Connection, schema: str) -> _State:
-    row = connection.execute(_STATE, [schema]).fetchone()
-    assert row is not None  # the query begins with one row of values
-    return _State(*row)
-
-
-def _create(connection: Connection, schema: str, state: _State, root: Traversable) -> None:
+def _create(connection: Connection, schema: str, state: State, root: Traversable) -> None:
     if state.oid is None:
         connection.execute(_trusted(f"create schema {state.quoted}"))
     else:
@@ -427,13 +264,13 @@ def _check_empty(connection: Connection, schema: str, oid: int) -> None:
 
     The functions would find such objects, and run them with the rights of their owner.
     """
-    if found := _some(connection, _OCCUPANTS, oid):
+    if found := occupants(connection, oid):
         raise SchemaOccupied(
             f"schema {schema!r} holds something that is not perdure's",
             detail=f"Found: {found}.",
             hint="Use another schema: an app needs a schema of its own.",
         )
-    if found := _some(connection, _INTRUDERS, oid):
+    if found := intruders(connection, oid):
         raise SchemaOccupied(
             f"in schema {schema!r} others may create functions, which would run as you",
             detail=f"They are: {found}.",
@@ -441,12 +278,7 @@ def _check_empty(connection: Connection, schema: str, oid: int) -> None:
         )
 
 
-def _some(connection: Connection, query: LiteralString, oid: int) -> str:
-    found = [row[0] for row in connection.execute(query, [oid])]
-    return ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-
-
-def _replace(connection: Connection, state: _State, root: Traversable) -> None:
+def _replace(connection: Connection, state: State, root: Traversable) -> None:
     """Replace the existing code by that of this version, as its owner."""
     if state.owner is not None:
         try:
@@ -461,7 +293,7 @@ def _replace(connection: Connection, state: _State, root: Traversable) -> None:
         _run_all(connection, part, state.quoted)
 
 
-def _accept_extension(schema: str, state: _State, wanted: _Wanted) -> None:
+def _accept_extension(schema: str, state: State, wanted: _Wanted) -> None:
     found, version = state.extension or "", wanted.version
     if _numbers(found) > _numbers(version):
         raise _newer(schema, "the extension", found, wanted)
