@@ -137,10 +137,12 @@ select given(tell(a_turn('t', state => 'park', until => clock() + interval '10 s
     {"kind": "attempt", "key": "c#1", "name": "c", "ok": false,
      "value": {"message": "withdrawn", "attempts": 1, "again_at": "2030-01-01T13:00:59.000001+00:00"}},
     {"kind": "attempt", "key": "d#1", "name": "d", "ok": false,
-     "value": {"message": "odd", "attempts": [1], "again_at": "soon"}}]')));
+     "value": {"message": "odd", "attempts": [1], "again_at": "soon"}},
+    {"kind": "attempt", "key": "e#1", "ok": false, "value": {"attempts": 1, "again_at": "2030-01-01T13:02:00.000001+00:00"}}]')));
 select is(
     seen('t'),
-    '{waiting,"signal go, attempt 3 of a, after: again, d again, after: odd, its time: 2030-01-01 13:01:10+00"}',
+    '{waiting,"signal go, attempt 3 of a, after: again, d again, after: odd, attempt 2 of e#1, '
+    'its time: 2030-01-01 13:01:10+00"}',
     'a parked task shows the activities that it retries, with their failures, and none that has ended (E6)');
 select given(terminate('t'));
 select given(forget('t'));

@@ -85,7 +85,7 @@ begin
         select string_agg(concat(case when jsonb_typeof(l.attempts) = 'number'
                                       then format('attempt %s of %s', left((l.attempts::numeric + 1)::text, 20), l.name)
                                       else format('%s again', l.name) end,
-                                 ', after: ', left(coalesce(l.value ->> 'message', l.value ->> 'type'), 200)),
+                                 ', after: ' || left(coalesce(l.value ->> 'message', l.value ->> 'type'), 200)),
                           ', ' order by l.seq)
           from latest as l
          where l.kind = 'attempt'
