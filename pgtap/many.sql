@@ -1,7 +1,7 @@
 -- Verbs on many jobs: all running jobs that find() finds. [P5] (E15)
 
 begin;
-select plan(47);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -56,6 +56,14 @@ select given(tell(a_turn('w', state => 'park', awaits => '{wake}')));
 update jobs set entity = 'sleeper' where id = 'w';
 select is(told($$ signal_found('sleeper', '{}', 'wake') $$), 'w', 'a signal reaches a parked job');
 select is((the_task('w') ->> 'due_at')::timestamptz, clock(), 'the parked job wakes');
+
+-- More jobs than are looked at together.
+
+select given(start_many((select jsonb_agg(jsonb_build_object('workflow', 'w', 'entity', 'crowd', 'id', n))
+                           from generate_series(1000, 2000) as n)));
+select is(
+    cardinality(still_found('crowd', '{}', '', array(select n::text from generate_series(1001, 2000) as n))), 1000,
+    'a thousand locked jobs are found again, although others came between them');
 
 -- Conditions as large as find() accepts.
 

@@ -1,7 +1,7 @@
 -- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
-select plan(44);
+select plan(45);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -268,6 +268,15 @@ select is(
     (select f.at from journal as f where f.job_id = 'time' and f.key = 'n2') >= '2030-01-01 12:00+00',
     true,
     'workflow time does not go back');
+
+-- Snapshots.
+
+select have_held_job('long');
+select given(tell(a_turn('long', facts => (
+    select jsonb_agg('{"op": "set", "path": ["n"]}'::jsonb || jsonb_build_object('value', n))
+      from generate_series(1, 120) as n))));
+select is((select array_agg(s.version) from snapshots as s where s.job_id = 'long'), '{100}',
+          'a turn with many commands leaves a snapshot at every hundredth version');
 
 select is_empty($$ select * from assert_invariants() $$, 'no invariant is broken [P8]');
 select finish();
