@@ -2,7 +2,7 @@
 -- [P10] [P12]
 
 begin;
-select plan(55);
+select plan(56);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -85,6 +85,9 @@ select is(
     error_of($$ select finish_task('f', '1/main/x', by('psql'), '1') $$),
     'PD001',
     'a worker that has given a task back cannot finish it');
+select is(
+    error_of($$ select fail_task('f', '1/main/x', by('node'), null, clock()) $$), 'PD001',
+    'a worker is fenced before the next attempt too, if another one has given the task back [P6]');
 select is(mail_of('f'), '[]', 'an attempt that is not the last sends no answer');
 select time_passes('1 min');
 select is(take('node', '{far f}') #>> '{0,attempt}', '1', 'another worker makes the next attempt');

@@ -1,7 +1,7 @@
 -- Queues: limits by number, by key and by rate; pauses; depths (E13).
 
 begin;
-select plan(129);
+select plan(130);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -87,6 +87,15 @@ select is(next_due_at('{best}'), clock() + interval '10 s',
           'next_due_at() is the time of the next task if slots are free');
 select time_passes('10 s');
 select is(pg_temp.taken('best', 1), '{later}', 'a task gets a slot when it is due');
+select set_queue('kept', max_running => 2);
+select pg_temp.have_tasks('kept', 1, priority => 7);
+select given(pg_temp.taken('kept'));
+select time_passes('1 s');
+select pg_temp.have_tasks('kept', 1, priority => 3);
+select given(pg_temp.taken('kept'));
+select time_passes('30 s');
+select is(pg_temp.taken('kept', 1), '{kept-3--1}',
+          'of the tasks that keep their slots after their leases, the best priority is claimed first');
 
 -- max_per_key.
 

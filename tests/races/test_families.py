@@ -168,6 +168,17 @@ def test_terminate_that_waited_for_start_of_child_ends_it(a: Session, b: Session
     )
 
 
+def test_cancelling_child_does_not_wait_for_its_sibling(a: Session, b: Session) -> None:
+    """A turn locks only the children that it cancels."""
+    task = a.held("p")
+    a.advance(task.keep(requests=[child("c#1", id="c"), child("c#2", id="d")]))
+    b.begin()
+    b.signal("d", "go")
+
+    assert a.advance(task.keep(cancels=["c#1"])).state == "keep"
+    assert a.advance(task.keep(cancels=["c#2"])).state == "busy"
+
+
 @ENDS
 @pytest.mark.parametrize("first", ["the cancel", "the end"])
 def test_cancel_during_last_turn_does_not_change_result(
