@@ -145,16 +145,19 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    held turn;
 begin
-    return (
-        select (1, t.job_id, t.task, t.token, t.position, null, null, null, null, null, null, null, null, t.kind, t.signal,
-                t.asker_job, t.asker_task, t.asker_key, coalesce(t.told_at, t.started_at), 'apply', null,
-                t.fingerprint)::turn
-          from tasks as t
-         where t.job_id = lock_held_task.job
-           and t.task = lock_held_task.task
-           and t.token = lock_held_task.token
-           for no key update);
+    select t.job_id, t.task, t.token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
+           coalesce(t.told_at, t.started_at), t.fingerprint
+      into held.job, held.task, held.token, held.position, held.kind, held.signal, held.asker_job, held.asker_task,
+           held.asker_key, held.told_at, held.fingerprint
+      from tasks as t
+     where t.job_id = lock_held_task.job
+       and t.task = lock_held_task.task
+       and t.token = lock_held_task.token
+       for no key update;
+    return held;
 end
 $$;
 comment on function @extschema@.lock_held_task(text, text, uuid) is

@@ -139,10 +139,11 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    firsts new_job[] := first_per_id(fail_broken_children.wanted);
     broken turn[] := array(
         select ending_turn(w.id, '1/main', 'failed', f.failure, asker_job => w.parent, asker_task => w.asker_task,
                            asker_key => w.asker_key, fingerprint => w.fingerprint)
-          from unnest(first_per_id(fail_broken_children.wanted)) as w
+          from unnest(firsts) as w
          cross join lateral (select contract_failure(w.entity, w.context) as failure offset 0) as f
          where w.context <> '{}'
            and f.failure is not null);
@@ -154,7 +155,7 @@ begin
     made := insert_jobs(array(
         select (w.id, w.workflow, w.entity, w.args, '{}', w.queue, w.priority, w.due_at, w.headers, w.pinned_version, w.key,
                 w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key, w.on_parent_end, null, null)::new_job
-          from unnest(first_per_id(fail_broken_children.wanted)) as w
+          from unnest(firsts) as w
          where w.id in (select r.job from unnest(broken) as r)), fail_broken_children.failed_at);
     broken := array(select r from unnest(broken) as r where r.job = any(made));
     perform finish_jobs(broken, fail_broken_children.failed_at);
@@ -181,14 +182,16 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     wanted new_job[] := wanted_children(request_children.turns);
+    firsts new_job[];
     made text[];
 begin
     if wanted = '{}' then
         return '{}'::text[];
     end if;
     wanted := fail_broken_children(wanted, request_children.asked_at);
-    made := insert_jobs(first_per_id(wanted), request_children.asked_at);
-    perform insert_coordinators(first_per_id(wanted), made, request_children.asked_at);
+    firsts := first_per_id(wanted);
+    made := insert_jobs(firsts, request_children.asked_at);
+    perform insert_coordinators(firsts, made, request_children.asked_at);
     if cardinality(made) < cardinality(wanted) then
         perform refuse_children(wanted, request_children.asked_at);
     end if;
