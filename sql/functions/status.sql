@@ -45,18 +45,8 @@ begin
                     then format('a token of queue %s, which gets %s a second', l.queue, l.rate_per_second) end
           from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second,
                        slots_taken(q.queue, case when q.max_running is not null then 2147483647 end) as taken,
-                       case when q.max_per_key is not null then (
-                           select count(*)
-                             from (select from tasks as t
-                                    where t.queue = q.queue
-                                      and t.limit_key = queue_reason.limit_key
-                                      and t.worker is not null
-                                    union all
-                                   select from tasks as t
-                                    where t.queue > q.queue || '@'
-                                      and t.queue < q.queue || 'A'
-                                      and t.limit_key = queue_reason.limit_key
-                                      and t.worker is not null) as h) end as taken_of_key,
+                       case when q.max_per_key is not null
+                            then slots_taken_by_key(q.queue, queue_reason.limit_key, 2147483647) end as taken_of_key,
                        tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens
                   from queues as q
                  where q.queue = versioned_queue(queue_reason.queue, null)) as l);

@@ -97,6 +97,33 @@ comment on function @extschema@.slots_taken(text, integer) is
     'Count the held tasks of a queue, of all versions, up to as many as matter; null if any number may be held.';
 
 
+create function @extschema@.slots_taken_by_key(queue text, limit_key text, max_slots integer) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select count(*)
+          from (select
+                  from tasks as t
+                 where t.queue = slots_taken_by_key.queue
+                   and t.limit_key = slots_taken_by_key.limit_key
+                   and t.worker is not null
+                 union all
+                select
+                  from tasks as t
+                 where t.queue > slots_taken_by_key.queue || '@'
+                   and t.queue < slots_taken_by_key.queue || 'A'
+                   and t.limit_key = slots_taken_by_key.limit_key
+                   and t.worker is not null
+                 limit slots_taken_by_key.max_slots) as h);
+end
+$$;
+comment on function @extschema@.slots_taken_by_key(text, text, integer) is
+    'Count the held tasks of a queue under a limit key, of all versions, up to as many as matter.';
+
+
 create function @extschema@.room_of_key(
     limits     @extschema@.queue_limits,
     limit_key  text,
@@ -108,20 +135,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return greatest(0, limits.max_per_key
-        - (select count(*)
-             from (select
-                     from tasks as t
-                    where t.queue = limits.queue
-                      and t.limit_key = room_of_key.limit_key
-                      and t.worker is not null
-                    union all
-                   select
-                     from tasks as t
-                    where t.queue > limits.queue || '@'
-                      and t.queue < limits.queue || 'A'
-                      and t.limit_key = room_of_key.limit_key
-                      and t.worker is not null
-                    limit limits.max_per_key) as h)
+        - slots_taken_by_key(limits.queue, room_of_key.limit_key, limits.max_per_key)
         - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
 end
 $$;

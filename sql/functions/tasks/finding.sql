@@ -33,10 +33,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (d.job_id, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, false, d.place)::due_task
+        select d.task
           from generate_series(0, 9) as p (priority)
          cross join lateral (
-            select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, t.ctid as place
+            select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, false, t.ctid)::due_task as task
               from tasks as t
              where t.queue = find_free.queue
                and t.priority = p.priority
@@ -157,10 +157,10 @@ begin
              where n.lap = 0
                 or n.limit_key <= limits.last_key
         )
-        select (d.job_id, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, false, d.place)::due_task
+        select d.task
           from walk as w
          cross join lateral (
-            select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, t.ctid as place
+            select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, false, t.ctid)::due_task as task
               from tasks as t
              where t.queue = find_by_key.queue
                and t.priority = find_by_key.level
