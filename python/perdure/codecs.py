@@ -59,7 +59,7 @@ def check_codec(given: object) -> None:
     """Refuse what is neither a codec nor None. Raises InvalidArgument."""
     if given is not None and not all(hasattr(given, name) for name in _OF_A_CODEC):
         raise InvalidArgument(
-            f"{given!r} is not a codec"[:500],
+            f"an object of type {type(given).__name__} is not a codec",  # it may be a key
             hint="Give a perdure.codecs.AesGcm, or an object with " + ", ".join(_OF_A_CODEC) + ".",
         )
 
@@ -81,7 +81,11 @@ class AesGcm:
         self, keys: Mapping[str, bytes], current: str, *, memory: Sequence[str] = ()
     ) -> None:
         if current not in keys:
-            raise InvalidArgument(f"the current key {current!r} is not among the keys")
+            raise InvalidArgument(
+                "the current key is not among the keys",
+                detail=f"The keys are named {sorted(keys)}.",
+                hint="Give the name of a key as current, not the key itself.",
+            )
         if isinstance(memory, str):
             raise InvalidArgument("memory is a list of paths", hint=f"Write memory=[{memory!r}].")
         self._keys = {name: _Key(name, secret) for name, secret in keys.items()}

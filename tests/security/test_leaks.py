@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.cli.main import main
+from perdure.codecs import AesGcm
 
 SECRET = "s3cret"
 UNREADABLE = (
@@ -72,6 +73,22 @@ def test_unreadable_connection_string_is_rejected_without_being_shown(
         connecting(dsn)
     assert SECRET not in "".join(traceback.format_exception(refused.value))
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: perdure.connect(Path(SECRET)),  # type: ignore[arg-type]
+        lambda: perdure.App(codec=SECRET.encode()),  # type: ignore[arg-type]
+        lambda: AesGcm({"2026": SECRET.encode()}, "2026"),
+        lambda: AesGcm({"2026": AesGcm.new_key()}, SECRET),
+    ],
+)
+def test_secret_in_the_wrong_place_is_not_shown(mistake: Callable[[], object]) -> None:
+    """An object that stands for a connection string may show its password, bytes are a key."""
+    with pytest.raises(perdure.InvalidArgument) as refused:
+        mistake()
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize("dsn", UNREADABLE)

@@ -73,7 +73,7 @@ class Source:
     def __init__(self, dsn: str | None, schema: str | None, prepare_threshold: int | None = 0):
         if not isinstance(dsn, str | None):
             raise InvalidArgument(
-                f"{dsn!r} is not a DSN"[:500],
+                f"a DSN is a str, not a {type(dsn).__name__}",  # which may hold a password
                 hint='Give a str, such as "postgresql:///my_database".',
             )
         if schema is None:
