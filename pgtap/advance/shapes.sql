@@ -115,7 +115,7 @@ select matches(
         ('no job and no token', '{}'::jsonb, '^PD107 a turn names no job '),
         ('several lists that are none', '{"job": "bad", "facts": 3, "requests": 3}', '^refused PD107 the field facts '),
         ('several signals without a name', '{"job": "bad", "state": "park", "awaits": ["", ""]}', '^refused PD104 '),
-        ('several facts with misspelt fields', '{"job": "bad", "facts": [{"vale": 1}, {"vale": 2}]}', '^refused PD107 '),
+        ('facts with misspelt fields', '{"job": "bad", "facts": [{"vale": 1}, {"vale": 2}]}', '^refused PD107 '),
         ('requests without names', '{"job": "bad", "requests": [{"key": "a"}, {"key": "b"}]}', '^refused PD104 '),
         ('several keys of different requests',
          '{"job": "bad", "requests": [{"key": "a", "name": "a"}, {"key": "a", "name": "b"},

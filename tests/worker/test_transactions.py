@@ -1049,13 +1049,15 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
         "create temporary table scratch (n integer)",
         "select pg_advisory_lock(7)",
         "listen spoiled",
+        "declare kept cursor with hold for select 1",
     ]
     looks = """
         select current_setting('statement_timeout'), current_user = session_user,
                to_regclass('pg_temp.scratch') is null, pg_backend_pid(),
                (select count(*) from pg_locks as l
                  where l.locktype = 'advisory' and l.pid = pg_backend_pid()),
-               (select count(*) from pg_listening_channels())"""
+               (select count(*) from pg_listening_channels()),
+               (select count(*) from pg_cursors where is_holdable)"""
 
     async def spoil_async(connection: Any) -> int:
         connection.row_factory = dict_row
@@ -1078,7 +1080,7 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
     work()
     book.steps += [spoil_async, look_async] if book.kind == "async" else [spoil, look]
     spoiled = client.start("books", "a").result(T)
-    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0]
+    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0, 0]
     bank.run(f"drop role {role}")
 
 

@@ -29,6 +29,7 @@ begin
     reset all;
     reset session authorization;
     reset role;  -- to that of the connection string, if there is one
+    execute 'close all';
     unlisten *;
     discard temp;
     perform pg_catalog.pg_advisory_unlock_all();
