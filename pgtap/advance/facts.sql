@@ -1,7 +1,7 @@
 -- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
-select plan(45);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -147,6 +147,32 @@ select is(
     clock(),
     'a consumed signal is marked as consumed');
 select is(mail_of('to') -> 2, '[null, "late", true, "second"]', 'the next signal of that name is still open');
+
+-- A worker that does not replay names the message, and nothing else.
+
+select have_held_job('plain');
+select given(tell(a_turn('plain', requests => '[{"key": "i1", "kind": "item", "name": "ask"},
+                                                {"key": "i2", "kind": "item", "name": "ask"}]')));
+select given(resolve_item(i.id, '1')) from items as i where i.job_id = 'plain';
+select given(signal('plain', 'go', '2'));
+select given(cancel('plain'));
+create temporary table takes as
+select a_turn('plain', facts => jsonb_build_array(
+    jsonb_build_object('message', message_of('plain', 'i1')),
+    jsonb_build_object('message', message_of('plain', 'go')),
+    jsonb_build_object('message', message_of('plain', '$cancel')),
+    jsonb_build_object('message', message_of('plain', 'i2'), 'kind', 'taken'))) as turn;
+select given(tell(turn)) from takes;
+select is(
+    (select jsonb_agg(jsonb_build_array(f.kind, f.key, f.name) order by f.seq)
+       from journal as f
+      where f.job_id = 'plain'),
+    '[["answer", "i1", null], ["signal", null, "go"], ["cancel", "$cancel", null], ["taken", "i2", null]]',
+    'a fact that names a message says by itself of which kind it is, and to which request it belongs');
+select is_empty($$ select * from assert_invariants() where job = 'plain' $$,
+                'an answer that is taken under a kind of the worker itself is not lost [P8]');
+select is((select tell(turn) -> 'again' from takes), 'true',
+          'a turn that names nothing but messages can be repeated [P12]');
 
 select have_held_job('asks');
 select given(tell(a_turn('asks',

@@ -106,6 +106,7 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
 
 
 -- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job. [P5]
+-- A worker that does not replay may leave out what the message says by itself.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
@@ -118,9 +119,13 @@ begin
         update inbox as i
            set consumed_at = consume_messages.consumed_at
          where i.id = any(array(select f.message from unnest(consume_messages.facts) as f where f.message is not null))
-        returning i.id, i.ok, i.payload
+        returning i.id, i.key, i.name, i.ok, i.payload
     )
-    select array_agg((f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, coalesce(c.ok, f.ok),
+    select array_agg((f.turn, f.job, f.task, f.seq,
+                      case when c.id is null or f.kind <> 'note' then f.kind when c.key is null then 'signal'
+                           when c.key = '$cancel' then 'cancel' else 'answer' end,
+                      coalesce(f.key, c.key), case when c.key is null then coalesce(f.name, c.name) else f.name end,
+                      f.fingerprint, coalesce(c.ok, f.ok),
                       case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
                       f.message, f.signal, f.target, f.is_untimely, f.expects)::fact order by f.job, f.turn, f.seq)
       into completed
@@ -130,7 +135,7 @@ begin
 end
 $$;
 comment on function @extschema@.consume_messages(@extschema@.fact[], timestamptz) is
-    'Consume the messages that facts name; the journal repeats what the inbox said.';
+    'Consume the messages that facts name; the journal repeats what the inbox said, and of which kind each message is if the fact does not say so.';
 
 
 create function @extschema@.insert_signals(facts @extschema@.fact[], sent_at timestamptz) returns void

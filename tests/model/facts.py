@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.model.judging import Fact, Turn
-from tests.model.state import State, failure
+from tests.model.state import Row, State, failure
 from tests.races.memory_model import MISSING, Refused, found
 
 
@@ -22,9 +22,21 @@ def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -
                 if (message["job_id"], message["id"]) == (fact.turn.job, fact.message):
                     message["consumed_at"] = s.now
                     fact.row |= {"ok": message["ok"], "value": message["payload"]}
+                    fact.row |= said_by_itself(fact.row, message)
     send_signals(s, [fact for fact in facts if fact.said.get("signal")], known)
     for fact in facts:
         s.tell(fact.turn.job, fact.turn.task, fact.seq, **fact.row)
+
+
+def said_by_itself(row: Row, message: Row) -> Row:
+    """Return what a fact that takes a message need not say."""
+    key = message["key"]
+    kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
+    return {
+        "kind": kind if row["kind"] == "note" else row["kind"],
+        "key": key if row["key"] is None else row["key"],
+        "name": message["name"] if key is None and row["name"] is None else row["name"],
+    }
 
 
 def command(s: State, fact: Fact) -> None:

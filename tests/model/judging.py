@@ -234,11 +234,16 @@ def check_repetition(s: State, turn: Turn) -> None:
     """Refuse a turn at an earlier position that is not one of those that were applied."""
     places = enumerate(turn.list("facts"), turn.position + 1)
     recorded = [(said, s.journal.get((turn.job, turn.task, place))) for place, said in places]
-    if turn.state not in ("keep", "park") or any(
-        row is None or (row["key"], row["op"]) != (said.get("key"), said.get("op"))
-        for said, row in recorded
-    ):
+    if turn.state not in ("keep", "park") or any(is_other(*pair) for pair in recorded):
         raise Refused("PD107")
+
+
+def is_other(said: Row, row: Row | None) -> bool:
+    """Return whether a fact is not the one that is recorded in its place."""
+    if row is None or row["op"] != said.get("op"):
+        return True
+    names_message_alone = said.get("key") is None and said.get("message") is not None
+    return not names_message_alone and row["key"] != said.get("key")
 
 
 def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:

@@ -16,7 +16,7 @@ begin
       join jobs as j on j.id = i.job_id
       -- What a fork has copied was told to another job, which may have been cancelled too.
       left join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key
-                            and f.kind in ('answer', 'dropped', 'cancel')
+                            and f.kind not in ('note', 'attempt', 'patch')
                             and (f.task <> '1/main' or f.seq > coalesce((j.forked_from #>> '{-1,position}')::bigint, 0))
      where i.consumed_at is not null
      group by i.job_id, i.id, i.task

@@ -141,7 +141,8 @@ begin
                                     else '[]' end) with ordinality as s (fact, nth)
           left join journal as f on f.job_id = any(array[repetition_failure.job]) and f.task = repetition_failure.task
                                 and f.seq = repetition_failure.place + s.nth
-         where s.fact ->> 'key' is distinct from f.key
+         -- A fact that takes a message may leave out its key.
+         where s.fact ->> 'key' is distinct from f.key and (s.fact ->> 'key' is not null or s.fact ->> 'message' is null)
             or s.fact ->> 'op' is distinct from f.op) then
         return null;
     end if;
