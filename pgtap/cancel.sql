@@ -2,7 +2,7 @@
 -- (E2).
 
 begin;
-select plan(69);
+select plan(70);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -229,6 +229,21 @@ select is(terminate('parked'), true, 'a parked job can be terminated');
 select is(terminate(id), false, format('%s cannot be terminated', about))
   from (values ('a job that has ended', 'parked'), ('a plain entity', 'e')) as cases (about, id);
 select throws_ok($$ select terminate('nobody') $$, 'PD401', null, 'a job that does not exist cannot be terminated');
+
+-- Tasks beneath one that ends.
+
+select have_held_job('tidy');
+select given(tell(a_turn('tidy', requests => '[{"key": "h#1", "name": "h", "queue": "h"},
+                                               {"key": "h#2", "name": "h", "queue": "h"}]')));
+select given(take('bob', '{h}', 2));
+select given(tell(a_turn('tidy', '1/main/h#1', worker => 'bob',
+                         requests => '[{"key": "a#1", "name": "a", "queue": "a"}]')));
+select given(take('cid', '{a}'));
+select given(tell(a_turn('tidy', '1/main/h#1/a#1', 'done', worker => 'cid')));
+select given(cancel_hook('tidy', '1/main/h#2'));
+select given(tell(a_turn('tidy', state => 'done')));
+select is(tasks_of('tidy'), '{1/main/h#2}',
+          'a held task that was asked to cancel outlives its asker; one that has other messages does not');
 
 -- resume: lets stuck tasks try again.
 

@@ -1,7 +1,7 @@
 -- Timeouts of jobs: a deadline is a task beneath the coordinator, which the database runs when time is up.
 
 begin;
-select plan(29);
+select plan(30);
 
 create function pg_temp.time_is_up(job text, task text default '1/main/$deadline') returns text
 language plpgsql
@@ -78,6 +78,10 @@ select given(start('w', id => 'd', queue => 'd', timeout => '1 h'));
 select given(take('ada', '{d}'));
 select given(tell(a_turn('d', state => 'done')));
 select is(tasks_of('d'), '{}', 'a deadline ends with its job');
+select given(start('w', id => 't', timeout => '1 h'));
+select given(terminate('t'));
+select is_empty($$ select from journal as f where f.job_id = 't' $$,
+                'the deadline of a job that is terminated leaves no journal');
 select given(start('w', id => 'l', queue => 'l', timeout => '1 h'));
 select given(take('ada', '{l}'));
 select time_passes('1 h');
