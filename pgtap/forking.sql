@@ -1,7 +1,7 @@
 -- Forks: a new job that begins where the coordinator of another job was.
 
 begin;
-select plan(57);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -80,6 +80,9 @@ select is(
     'a fork at a place has nothing that was written later');
 select is(fork('j', 'edited', 2, '{"n": 7}')::text, '(edited,t)', 'a fork may be given another memory');
 select is(the_job('edited') -> 'context', '{"n": 7}', 'the memory that a fork is given replaces the old one (E9)');
+
+select is((select array_agg(o.id) from origins_of('{j,all,nobody}') as o), '{all}',
+          'origins_of() returns no row for a job that is neither a fork nor a child');
 
 -- Forks of forks, and of jobs that have ended.
 

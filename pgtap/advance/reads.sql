@@ -1,7 +1,7 @@
 -- Reads: the journal keeps only the version of a large value, and replay reads it from the history. [P4] (C35)
 
 begin;
-select plan(19);
+select plan(21);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -39,6 +39,11 @@ select is(
       where f.job_id = 'j' and f.task = '1/main'),
     '[[false, 1, false], [true, 1, true], [true, 1, true], [false, 1, false]]',
     'for a value of more than 2000 bytes the journal has only its version and size');
+select have_held_job('size', jsonb_build_object('fits', text_of(1998), 'exceeds', text_of(1999)));
+select given(tell(a_turn('size', facts => '[{"key": "r1", "op": "get", "path": ["fits"]},
+                                            {"key": "r2", "op": "get", "path": ["exceeds"]}]')));
+select is(array(select f.value is not null from journal as f where f.job_id = 'size' and f.key ~ 'r' order by f.seq),
+          '{true,false}', 'a value of 2000 bytes is in the journal, a longer one is not');
 select ok(
     (f.argument ->> 'bytes')::integer between 2100 and 2200,
     'the journal has the size of the value')
@@ -129,6 +134,11 @@ select is(
     take('eve', '{pages}') #> '{0,journal}',
     'null',
     'a claim does not return a journal that is so large');
+select given(hook('pages', 'h', key => 'short', queue => 'short'));
+select given(take('ada', '{short}'));
+select given(tell(a_turn('pages', '$hook/short', 'release', '[{"kind": "note"}]')));
+select is(jsonb_array_length(take('eve', '{short}') #> '{0,journal}'), 1,
+          'a claim returns a short journal, however long those of other tasks of the job are');
 
 -- Facts of other kinds keep their values, whatever their names.
 
