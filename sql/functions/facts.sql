@@ -12,7 +12,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (r.number, r.job, r.task, r.position + f.place,
+        select (r.number, r.job, r.task, r.position + f.ordinality,
                 case when f.op = 'get' then 'read' when f.op is not null then 'command' when f.signal is not null then 'send'
                      else coalesce(f.kind, 'note') end,
                 f.key, f.name, f.fingerprint,
@@ -27,12 +27,11 @@ begin
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (
                    kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
-                   path text[], message bigint, signal text, target text, expected_version text)) with ordinality
-            as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, expected_version, place)
+                   path text[], message bigint, signal text, target text, expected_version text)) with ordinality as f
          where r.verdict = 'apply'
            and r.facts is not null
-        window before as (partition by r.job, r.number order by f.place rows between unbounded preceding and 1 preceding)
-         order by r.job, r.number, f.place);
+        window before as (partition by r.job, r.number order by f.ordinality rows between unbounded preceding and 1 preceding)
+         order by r.job, r.number, f.ordinality);
 exception
     -- Only now it is looked up which one it was. Nothing was written in this block, so it costs no transaction id.
     when data_exception or program_limit_exceeded then

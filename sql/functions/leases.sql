@@ -85,9 +85,8 @@ begin
     return coalesce((
         select json_agg(json_build_object('job', g.job, 'task', g.task,
                                           'state', case when t.last_token = g.token and t.token is null then 'released'
-                                                        else 'lost' end) order by g.place)
-          from rows from (jsonb_to_recordset(release.tasks) as (job text, task text, token uuid)) with ordinality
-            as g (job, task, token, place)
+                                                        else 'lost' end) order by g.ordinality)
+          from rows from (jsonb_to_recordset(release.tasks) as (job text, task text, token uuid)) with ordinality as g
           left join tasks as t on t.job_id = any(array[g.job]) and t.task = g.task), '[]');
 end
 $$;

@@ -68,10 +68,8 @@ declare
 begin
     select w.id, w.if_exists, w.id = any(check_existing.made) as is_ours
       into existing
-      from (select v.*, row_number() over (partition by v.id order by v.place) as nth
-              from unnest(check_existing.wanted) with ordinality
-                as v (id, workflow, entity, args, context, queue, priority, due_at, headers, pinned_version, key, if_exists,
-                      parent, asker_task, asker_key, limit_key, on_parent_end, timeout, place)) as w
+      from (select v.*, row_number() over (partition by v.id order by v.ordinality) as nth
+              from unnest(check_existing.wanted) with ordinality as v) as w
       join jobs as j on j.id = any(array[w.id])
      where (w.nth > 1 or w.id <> all(check_existing.made))
        and w.if_exists <> 'existing'

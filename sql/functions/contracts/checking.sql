@@ -121,14 +121,14 @@ begin
     end if;
     select t.path, t.rule, t.found, t.wanted
       into closest
-      from unnest(broken_choice.tried) with ordinality as t (path, rule, found, wanted, place)
-     order by cardinality(t.path) desc, t.rule = 'const', t.rule = 'type', t.place
+      from unnest(broken_choice.tried) with ordinality as t
+     order by cardinality(t.path) desc, t.rule = 'const', t.rule = 'type', t.ordinality
      limit 1;
     if closest.path <> broken_choice.path or closest.rule <> 'type' then
         return closest;
     end if;
-    types := (select string_agg(t.wanted, ' or ' order by t.place)
-                from unnest(broken_choice.tried) with ordinality as t (path, rule, found, wanted, place));
+    types := (select string_agg(t.wanted, ' or ' order by t.ordinality)
+                from unnest(broken_choice.tried) with ordinality as t);
     return (broken_choice.path, broken_choice.keyword, closest.found, types)::broken_rule;
 end
 $$;

@@ -16,8 +16,8 @@ begin
     return format(
         E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at, %s\n'
         '  from %s.jobs\n where %s\n order by %s\n limit %s',
-        (select string_agg(format('%s as key_%s', key.expression, key.number), ', ' order by key.number)
-           from unnest(part_text.keys) with ordinality as key (expression, kind, descending, is_optional, number)),
+        (select string_agg(format('%s as key_%s', key.expression, key.ordinality), ', ' order by key.ordinality)
+           from unnest(part_text.keys) with ordinality as key),
         '@extschema@', part_text.condition, order_clause(part_text.ordered), part_text.max_rows);
 end
 $$;

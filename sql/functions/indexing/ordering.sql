@@ -92,8 +92,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        (select string_agg(format(' and %s < ''Infinity''', key.expression), '' order by key.number)
-           from unnest(has_distances.keys) with ordinality as key (expression, kind, descending, is_optional, number)
+        (select string_agg(format(' and %s < ''Infinity''', key.expression), '' order by key.ordinality)
+           from unnest(has_distances.keys) with ordinality as key
           where key.kind = 'distance'), '');
 end
 $$;
@@ -111,8 +111,8 @@ begin
     return (
         select string_agg(key.expression || case when not key.descending then ''
                                                  when key.is_optional then ' desc nulls last'
-                                                 else ' desc' end, ', ' order by key.number)
-          from unnest(order_clause.keys) with ordinality as key (expression, kind, descending, is_optional, number));
+                                                 else ' desc' end, ', ' order by key.ordinality)
+          from unnest(order_clause.keys) with ordinality as key);
 end
 $$;
 comment on function @extschema@.order_clause(@extschema@.order_key[]) is
@@ -145,9 +145,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select row('key_' || key.number::text, key.kind, key.descending, key.is_optional)::order_key
-          from unnest(output_keys.keys) with ordinality as key (expression, kind, descending, is_optional, number)
-         order by key.number);
+        select row('key_' || key.ordinality::text, key.kind, key.descending, key.is_optional)::order_key
+          from unnest(output_keys.keys) with ordinality as key
+         order by key.ordinality);
 end
 $$;
 comment on function @extschema@.output_keys(@extschema@.order_key[]) is
@@ -163,10 +163,10 @@ as $$
 begin
     return (
         select 'jsonb_build_array(' || string_agg(
-                   format('case when key_%s is null then ''[]'' else jsonb_build_array(%s) end', key.number,
-                          case key.kind when 'time' then format('%s.written_time(key_%s)', '@extschema@', key.number)
-                                        else 'key_' || key.number::text end), ', ' order by key.number) || ')'
-          from unnest(place_expression.keys) with ordinality as key (expression, kind, descending, is_optional, number));
+                   format('case when key_%s is null then ''[]'' else jsonb_build_array(%s) end', key.ordinality,
+                          case key.kind when 'time' then format('%s.written_time(key_%s)', '@extschema@', key.ordinality)
+                                        else 'key_' || key.ordinality::text end), ', ' order by key.ordinality) || ')'
+          from unnest(place_expression.keys) with ordinality as key);
 end
 $$;
 comment on function @extschema@.place_expression(@extschema@.order_key[]) is
@@ -186,8 +186,8 @@ begin
     if (jsonb_typeof(check_place.place) = 'array' and jsonb_array_length(check_place.place) = cardinality(check_place.keys)) is not true
         or exists (
             select
-              from unnest(check_place.keys) with ordinality as key (expression, kind, descending, is_optional, number)
-             cross join lateral (select check_place.place -> (key.number - 1)::integer as given) as each
+              from unnest(check_place.keys) with ordinality as key
+             cross join lateral (select check_place.place -> (key.ordinality - 1)::integer as given) as each
              where not case when each.given = '[]' then key.is_optional
                             when each.given <> jsonb_build_array(each.given -> 0) then false
                             when key.kind = 'time' then time_at(each.given, '{0}') is not null

@@ -81,17 +81,15 @@ begin
                      then 'stale' else 'apply' end,
                 coalesce(f.difference, f.failure, case when h.is_reserved then reserved_task_failure(h.name) when g.state = 'continue' then g.failure end),
                 h.fingerprint)::turn
-          from (select given.*,
+          from (select given.*, given.ordinality as number,
                        judge_turns.missed <> '{}' and touches_any(
-                           judge_turns.turns -> (given.number - 1)::integer, judge_turns.missed) as is_missed,
+                           judge_turns.turns -> (given.ordinality - 1)::integer, judge_turns.missed) as is_missed,
                        row_number() over (partition by given.job collate "C", given.task collate "C"
-                                          order by given.number) as nth
+                                          order by given.ordinality) as nth
                   from rows from (jsonb_to_recordset(judge_turns.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, asked_before integer,
-                   failure jsonb)) with ordinality
-                    as given (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
-                              asked_before, failure, number)
+                   failure jsonb)) with ordinality as given
                  order by given.job collate "C", given.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,

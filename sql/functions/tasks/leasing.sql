@@ -30,9 +30,9 @@ declare
     renewed json;
 begin
     with given as materialized (
-        select h.job, h.task, h.token, h.progress, progress_failure(h.progress) as failure, h.place
+        select h.job, h.task, h.token, h.progress, progress_failure(h.progress) as failure, h.ordinality as place
           from rows from (jsonb_to_recordset(renew_leases.tasks) as (job text, task text, token uuid, progress jsonb))
-               with ordinality as h (job, task, token, progress, place)
+               with ordinality as h
     ), held as materialized (
         select t.job_id, t.task, a.place, case when a.failure is null then a.progress end as progress
           from given as a

@@ -80,9 +80,7 @@ begin
          cross join rows from (jsonb_to_recordset(r.requests) as (
                    key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text,
                    priority integer, due_at timestamptz, headers jsonb, pinned_version text, detached boolean,
-                   limit_key text, on_parent_end text, timeout interval, fingerprint text)) with ordinality
-            as q (key, kind, id, name, entity, args, context, queue, priority, due_at, headers, pinned_version, detached,
-                  limit_key, on_parent_end, timeout, fingerprint, place)
+                   limit_key text, on_parent_end text, timeout interval, fingerprint text)) with ordinality as q
          where q.kind = 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
            and not exists (
@@ -92,7 +90,7 @@ begin
              where p.id = r.job
                and (c.status = 'running' or q.detached and c.created_at >= p.created_at)
             offset 0)
-         order by r.number, q.place);
+         order by r.number, q.ordinality);
 end
 $$;
 comment on function @extschema@.wanted_children(@extschema@.turn[]) is
