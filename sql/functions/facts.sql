@@ -207,24 +207,23 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    sent record;
     own turn[];
 begin
-    facts := array(
-        select (f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint,
-                case when f.signal is null then f.ok else n.failure is null end,
-                case when f.signal is null then f.value else n.failure end,
-                f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely, f.expects)::fact
-          from unnest(facts) as f
+    -- A loop: it fills in two fields of those facts that send a signal.
+    for sent in
+        select f.ordinality as place,
+               case when j.id is null then make_failure(
+                        'PD401', 'JobNotFound', format('job %s does not exist', quote_literal(left(f.target, 200))),
+                        'No job has this id.', 'Check the id.')
+                    else coalesce(name_failure(f.signal, 'a signal'), signal_failure(j.id, j.status)) end as failure
+          from unnest(facts) with ordinality as f
           left join jobs as j on j.id = any(array[f.target]) and (j.id = any(send_signals.locked) or j.parent = f.job)
-         cross join lateral (
-            select case when f.signal is not null then
-                   case when j.id is null then make_failure(
-                            'PD401', 'JobNotFound', format('job %s does not exist', quote_literal(left(f.target, 200))),
-                            'No job has this id.', 'Check the id.')
-                        else coalesce(name_failure(f.signal, 'a signal'), signal_failure(j.id, j.status)) end
-                   end as failure
-            offset 0) as n
-         order by f.job, f.turn, f.seq);
+         where f.signal is not null
+    loop
+        facts[sent.place].ok := sent.failure is null;
+        facts[sent.place].value := sent.failure;
+    end loop;
     select array_agg((r.number, r.job, r.task, r.token, r.position, 'done', null, null, null, null, null, f.argument, null,
                       r.kind, r.signal, r.asker_job, r.asker_task, r.asker_key, null, null, null,
                       r.fingerprint)::turn)
