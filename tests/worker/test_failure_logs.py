@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,38 @@ def test_timeout_names_the_line_in_which_the_code_was(
     late = next(text for text in caplog.messages if "took longer" in text)
     assert "test_failure_logs.py:" in late
     assert "timeouts.py" not in late
+
+
+@pytest.mark.parametrize("kind", ["activity", "dispatched", "hook", "coordinator"])
+def test_filter_of_a_log_that_raises_holds_up_no_work(
+    app: perdure.App, client: perdure.Client, work: Any, capsys: Any, kind: str
+) -> None:
+    """It belongs to the user, and may not understand a record. It is shown on stderr."""
+
+    def breaks(record: logging.LogRecord) -> bool:
+        if "has failed" in record.getMessage():
+            raise RuntimeError("the filter is broken")
+        return True
+
+    async def fails(*memory: Any) -> None:
+        raise ValueError("no")
+
+    works: dict[str, Any] = {
+        "activity": app.activity(name="activity")(fails),
+        "dispatched": app.activity(name="dispatched", queue="default")(fails),
+        "hook": app.hook(name="hook")(fails),
+    }
+
+    @app.coordinator
+    async def job(memory: perdure.AsyncEntity) -> None:
+        await works.get(kind, fails)(*[memory] * (kind == "hook"))
+
+    logger = logging.getLogger("perdure.worker")
+    logger.addFilter(breaks)
+    try:
+        work()
+        with pytest.raises(perdure.JobFailed, match="ValueError: no"):
+            client.start(job).result(T)
+    finally:
+        logger.removeFilter(breaks)
+    assert "RuntimeError: the filter is broken" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from traceback import print_exc
 from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso, to_iso
@@ -196,9 +197,12 @@ def log_failure(turn: Turn, what: str, failure: Json, again: str | None = None) 
     # A detail may quote a value, and nobody reads those of an app with a codec without its keys.
     more = ("detail", "hint") if turn.engine.app.codec is None else ("hint",)
     told += "".join(f"\n{name}: {failure[name]}" for name in more if name in failure)
-    logger.log(level, "%s of %r has failed: %s", what, turn, told)
-    if failure.get("traceback"):
-        logger.debug("%s", failure["traceback"])
+    try:
+        logger.log(level, "%s of %r has failed: %s", what, turn, told)
+        if failure.get("traceback"):
+            logger.debug("%s", failure["traceback"])
+    except Exception:  # noqa: BLE001 - of a handler or filter of the user: the work has to go on
+        print_exc()
 
 
 def reason_of(error: BaseException) -> Json:
