@@ -2,7 +2,7 @@
 -- (E2).
 
 begin;
-select plan(70);
+select plan(71);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -238,12 +238,17 @@ select given(tell(a_turn('tidy', requests => '[{"key": "h#1", "name": "h", "queu
 select given(take('bob', '{h}', 2));
 select given(tell(a_turn('tidy', '1/main/h#1', worker => 'bob',
                          requests => '[{"key": "a#1", "name": "a", "queue": "a"}]')));
+select given(tell(a_turn('tidy', '1/main/' || key, worker => 'bob',
+                         requests => '[{"key": "i#1", "kind": "item", "name": "sign"}]')))
+  from unnest('{h#1,h#2}'::text[]) as key;
 select given(take('cid', '{a}'));
 select given(tell(a_turn('tidy', '1/main/h#1/a#1', 'done', worker => 'cid')));
 select given(cancel_hook('tidy', '1/main/h#2'));
 select given(tell(a_turn('tidy', state => 'done')));
 select is(tasks_of('tidy'), '{1/main/h#2}',
           'a held task that was asked to cancel outlives its asker; one that has other messages does not');
+select is((select array_agg(i.task) from items as i where i.job_id = 'tidy'), '{1/main/h#2}',
+          'its open items stay, and those of the others are forgotten');
 
 -- resume: lets stuck tasks try again.
 

@@ -1,7 +1,7 @@
 -- Children: jobs that a task requests. They answer their parent. When the parent ends: `family.sql` (E3).
 
 begin;
-select plan(58);
+select plan(59);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -91,6 +91,11 @@ select given(tell(a_turn('fast', requests => '[{"key": "c#1", "kind": "job", "na
                                                "detached": true}]')));
 select is((select array_agg(j.id) from jobs as j where j.parent = 'fast'), '{brief}',
           'a detached child that began at the same time as its parent, and has ended, is not started again [P12]');
+select is(
+    (select array_agg(tell(a_turn('fast', requests => jsonb_build_array(
+         '{"key": "plain", "kind": "job", "name": "child"}'::jsonb || jsonb_build_object('id', id)))) ->> 'state')
+       from unnest('{plain,plain again}'::text[]) as id),
+    '{keep,keep}', 'a request under a key without a number may be repeated with another id too');
 
 -- Ids that are reused.
 
