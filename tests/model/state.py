@@ -173,6 +173,8 @@ class State:
         left = [
             self.leave(job, task=task, key="$cancel", ok=False, payload=reason) for task in tasks
         ]
+        if any(left):
+            self.jobs[job]["updated_at"] = self.now
         return any(left)
 
     def wake(self, *jobs: str) -> None:

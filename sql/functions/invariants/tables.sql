@@ -14,9 +14,11 @@ begin
       from inbox as i
       join tasks as t on t.job_id = i.job_id and t.task = i.task
       join jobs as j on j.id = i.job_id
-      -- What a fork has copied was told to another job, which may have been cancelled too.
+      -- What a fork has copied was told to another job, which may have been cancelled too. A worker may take an answer
+      -- under a kind of its own.
       left join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key
-                            and f.kind not in ('note', 'attempt', 'patch')
+                            and f.kind not in ('activity', 'attempt', 'command', 'read', 'send', 'signal',
+                                                'timer', 'patch', 'note', 'end', 'run')
                             and (f.task <> '1/main' or f.seq > coalesce((j.forked_from #>> '{-1,position}')::bigint, 0))
      where i.consumed_at is not null
      group by i.job_id, i.id, i.task
