@@ -114,7 +114,7 @@ begin
                   detail = 'It was given null.',
                   hint = 'Name the queues that the worker serves.';
     end if;
-    perform check_queues(check_claim.queues);
+    perform check_queues(check_claim.queues, check_claim.worker);
 end
 $$;
 comment on function @extschema@.check_claim(text[], text, interval, integer, uuid) is

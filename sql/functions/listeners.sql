@@ -52,6 +52,7 @@ $$;
 comment on function @extschema@.longest_topic() is 'Return how many bytes a topic may have.';
 
 
+-- A worker waits for the rows under its name at each claim. So nobody else may lock them.
 create function @extschema@.listen_for(topic text, listener text) returns void
 language plpgsql
 volatile
@@ -66,13 +67,14 @@ begin
                  format('It has %s bytes; at most %s are allowed.', octet_length(listen_for.topic), longest_topic()),
                  'Name a queue, or a worker or id after $messages/, $job/ or $memory/.') end,
         name_failure(listen_for.listener, 'a listener')));
+    perform check_queues('{}', listen_for.listener);
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
         on conflict on constraint one_row_per_listener do update set since = excluded.since;
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $messages/worker for messages to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104.';
+    'Ask for a NOTIFY on a topic: a queue, $messages/worker for messages to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104, PD115 (the name of a worker of others).';
 
 
 -- A client that was killed leaves its row behind; one that is alive renews it within the hour.
@@ -122,7 +124,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform check_queues(coalesce((select w.queues from workers as w where w.worker = stop_listening.listener), '{}'));
+    perform check_queues('{}', stop_listening.listener);
     perform withdraw_hints(stop_listening.listener);
 end
 $$;

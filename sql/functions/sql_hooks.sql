@@ -135,7 +135,7 @@ begin
         case when take_sql_task.token is null then make_failure(
             'PD107', 'InvalidArgument', 'a lease needs a token', 'It was given null.', 'Generate a uuid for each call.') end));
     perform check_instance(null);
-    perform check_queues('{$sql}');
+    perform check_queues('{$sql}', take_sql_task.worker);
     return (claim_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
 end
 $$;

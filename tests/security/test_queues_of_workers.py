@@ -251,7 +251,7 @@ def test_claim_granted_by_hand_gives_no_queue(
     role = secured.add_role("by_hand")
     owner.execute(f"grant usage on schema perdure to {role}".encode())
     owner.execute(f"grant execute on function claim to {role}".encode())
-    assert error_code(connect_as("by_hand"), "select claim('{a}', 'limited')") == "PD115"
+    assert error_code(connect_as("by_hand"), "select claim('{a}', 'by hand')") == "PD115"
 
 
 def test_changed_access_applies_to_open_sessions(
@@ -260,13 +260,13 @@ def test_changed_access_applies_to_open_sessions(
     role = secured.add_role("changing")
     owner.execute("select grant_access(%s, 'worker', '{c}')", [role])
     connection = connect_as("changing")
-    assert error_code(connection, "select claim('{c}', 'limited')") is None
+    assert error_code(connection, "select claim('{c}', 'changing')") is None
     owner.execute("select grant_access(%s, 'worker', '{d}')", [role])
-    assert error_code(connection, "select claim('{c}', 'limited')") == "PD115"
+    assert error_code(connection, "select claim('{c}', 'changing')") == "PD115"
     owner.execute("select grant_access(%s, 'worker')", [role])
-    assert error_code(connection, "select claim('{c}', 'limited')") is None
+    assert error_code(connection, "select claim('{c}', 'changing')") is None
     assert value(owner, "select revoke_access(%s)", role) is True
-    assert error_code(connection, "select perdure.claim('{c}', 'limited')") == "42501"
+    assert error_code(connection, "select perdure.claim('{c}', 'changing')") == "42501"
     assert value(owner, "select revoke_access(%s)", role) is False
 
 
@@ -310,6 +310,64 @@ def test_limited_worker_cannot_silence_foreign_workers(
     assert value(owner, listens, "theirs", "client") == ["theirs"]
     owner.execute("select stop_listening('theirs'), forget_worker('theirs')")
     assert value(owner, listens, "theirs", "client") is None
+
+
+CLAIMS = (
+    "select claim('{a}', 'theirs')",
+    "select claim('{a}', 'theirs', idle => true)",
+    "select advance('[]', '{a}', 'theirs', max_tasks => 1)",
+)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_limited_worker_cannot_claim_under_the_name_of_a_foreign_worker(
+    owner: Connection, connect_as: ConnectAs, claim: str
+) -> None:
+    """[P6] [P11] Tasks would seem to be held by that worker, which would seem to be alive; and a
+    claim that finds a task withdraws the wish of its worker to be notified."""
+    limited = connect_as("limited")
+    owner.execute("select register_worker('theirs', '{c}'), claim('{c}', 'theirs', idle => true)")
+    owner.execute("update workers set seen_at = seen_at - interval '1 h' where worker = 'theirs'")
+    look = b"""select to_jsonb(w), array(select l::text from listeners as l
+                                         where l.listener = w.worker)
+                from workers as w where w.worker = 'theirs'"""
+    before = owner.execute(look).fetchall()
+    started(owner, "a")
+    assert error_code(limited, claim) == "PD115"
+    assert owner.execute(look).fetchall() == before
+    value(limited, "select register_worker('own', '{a}')")
+    assert error_code(limited, claim.replace("theirs", "own")) is None
+    owner.execute("select forget_worker('theirs'), forget_worker('own')")
+
+
+@pytest.mark.parametrize("role", ["limited", "client"])
+def test_open_transaction_of_another_role_holds_up_no_worker(
+    owner: Connection, connect_as: ConnectAs, role: str
+) -> None:
+    """A worker begins and ends to listen at each claim: nobody else may lock its rows."""
+    other, worker = connect_as(role), connect_as("worker")
+    worker.execute("set lock_timeout = '2 s'")
+    value(worker, "select register_worker('theirs', '{c}')")
+    value(worker, "select claim('{c}', 'theirs', idle => true)")
+    listens = [
+        "select listen_for('c', 'theirs')",
+        "select listen_for('$messages/theirs', 'theirs')",
+    ]
+    if role == "client":
+        value(owner, "select entity_create('watched', 'thing')")
+        listens += ["select entity_watch('watched', 'theirs')"]
+    for listen in listens:
+        with other.transaction(force_rollback=True):
+            assert error_code(other, listen) == "PD115"
+    job = started(owner, "c")
+    for listen in listens:
+        other.execute("begin")
+        error_code(other, listen)
+        value(worker, "select claim('{c}', 'theirs', idle => true)")
+        other.execute("rollback")
+    assert error_code(other, "select listen_for('c', 'own')") is None
+    value(owner, "select terminate(%s)", job)
+    owner.execute("select stop_listening('own'), forget_worker('theirs')")
 
 
 def test_limited_worker_cannot_take_the_name_of_a_worker_that_registers_at_the_same_time(

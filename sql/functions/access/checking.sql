@@ -65,7 +65,9 @@ comment on function @extschema@.own_queues() is
     'Return the queues to which the roles of the user who logged in are limited.';
 
 
-create function @extschema@.check_queues(queues text[]) returns void
+-- Whoever acts under the name of a registered worker must have access to all that it serves: others take the tasks of the
+-- name for its own, and what it does for it, such as to withdraw its hints, for done by it.
+create function @extschema@.check_queues(queues text[], worker text default null) returns void
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -86,7 +88,8 @@ begin
     own := own_queues();
     foreign_queue := (
         select q.queue
-          from unnest(check_queues.queues) as q (queue)
+          from unnest(check_queues.queues || (
+                   select w.queues from workers as w where w.worker = check_queues.worker)) as q (queue)
          where split_part(q.queue, '@', 1) <> all(own)
          limit 1);
     if foreign_queue is not null then
@@ -98,8 +101,8 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.check_queues(text[]) is
-    'Refuse queues to whose tasks the role that logged in has no access (PD115), and queues without a name (PD107).';
+comment on function @extschema@.check_queues(text[], text) is
+    'Refuse queues to whose tasks the role that logged in has no access, and the name of a worker that serves such queues (PD115), and queues without a name (PD107).';
 
 
 -- Every worker asks for the queue of the tasks that the database runs itself. A worker without access to it does without.
