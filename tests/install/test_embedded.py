@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +240,39 @@ def test_sockets_and_data_are_closed_to_other_users(folder: Path) -> None:
         assert ask(server, b"show listen_addresses") == ("",)
         methods = b"select array_agg(distinct auth_method) from pg_hba_file_rules"
         assert ask(server, methods + b" where type = 'host'") == (["reject"],)
+
+
+def impostor(folder: Path, answers: Connection) -> None:
+    """Answer in the place of the supervisor, with the rights of the server's account."""
+    os.setuid((folder / "data").stat().st_uid)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.fspath(folder / "run" / "control"))
+    listener.listen()
+    answers.send("ready")
+    while True:
+        user, _ = listener.accept()
+        while user.recv(1000):
+            user.sendall(b'{"host": "/elsewhere", "bindir": "/elsewhere", "port": 1}\n')
+
+
+@pytest.mark.skipif(not AS_ROOT or sys.platform != "linux", reason="another account is needed")
+def test_another_account_cannot_answer_in_the_place_of_the_supervisor(folder: Path) -> None:
+    """Who has taken over the server, and so its folder of sockets, could send root elsewhere."""
+    with Server(folder):
+        pass
+    eventually(lambda: not (folder / "run" / "control").exists())
+    forks = multiprocessing.get_context("fork")
+    here, there = forks.Pipe()
+    process = forks.Process(target=impostor, args=(folder, there), daemon=True)
+    process.start()
+    try:
+        assert here.recv() == "ready"
+        with Server(folder) as server:
+            assert server.bindir.name == "bin"
+            assert ask(server, b"select 1") == (1,)
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_folder_with_a_path_too_long_for_a_socket_works(folder: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -185,7 +186,9 @@ class Server:
         control = socket.socket(socket.AF_UNIX)
         try:
             control.connect(os.fspath((self.folder / "run").resolve() / "control"))
-            if _exchange(control, {"do": "hello"}):  # now it will not leave before us
+            if _is_ours(control) and _exchange(
+                control, {"do": "hello"}
+            ):  # now it will not leave before us
                 return control
         except OSError:
             pass
@@ -239,6 +242,19 @@ class Server:
                 detail="PostgreSQL does not run as root, so it runs as that account.",
                 hint="Choose a folder that it can reach, or run as a normal user.",
             )
+
+
+def _is_ours(control: socket.socket) -> bool:
+    """Tell whether a process of this user is at the other end, as far as the system says that.
+
+    If the user is root, the folder of the socket belongs to the account of the server. Who controls
+    the server is then not to tell root where its programs are.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return bool(uid == os.geteuid())
 
 
 def _exchange(control: socket.socket, request: dict[str, str]) -> dict[str, Any] | None:
