@@ -285,13 +285,16 @@ def begin_attempt(
     def ended(task: asyncio.Task[AttemptOutcome]) -> None:
         engine.attempts.discard(task)
         attempt.reporter.close()
-        outcome = None if task.cancelled() else task.result()
-        if outcome is not None and outcome.again_in is None:
-            attempt.reporter.forget()
-        if span is not None:
-            span.end(*("cancelled",) if outcome is None else outcome.in_words())
-        if done is not None and outcome is not None:
-            done(outcome)
+        try:
+            outcome = None if task.cancelled() else task.result()
+            if outcome is not None and outcome.again_in is None:
+                attempt.reporter.forget()
+            if span is not None:
+                span.end(*("cancelled",) if outcome is None else outcome.in_words())
+            if done is not None and outcome is not None:
+                done(outcome)
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            engine.spoil(turn, error)
 
     task.add_done_callback(ended, context=engine.context)
     return task

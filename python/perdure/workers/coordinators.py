@@ -240,8 +240,11 @@ class CoordinatorTurn(Turn):
             delay = self._poll_at - self.engine.loop.time()
             if delay > 0:
                 self._set_alarm(delay)
-            else:
+                return
+            try:
                 self._poll()
+            except Exception as error:  # noqa: BLE001 - it is logged there
+                self.engine.spoil(self, error)
 
     def _poll(self) -> None:
         """Tell the code what is due; if there is nothing new, ask for messages."""

@@ -158,8 +158,18 @@ class Engine:
         """Let a turn take a step; an error of this package must not stop the others."""
         try:
             step(*given)
-        except Exception as error:
-            logger.exception("%r is parked: an unforeseen error", turn)
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self.spoil(turn, error)
+
+    def spoil(self, turn: Turn, error: Exception) -> None:
+        """Park a task that met an error of this package; it would be held here for ever.
+
+        While something of it is on its way, nobody knows what is recorded: then its lease ends.
+        """
+        logger.error("%r is parked: an unforeseen error", turn, exc_info=error)
+        if turn.in_flight:
+            turn.drop()
+        elif not turn.is_over:
             self._hand_over(ErrorTurn(self, turn.row, turn.error_body(error)), turn)
 
     def _hand_over(self, successor: Turn, turn: Turn) -> None:

@@ -147,6 +147,12 @@ class HookTurn(Turn):
             raise FinalError(error) from error
 
     def _ended(self, root: asyncio.Task[Any]) -> None:
+        try:
+            self._report_end(root)
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self.engine.spoil(self, error)
+
+    def _report_end(self, root: asyncio.Task[Any]) -> None:
         """Report how the function has ended."""
         _retrieve(root)
         if self._is_evicted or self._is_abandoned:
@@ -305,7 +311,10 @@ class HookTurn(Turn):
 
     def tick(self) -> None:
         """Check the waits."""
-        self.waits.tick()
+        try:
+            self.waits.tick()
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self.engine.spoil(self, error)
 
     def flush(self) -> None:
         """Send what has gathered."""
