@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from perdure.basics.durations import from_iso
 from perdure.basics.threads import Threads
+from perdure.database import clock as clocks
 from perdure.workers.hook_journal import HookJournal
 
 
@@ -66,3 +68,19 @@ def test_calls_of_two_threads_of_a_hook_get_different_keys(switching: None) -> N
         made = [threads.submit(make_calls) for _ in range(4)]
         assert len(set().union(*(keys.result(10) for keys in made))) == 400
         threads.shutdown()
+
+
+def test_clock_is_never_ahead_while_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of a hook may ask for the time while the loop takes it from a reply."""
+    clock, began, read = clocks.Clock(), 1000.0, []
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: began)
+    clock.synchronize("2030-01-01T00:00:00+00:00")
+
+    def interrupted() -> float:
+        monkeypatch.setattr(clocks.time, "monotonic", lambda: began + 60)
+        read.append(clock.now())
+        return began + 60
+
+    monkeypatch.setattr(clocks.time, "monotonic", interrupted)
+    clock.synchronize("2030-01-01T00:01:00+00:00")
+    assert read[0] <= clock.now() == from_iso("2030-01-01T00:01:00+00:00")
