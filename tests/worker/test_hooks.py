@@ -562,7 +562,7 @@ def test_context_variable_stays_in_the_code_that_sets_it(
 def test_a_call_that_a_hook_forgets_to_await_is_named_by_the_warning(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """It named a method of this package, for whatever was called."""
+    """The line after it, in the debug mode of asyncio, says where the call was made."""
 
     @app.activity
     async def search() -> int:
@@ -580,7 +580,7 @@ def test_a_call_that_a_hook_forgets_to_await_is_named_by_the_warning(
         warnings.simplefilter("always")
         client.handle("note").run_hook(forgets, timeout=40)
         gc.collect()
-    named = {str(each.message) for each in told}
+    named = {str(each.message).splitlines()[0] for each in told}
     assert named >= {
         f"coroutine '{name}' was never awaited" for name in ("memory.set", "memory.get", "search")
     }
