@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any, TypedDict
 
 import psycopg
@@ -101,6 +102,19 @@ def test_clients_get_the_default(dsn: str) -> None:
             return await read(client.entity("j"))
 
     assert asyncio.run(reads()) == EXPECTED
+
+
+def test_forgotten_await_is_named_by_the_warning(dsn: str) -> None:
+    async def forgets() -> None:
+        async with perdure.connect_async(dsn) as client:
+            client.entity("j").get("n", 0)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asyncio.run(forgets())
+        messages = [str(each.message) for each in told]
+        told.clear()  # a warning holds the coroutine, and that the one within
+    assert any("coroutine 'memory.get' was never awaited" in each for each in messages)
 
 
 def test_default_need_not_be_json(dsn: str) -> None:

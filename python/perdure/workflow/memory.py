@@ -184,7 +184,12 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
 
         return TypedAsyncEntity(self._access, self.id, kind)
 
-    async def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
+    def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
+        answer: Any = self._awaited_or_default(told, keys, default)
+        answer.__qualname__ = "memory.get"  # so Python names it if nobody awaits it
+        return answer
+
+    async def _awaited_or_default(self, told: Any, keys: list[str], default: Any) -> Any:
         if (value := await told) is not None:
             return value
         return part_of(await self._access.read(keys[:-1]), keys[-1], default)
