@@ -1,7 +1,7 @@
 -- Streams: logs that tasks write while they run, and that clients follow. [P2] [P6] [P12] (E20)
 
 begin;
-select plan(48);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -125,6 +125,8 @@ select is(error_of(statement), code, format('%s is refused', about))
 select is_empty(
     $$ select * from stream_items('j', 's', after => 9223372036854775807) as i where i.place > 0 $$,
     'a stream has no items after the largest version');
+select is((select count(*) from stream_items('j', 's', after => null)), (select count(*) from stream_items('j', 's')),
+          'without a version a stream is read from its beginning');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
