@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(90);
+select plan(91);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -196,6 +196,10 @@ select is(
                ('context => ''{"n": 2}''', 'a memory for an existing job is refused'),
                ('timeout => ''-1 s''', 'a negative timeout is refused')) as cases (options, about)
   join entity_create('kept', 'note', '{"n": 1}') on true;
+select have_held_job('untyped');
+select given(tell(a_turn('untyped', state => 'done')));
+select is(error_of($$ select start('w', id => 'untyped', entity => 'note', if_exists => 'new_run') $$), 'PD107',
+          'an entity for an existing memory without one is refused');
 select is(
     (select array_agg(s::text) from start_many('[{"workflow": "w", "id": "kept", "if_exists": "new_run"},
         {"workflow": "w", "id": "kept-2", "if_exists": "new_run"}, {"workflow": "w", "id": "m-0"}]') as s),

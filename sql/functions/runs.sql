@@ -45,7 +45,7 @@ begin
             'PD107', 'InvalidArgument', format('job %s already has a memory', quote_literal(wanted.id)),
             'A new run continues with this memory; a context is only for a new memory.',
             'Leave the context out, and change the memory by commands.')
-        when wanted.entity <> held.entity or held.entity is null and wanted.entity is not null then make_failure(
+        when wanted.entity <> coalesce(held.entity, '') then make_failure(
             'PD107', 'InvalidArgument',
             format('job %s is %s, not %s', quote_literal(wanted.id), coalesce(held.entity, 'of no entity'), wanted.entity),
             'The type of a memory never changes.', 'Leave the entity out, or choose another id.') end;
