@@ -2,7 +2,7 @@
 -- [P13]
 
 begin;
-select plan(46);
+select plan(47);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -119,6 +119,14 @@ select is(run_task('$schedule/nightly', '$hook/$schedule', token_of('clock')), '
           'a schedule makes up for the times that it missed');
 select is((select count(*) from jobs as j where j.id like 'nightly/%'), 1::bigint,
           'a schedule that catches up starts one job');
+select set_queue('line', max_per_key => 1);
+select given(start('w', id => 'line ' || n, queue => 'line', limit_key => 'k', due_at => clock() + interval '10 s'))
+  from generate_series(1, 2) as n;
+select time_passes('1 min');
+select given(take('ada', '{line}', 2));
+select given(adopt_instance(clock() - interval '55 s'));
+select is(pg_temp.due_in('line 2'), '-50 s', 'a task that stands in line under its key is not put off');
+
 -- A day is 24 hours long, even if the clocks go forward on that day.
 
 set local timezone = 'America/New_York';

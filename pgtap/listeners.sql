@@ -1,7 +1,7 @@
 -- Listeners: idle workers and clients that want hints. A hint may be lost; these tests check that it is sent [P11].
 
 begin;
-select plan(49);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -165,6 +165,7 @@ insert into hints (about, statement, wanted) values
     ('the end of a hook from outside', $$ select tell(a_turn('j', '$hook/held', 'done')) $$, '{$job/j}'),
     ('the end of a job', $$ select terminate('k') $$, '{$job/k,$memory/k}'),
     ('another run', $$ select retry('k') $$, '{k}'),
+    ('another version', $$ select repin('k', '7') $$, '{k@7}'),
     ('a command', $$ select entity_set('k', '1', 'a') $$, '{}');
 select is(
     topics_of(statement),
