@@ -171,7 +171,7 @@ select is(
     'a fact that names a message says by itself of which kind it is, and to which request it belongs');
 select given(tell(a_turn('plain', facts => '[{"kind": "timer", "key": "i1"}, {"kind": "timer", "key": "i2"}]')));
 select is_empty($$ select * from assert_invariants() where job = 'plain' $$,
-                'an answer that is taken under a kind of the worker itself is not lost, nor told twice by a timer [P8]');
+                'an answer that is taken under a kind of the worker itself is neither lost nor told twice [P8]');
 select is((select tell(turn) -> 'again' from takes), 'true',
           'a turn that names nothing but messages can be repeated [P12]');
 
