@@ -159,7 +159,7 @@ def usual_arguments(verb: Verb, prepared: dict[str, Any]) -> dict[str, Any]:
         "value": "1", "items": "[1]", "patch": "{}", "entity": "doc", "conditions": "{}",
         "commands": "[]", "starts": "[]", "turns": "[]", "tasks": "[]", "schema": "{}",
         "name": "name", "key": None, "queue": "q", "queues": ["q"], "worker": "me", "kind": "hook",
-        "workflow": "w", "topic": "q", "listener": "me", "stream": "s", "by": "me", "version": 1,
+        "workflow": "w", "topic": "q", "listener": "ear", "stream": "s", "by": "me", "version": 1,
         "before": "epoch", "condition": "$.n == 1", "function": "perdure.contract_failure",
         "role": "nobody", "attempts": 1, "failure": "{}",
     }  # fmt: skip

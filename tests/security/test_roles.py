@@ -243,8 +243,8 @@ def test_token_is_shown_only_to_the_worker_that_claims(
     listener = connect_as("nobody")
     channel = value(owner, "select channel()")
     listener.execute(f'listen "{channel}"'.encode())
-    client.execute("select entity_watch(%s, 'me')", [job])
-    client.execute("select listen_for('$job/' || %s, 'me')", [job])
+    client.execute("select entity_watch(%s, 'my ear')", [job])
+    client.execute("select listen_for('$job/' || %s, 'my ear')", [job])
     worker.execute("select claim('{secret,other}', 'idler', idle => true, max_tasks => 0)")
     assert claimed(worker, "secret", token) == [(job, "1/main")]
     client.execute("select entity_set(%s, '1', 'n')", [job])
@@ -303,7 +303,7 @@ def test_objects_planted_in_the_search_path_are_ignored(
         admin.execute(f'grant temporary on database "{secured.prefix}" to public'.encode())
     for connection in (limited, client):
         connection.execute(PLANTED.encode())
-    assert error_code(limited, "select perdure.claim('{c}', 'me')") == "PD115"
+    assert error_code(limited, "select perdure.claim('{c}', 'planter')") == "PD115"
     assert error_code(client, "select perdure.entity_set('not there', '1')") == "PD401"
     assert value(client, "select perdure.entity_create('real', 'thing', '{\"a\": 1}')")
     assert value(client, "select count(*) from pg_temp.jobs") == 0
@@ -366,12 +366,12 @@ def test_new_role_with_the_name_of_a_dropped_one_has_no_queues(
             f"create role {role} login password '{secured.prefix}' in role {team}".encode()
         )
     heir = connect_as("heir")
-    assert error_code(heir, "select claim('{shared}', 'me')") is None
-    assert error_code(heir, "select claim('{secret}', 'me')") == "PD115"
+    assert error_code(heir, "select claim('{shared}', 'heir')") is None
+    assert error_code(heir, "select claim('{secret}', 'heir')") == "PD115"
     owner.execute("select grant_access(%s, 'client')", [role])
-    assert error_code(heir, "select claim('{secret}', 'me')") == "PD115"
+    assert error_code(heir, "select claim('{secret}', 'heir')") == "PD115"
     owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
-    assert error_code(heir, "select claim('{shared,secret}', 'me')") is None
+    assert error_code(heir, "select claim('{shared,secret}', 'heir')") is None
     assert value(owner, "select revoke_access(%s)", role) is True
     assert value(owner, "select revoke_access(%s)", team) is True
 
