@@ -240,6 +240,7 @@ def test_forgotten_await_is_reported(
 
     uses: dict[str, Callable[[Any], Any]] = {
         "if": lambda call: "yes" if call else "no",
+        "if default": lambda call: "yes" if call else "no",
         "for": lambda call: [*call],
         "in": lambda call: 1 in call,
         "len": len,
@@ -257,7 +258,8 @@ def test_forgotten_await_is_reported(
         if use == "last line":
             counts()
             return None
-        call = memory.get("vip") if use == "if" else counts()
+        default = (False,) if "default" in use else ()
+        call = memory.get("vip", *default) if "if" in use else counts()
         if use == "twice":
             return [await call, await call, call.done()]  # type: ignore[attr-defined]
         return uses[use](call)

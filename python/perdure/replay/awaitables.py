@@ -42,7 +42,31 @@ class Future(Numbered, asyncio.Future[Any]):
         super().__init__(loop=loop)
 
 
-class Durable(Future):
+class Unawaited:
+    """What is to be awaited, and refuses to be used as if it were the answer: it would be true."""
+
+    __slots__ = ()
+
+    def _called(self) -> str:
+        """Say what was called."""
+        raise NotImplementedError
+
+    def _is_not_awaited(self, *_: Any) -> NoReturn:
+        raise TypeError(f"{self._called()} was not awaited: await it, and use its answer")
+
+    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
+    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with other calls by identity; refuse a value that an answer might equal."""
+        if isinstance(other, ANSWERS):
+            self._is_not_awaited()
+        return True if self is other else NotImplemented
+
+    __hash__ = object.__hash__  # __eq__() would take it away
+
+
+class Durable(Unawaited, Future):
     """What a durable call returns: an answer, requested when the call was made.
 
     It may be awaited twice, put in sets, and given to `gather`, `wait`, `wait_for`, `shield`,
@@ -56,22 +80,11 @@ class Durable(Future):
         self._loop_of_run = loop
         self._operation: OpenOperation | None = None
 
-    def _is_not_awaited(self, *_: Any) -> NoReturn:
-        """Refuse to be used as if it were the answer: it would always be true."""
+    def _called(self) -> str:
         operation = self._operation
-        what = "a durable call" if operation is None else f"the durable call {operation.name}"
-        raise TypeError(f"{what} was not awaited: await it, and use its answer")
+        return "a durable call" if operation is None else f"the durable call {operation.name}"
 
-    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
-    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
-
-    def __eq__(self, other: object) -> bool:
-        """Compare with other calls by identity; refuse a value that an answer might equal."""
-        if isinstance(other, ANSWERS):
-            self._is_not_awaited()
-        return True if self is other else NotImplemented
-
-    __hash__ = Numbered.__hash__  # __eq__() would take it away
+    __hash__ = Numbered.__hash__
 
     def attach(self, operation: OpenOperation) -> Self:
         """Wait for this operation."""
@@ -137,6 +150,35 @@ class FutureCoroutine(Coroutine[Any, Any, Any]):
         """Withdraw what nobody has begun to await."""
         if self._steps is None:
             self._future.cancel()
+
+
+class LaterAnswer(Unawaited, Coroutine[Any, Any, Any]):
+    """A coroutine that makes an answer of those of durable calls."""
+
+    __slots__ = ("_coroutine", "_name")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str):
+        self._coroutine = coroutine
+        self._name = name
+
+    def _called(self) -> str:
+        self.close()  # or Python would warn of it too
+        return f"the durable call {self._name}"
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Take a step."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Pass on what the task is thrown."""
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._coroutine.close()
 
 
 class Task(Numbered, asyncio.Task[Any]):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Un
 
 from perdure.basics.durations import Duration, seconds
 from perdure.basics.paths import Path, parse_path, part_of
+from perdure.replay.awaitables import Durable, LaterAnswer
 
 if TYPE_CHECKING:
     from .typed_memory import TypedAsyncEntity, TypedEntity
@@ -187,7 +188,7 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
     def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
         answer: Any = self._awaited_or_default(told, keys, default)
         answer.__qualname__ = "memory.get"  # so Python names it if nobody awaits it
-        return answer
+        return LaterAnswer(answer, "get") if isinstance(told, Durable) else answer
 
     async def _awaited_or_default(self, told: Any, keys: list[str], default: Any) -> Any:
         if (value := await told) is not None:
