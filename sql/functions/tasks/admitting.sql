@@ -176,11 +176,7 @@ begin
             and (slots_taken(q.queue, q.max_running) < q.max_running) is not false
             and (tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, next_admission_at.now_at) >= 1) is not false
             and case when q.max_per_key is null then has_due_task(u.queue, next_admission_at.now_at)
-                     else has_admissible_task(
-                         u.queue,
-                         (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
-                          q.last_key)::queue_limits,
-                         next_admission_at.now_at) end
+                     else has_admissible_task(u.queue, q.max_per_key, next_admission_at.now_at) end
           limit 1));
 end
 $$;

@@ -124,29 +124,9 @@ comment on function @extschema@.slots_taken_by_key(text, text, integer) is
     'Count the held tasks of a queue under a limit key, of all versions, up to as many as matter.';
 
 
-create function @extschema@.room_of_key(
-    limits     @extschema@.queue_limits,
-    limit_key  text,
-    chosen     @extschema@.due_task[]
-) returns bigint
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return greatest(0, limits.max_per_key
-        - slots_taken_by_key(limits.queue, room_of_key.limit_key, limits.max_per_key)
-        - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
-end
-$$;
-comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @extschema@.due_task[]) is
-    'Return how many tasks of a key may be claimed beside those that are already held or chosen.';
-
-
 -- From key to key by the index, to the first with room. A due task that stands in no line yet counts as one: the next
 -- claim puts it in line.
-create function @extschema@.has_admissible_task(queue text, limits @extschema@.queue_limits, now_at timestamptz)
-returns boolean
+create function @extschema@.has_admissible_task(queue text, max_per_key integer, now_at timestamptz) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -182,8 +162,12 @@ begin
              ) as n
         )
         select count(*) > 0
-          from (select from walk as w where room_of_key(limits, w.limit_key, '{}') > 0 limit 1) as r);
+          from (select
+                  from walk as w
+                 where slots_taken_by_key(versioned_queue(has_admissible_task.queue, null), w.limit_key,
+                                          has_admissible_task.max_per_key) < has_admissible_task.max_per_key
+                 limit 1) as r);
 end
 $$;
-comment on function @extschema@.has_admissible_task(text, @extschema@.queue_limits, timestamptz) is
+comment on function @extschema@.has_admissible_task(text, integer, timestamptz) is
     'Tell whether a task of a queue with a limit per key is due that nobody holds and for whose key there is room.';

@@ -168,7 +168,8 @@ begin
                and t.in_line
                and not t.paused
              order by t.due_at
-             limit room_of_key(limits, w.limit_key, find_by_key.chosen)
+             limit greatest(0, limits.max_per_key - slots_taken_by_key(limits.queue, w.limit_key, limits.max_per_key)
+                               - (select count(*) from unnest(find_by_key.chosen) as c where c.limit_key = w.limit_key))
                for no key update skip locked
          ) as d
          where w.is_there
