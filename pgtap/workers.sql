@@ -1,7 +1,7 @@
 -- Workers: what they register, and what happens to tasks for which some workers have no code.
 
 begin;
-select plan(47);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -225,6 +225,50 @@ select is(
     format('a claim of the queues %s is refused', queues))
   from unnest(array['{a,NULL}', '{{a},{b}}']) as queues;
 select isnt(register_worker('ada', '{q}', null) ->> 'at', null, 'a worker may register without details');
+
+-- A worker that gives a task back for lack of code need not say until when.
+
+create function pg_temp.rests(code text default 'PD406') returns interval
+language plpgsql
+as $$
+begin
+    perform take('rest', '{rest}');
+    perform tell(a_turn('rest', worker => 'rest', state => 'release', value => jsonb_build_object('code', rests.code)));
+    return (the_task('rest') ->> 'due_at')::timestamptz - clock();
+end
+$$;
+select given(start('w', id => 'rest', queue => 'rest'));
+select given(register_worker('rest', '{rest}', functions => '{"coordinator w"}'));
+select is(pg_temp.rests('PD404'), interval '0', 'a task that is given back for another reason is due at once');
+select is(pg_temp.rests(), interval '250 ms', 'a task that is given back for lack of code rests at first for a moment');
+select time_passes('250 ms');
+select is(pg_temp.rests('PD113'), interval '250 ms', 'a task that is given back for lack of a key rests too');
+select time_passes('250 ms');
+select is(pg_temp.rests(), interval '500 ms', 'it rests as long as it has waited for its code');
+select time_passes('10 s');
+select is(pg_temp.rests(), interval '10.5 s', 'a task whose code nobody has rests for longer and longer');
+select time_passes('1 h');
+select is(pg_temp.rests(), interval '1 min', 'a task whose code nobody has rests for a minute at most');
+select time_passes('1 min');
+select given(register_worker('other', '{rest}', functions => '{"coordinator w"}'));
+select is(pg_temp.rests(), interval '1 s', 'a task whose code another worker has rests for a second at most');
+select time_passes('1 s');
+select given(take('rest', '{rest}'));
+select given(tell(a_turn('rest', worker => 'rest', facts => '[{"kind": "note", "key": "n#1"}]')));
+select is(pg_temp.rests(), interval '250 ms', 'the rest is counted from the last turn that told the task something');
+select time_passes('1 s');
+select given(take('rest', '{rest}'));
+select is(
+    tell(a_turn('rest', worker => 'rest', state => 'release', until => clock() + interval '5 s',
+                value => '{"code": "PD406"}')) ->> 'state',
+    'released',
+    'a worker may say until when');
+select is((the_task('rest') ->> 'due_at')::timestamptz - clock(), interval '5 s', 'what the worker says counts');
+select time_passes('5 s');
+select given(take('rest', '{rest}'));
+select given(tell(a_turn('rest', worker => 'rest', state => 'retry', value => '{"code": "PD406"}')));
+select is((the_task('rest') ->> 'due_at')::timestamptz - clock(), interval '0',
+          'a failed attempt does not rest by itself');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

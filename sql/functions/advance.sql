@@ -46,12 +46,16 @@ begin
            bool_or(r.state not in ('done', 'failed', 'cancelled')) as has_live_tasks, bool_or(r.state <> 'keep') as frees_slots,
            bool_or(r.state = 'continue') as has_continues, count(*) filter (where r.verdict = 'apply') as to_apply,
            bool_or(r.until is not null or r.state in ('retry', 'release')) as has_due_tasks,
+           bool_or(r.state = 'release' and lacked_code_or_key(r.value)) as lacks_code,
            bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reaches_others
       into batch
       from unnest(apply_turns.turns) as r
      where r.verdict in ('apply', 'applied');
     if batch.to_apply < cardinality(apply_turns.turns) then
         applied := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
+    end if;
+    if batch.lacks_code then
+        applied := pause_for_code(applied, apply_turns.applied_at);
     end if;
     topics := case when batch.frees_slots then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end
         || case when batch.has_requests then request_children(applied, apply_turns.applied_at) end;

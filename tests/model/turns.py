@@ -19,7 +19,7 @@ from tests.model.requests import (
     request_tasks,
     withdraw,
 )
-from tests.model.state import ENDS, NEVER, Row, State, failure, moment
+from tests.model.state import ENDS, NEVER, SECOND, Row, State, failure, moment
 
 
 def keep_or_park(s: State, turn: Turn, has_messages: bool) -> None:
@@ -27,6 +27,9 @@ def keep_or_park(s: State, turn: Turn, has_messages: bool) -> None:
     row, state, facts = turn.row, turn.state, turn.get("facts")
     lets_go = state != "keep" and not (state == "park" and has_messages)
     until = moment(turn.get("until"))
+    if until is None and lacks_code(turn):
+        waited = s.now - max(row["told_at"] or 0, row["started_at"])
+        until = s.now + max(SECOND // 4, min(waited, 60 * SECOND))  # no worker has functions here
     row["position"] += len(facts or [])
     row["asked"] = max(row["asked"], turn.get("asked") or 0)
     if facts is not None:
@@ -86,8 +89,12 @@ def apply_turns(
 
 def is_able_to_hear(turn: Turn) -> bool:
     """Return whether a task is given back to a holder that could cancel it."""
-    lacks = turn.state == "release" and (turn.get("value") or {}).get("code") == "PD406"
-    return turn.state in ("retry", "release") and not lacks
+    return turn.state in ("retry", "release") and not lacks_code(turn)
+
+
+def lacks_code(turn: Turn) -> bool:
+    """Return whether a task is given back because its worker has no code for it."""
+    return turn.state == "release" and (turn.get("value") or {}).get("code") == "PD406"
 
 
 def receiving_jobs(turns: list[Turn], facts: list[Fact]) -> set[str]:

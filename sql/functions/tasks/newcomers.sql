@@ -13,6 +13,45 @@ comment on function @extschema@.is_gone(timestamptz, timestamptz) is
     'Tell whether a worker that was last seen at a time counts as gone.';
 
 
+-- A worker that has no code for a task need not say until when it gives it back: at once would be a circle of claims and
+-- releases. The task rests as long as it has waited for its code, so that nobody is busy with it, but not for long if
+-- another worker could take it.
+create function @extschema@.pause_for_code(inout turns @extschema@.turn[], released_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    lacking record;
+begin
+    -- A loop: a batch rarely has such a turn.
+    for lacking in
+        select r.ordinality as place,
+               greatest(interval '250 ms', least(
+                   pause_for_code.released_at - greatest(t.told_at, t.started_at),
+                   case when exists (
+                            select
+                              from workers as w
+                             where w.queues @> array[t.queue]
+                               and w.functions @> array[t.kind || ' ' || t.name]
+                               and w.worker <> t.worker
+                               and not is_gone(w.seen_at, pause_for_code.released_at)
+                            offset 0)
+                        then interval '1 s' else interval '1 min' end)) as pause
+          from unnest(turns) with ordinality as r
+          join tasks as t on t.job_id = any(array[r.job]) and t.task = r.task
+         where r.state = 'release'
+           and r.until is null
+           and lacked_code_or_key(r.value)
+    loop
+        turns[lacking.place].until := pause_for_code.released_at + lacking.pause;
+    end loop;
+end
+$$;
+comment on function @extschema@.pause_for_code(@extschema@.turn[], timestamptz) is
+    'Let tasks rest that are given back for lack of code or of a key, if their worker does not say until when.';
+
+
 -- A task for which no worker had the code or the key is put aside for a minute at most, in the ranges that are searched
 -- here. A locked task is about to move anyway, and the others become due by themselves.
 create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
