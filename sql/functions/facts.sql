@@ -208,7 +208,6 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     sent record;
-    own turn[];
 begin
     -- A loop: it fills in two fields of those facts that send a signal.
     for sent in
@@ -224,13 +223,12 @@ begin
         facts[sent.place].ok := sent.failure is null;
         facts[sent.place].value := sent.failure;
     end loop;
-    select array_agg((r.number, r.job, r.task, r.token, r.position, 'done', null, null, null, null, null, f.argument, null,
-                      r.kind, r.signal, r.asker_job, r.asker_task, r.asker_key, null, null, null,
-                      r.fingerprint)::turn)
-      into own
-      from unnest(facts) as f
-      join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target;
-    perform insert_answers(own, send_signals.sent_at);
+    perform insert_answers(array(
+        select ending_turn(r.job, r.task, 'done', f.argument, asker_job => r.asker_job, asker_task => r.asker_task,
+                           asker_key => r.asker_key, fingerprint => r.fingerprint, signal => r.signal)
+          from unnest(facts) with ordinality as f
+          join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target
+         order by f.ordinality), send_signals.sent_at);
     perform insert_signals(array(
         select f
           from unnest(facts) as f

@@ -197,9 +197,9 @@ begin
     insert into inbox (job_id, task, key, name, ok, payload, sender, sent_at, fingerprint)
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
            insert_answers.answered_at, r.fingerprint
-      from unnest(insert_answers.turns) as r
+      from unnest(insert_answers.turns) with ordinality as r
      where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
-     order by r.number
+     order by r.ordinality
         on conflict (job_id, task, key) do nothing;
 end
 $$;

@@ -37,4 +37,4 @@ begin
 end
 $$;
 comment on function @extschema@.ending_turn(text, text, text, jsonb, text, integer, text, text, text, text, text) is
-    'Write the last turn of a task that holds no token, for the functions that end tasks and answer their askers.';
+    'Write a turn that ends a task which holds no token, or that answers an asker early, for the functions that do so.';
