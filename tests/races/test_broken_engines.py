@@ -343,7 +343,7 @@ MUTANTS: dict[str, Mutant] = {
     # [P1] [P4] [P12] Repeats.
     "a turn is applied whatever its position": Mutant(
         "judge_turns",
-        r"when h\.position > coalesce\(g\.position, 0\) then 'applied'",
+        r"when h\.position > coalesce\(g\.position, 0\) and f\.difference is null then 'applied'",
         "",
         two(replies.test_a_repeated_turn_changes_nothing, "keep with facts"),
     ),

@@ -137,7 +137,7 @@ _pause = claim_pace.ClaimPace._pause
 def pause_for_ever(self: claim_pace.ClaimPace) -> float:
     """Pause as before, but for ever instead of until the next poll of an idle worker."""
     pause = _pause(self)
-    return math.inf if pause > max(claim_pace.LADDER) else pause
+    return math.inf if pause > claim_pace.STEP_BACK else pause
 
 
 WEAKNESSES = {
