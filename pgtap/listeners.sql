@@ -1,7 +1,7 @@
 -- Listeners: idle workers and clients that want hints. A hint may be lost; these tests check that it is sent [P11].
 
 begin;
-select plan(50);
+select plan(64);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -181,6 +181,52 @@ select is(
 select given(take('ada', '{r}', claim_as => 'y'));
 select given(tell(a_turn('r', state => 'stuck', worker => 'y')));
 select is(topics_of($$ select resume('r') $$), '{r}', 'a resumed task notifies its queue');
+
+-- Activities, items, conditions, children, queues and schedules.
+
+select have_held_job(id) from unnest('{asks,waits,ends,gives,decides,leaves,renews}'::text[]) as id;
+select given(tell(a_turn('asks', state => 'park',
+                         requests => '[{"key": "a#1", "kind": "activity", "name": "a", "queue": "aa"},
+                                       {"key": "h#1", "name": "h", "queue": "ah"}]')));
+select given(take('bob', '{ah}'));
+select given(tell(a_turn('asks', '1/main/h#1', 'park', awaits => '{go}', worker => 'bob')));
+select given(tell(a_turn('waits', state => 'park',
+                         requests => '[{"key": "u#1", "kind": "until", "condition": "$.n > 1"}]')));
+select given(tell(a_turn('ends', state => 'done',
+                         requests => '[{"key": "c#1", "kind": "job", "name": "c", "queue": "ec"}]')));
+select given(take('clock', '{$sql}'));
+select given(create_schedule('daily', 'w', '@daily'));
+select given(tell(a_turn('gives', state => 'park',
+                         requests => '[{"key": "a#1", "kind": "activity", "name": "a", "queue": "ga"},
+                                       {"key": "a#2", "kind": "activity", "name": "a", "queue": "ga"}]')));
+select given(tell(a_turn('decides', state => 'park', requests => '[{"key": "i#1", "kind": "item", "name": "sign"}]')));
+select given(take('bob', '{ga}', 2));
+select given(tell(a_turn('renews', requests => '[{"key": "c#1", "kind": "job", "name": "c", "queue": "rc"}]')));
+select is(
+    topics_of(statement), wanted,
+    format('listeners that %s notifies: %s', about, array_to_string(wanted, ' and ')))
+  from (values
+        ('an attempt that is to be retried',
+         $$ select fail_task('gives', '1/main/a#1', token_of('bob'), null, clock()) $$, '{ga}'::text[]),
+        ('the end of an activity', $$ select finish_task('gives', '1/main/a#2', token_of('bob')) $$, '{gives}'),
+        ('a resolution', $$ select resolve_item(i.id) from items as i $$, '{decides}'),
+        ('a limit', $$ select set_queue('limited', max_running => 1) $$, '{limited}'),
+        ('the end of a pause', $$ select pause_queue('limited'), resume_queue('limited') $$, '{limited}'),
+        ('a new schedule', $$ select create_schedule('new', 'w', '@daily') $$, '{$memory/$schedule/new,$sql}'),
+        ('another definition of a schedule', $$ select create_schedule('daily', 'w', '@hourly') $$,
+         '{$memory/$schedule/daily,$sql}'),
+        ('the end of a job with children',
+         $$ select tell(a_turn('leaves', state => 'done',
+                               requests => '[{"key": "c#1", "kind": "job", "name": "c", "queue": "lc"}]')) $$,
+         '{$job/leaves,$memory/leaves,$sql,lc}'),
+        ('a new run of a job with children', $$ select tell(a_turn('renews', state => 'continue')) $$, '{$sql,renews}'),
+        ('the end of an activity that nobody holds', $$ select cancel_hook('asks', '1/main/a#1') $$, '{asks}'),
+        ('a request to cancel a hook', $$ select cancel_hook('asks', '1/main/h#1') $$, '{ah}'),
+        ('a command that meets a condition', $$ select entity_set('waits', '2', 'n') $$, '{$memory/waits,waits}'),
+        ('a change of a schedule', $$ select entity_set('$schedule/daily', '"ada"', 'owner') $$,
+         '{$memory/$schedule/daily,$sql}'),
+        ('the task that cancels children', $$ select run_task('ends', '$parent_end/1/main', token_of('clock')) $$, '{ec}')
+       ) as cases (about, statement, wanted);
 
 -- A message to a held task notifies its worker, if that listens.
 
