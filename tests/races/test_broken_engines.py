@@ -453,7 +453,7 @@ MUTANTS: dict[str, Mutant] = {
     "the tasks of a batch are locked in its own order": Mutant(
         "judge_turns",
         r'order by given\.job collate "C", given\.task collate "C"\) as g',
-        "order by given.number) as g",
+        "order by given.ordinality) as g",
         three(
             deadlocks.test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call,
             "a batch",
