@@ -225,7 +225,8 @@ select is(
         ('a command that meets a condition', $$ select entity_set('waits', '2', 'n') $$, '{$memory/waits,waits}'),
         ('a change of a schedule', $$ select entity_set('$schedule/daily', '"ada"', 'owner') $$,
          '{$memory/$schedule/daily,$sql}'),
-        ('the task that cancels children', $$ select run_task('ends', '$parent_end/1/main', token_of('clock')) $$, '{ec}')
+        ('the task that cancels children', $$ select run_task('ends', '$parent_end/1/main', token_of('clock')) $$,
+         '{ec}')
        ) as cases (about, statement, wanted);
 
 -- A message to a held task notifies its worker, if that listens.
