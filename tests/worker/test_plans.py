@@ -89,11 +89,12 @@ def claim(connection: Connection) -> Any:
     return value_of(connection, "select claim('{q}', 'me', max_tasks => 500, idle => true)")
 
 
-def advance(connection: Connection, claimed: Any, **fields: Any) -> None:
+def advance(connection: Connection, claimed: Any, **fields: Any) -> Any:
     assert claimed["tasks"]
     answer = value_of(connection, "select advance(%s)", turns(claimed, **fields))
     states = {turn["state"] for turn in answer["turns"]}
     assert states <= {"keep", "parked", "done", "retry", "released", "cancelled"}, answer
+    return answer
 
 
 def live_through_all(connection: Connection) -> None:
@@ -120,7 +121,11 @@ def live_through_all(connection: Connection) -> None:
         value_of(connection, "select signal(%s, 'go', '1') is not null", job)
         value_of(connection, "select entity_set(%s, '9', 'n') is not null", job)
     held = claim(connection)
-    advance(connection, held, state="park", awaits=["stop"], cancels=["item", "gone"])
+    answered = advance(connection, held, state="keep", awaits=["stop"], cancels=["item", "gone"])
+    for task, turn in zip(held["tasks"], answered["turns"], strict=True):
+        task["position"] += len(task["messages"])
+        task["messages"] = turn.get("messages") or []  # what never began is cancelled at once
+    advance(connection, held, state="park", awaits=["stop"])
     value_of(connection, "select cancel(%s) is not null", JOBS[0])
     value_of(connection, "select terminate(%s) is not null", JOBS[1])
     for job in JOBS[2:]:
