@@ -167,6 +167,12 @@ def test_late_release_releases_nothing(a: Session, zombie: Task) -> None:
 
 # Calls beside an open transaction of the new holder
 
+LIMITS = pytest.mark.parametrize(
+    "limits",
+    [{}, {"max_running": 1}, {"max_per_key": 1}],
+    ids=["no limits", "a limit", "a limit per key"],
+)
+
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_late_turn_waits_for_open_claim_of_its_task(a: Session, b: Session, end: str) -> None:
@@ -183,9 +189,13 @@ def test_late_turn_waits_for_open_claim_of_its_task(a: Session, b: Session, end:
     assert a.status("j") == ("running" if end == "commit" else "completed")
 
 
+@LIMITS
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_claim_skips_task_whose_holder_was_just_in_time(a: Session, b: Session, end: str) -> None:
+def test_claim_skips_task_whose_holder_was_just_in_time(
+    a: Session, b: Session, end: str, limits: dict[str, int]
+) -> None:
     """[P6] The lease had ended, but the holder's turn came first; the next claim takes the task."""
+    a.call("set_queue", queue="j", **limits)
     task = a.held("j")
     a.expire(task)
     a.begin()
@@ -243,9 +253,13 @@ def test_a_late_turn_waits_for_a_terminate_and_is_gone(a: Session, b: Session, e
     assert a.memory("j")[1] == (0 if end == "commit" else 1)
 
 
+@LIMITS
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_lease_that_is_being_renewed_is_not_claimed(a: Session, b: Session, end: str) -> None:
+def test_lease_that_is_being_renewed_is_not_claimed(
+    a: Session, b: Session, end: str, limits: dict[str, int]
+) -> None:
     """[P6] After a rollback of the heartbeat, the expired lease is claimed."""
+    a.call("set_queue", queue="j", **limits)
     task = a.held("j")
     a.expire(task)
     a.begin()
