@@ -324,6 +324,27 @@ def test_message_that_arrives_during_claim_is_found_by_park(theatre: Theatre) ->
         assert (parked.state, parked.payloads) == ("keep", [1])
 
 
+def test_message_does_not_end_lease_that_began_at_deadline(theatre: Theatre) -> None:
+    """[P6] The task slept when the message was sent, and is claimed before it could be woken."""
+    theatre.put_gate("wake_tasks", "with asleep as materialized")
+    with theatre.players() as (a, b, c, _):
+        shut(c)
+        until = a.one("select (clock() + interval '0.5 s')::text")
+        a.parked("j", "go", until=until)
+        sending = a.later(a.signal, "j", "go")
+        assert sending.waits()
+        b.run("select pg_sleep(0.6)")
+        b.begin()
+        claimed = b.claim_one("j")
+        c.commit()
+        assert sending.waits()
+        b.commit()
+
+        assert sending.get() is True
+        assert b.claim("j") == []
+        assert b.extend(claimed) == ["held"]
+
+
 def test_message_waits_for_batch_that_has_read_inbox(
     theatre: Theatre,
 ) -> None:

@@ -331,6 +331,22 @@ def test_claims_do_not_wait_while_limits_are_set(a: Session, b: Session) -> None
     assert len(b.claim("q")) == 2
 
 
+def test_claim_skips_queue_whose_limits_were_just_read(theatre: Theatre) -> None:
+    """[P8] They are about to be changed, and tokens are counted from what was read."""
+    theatre.put_gate("set_queue", r"limits_set_at := clock\(\)")
+    with theatre.players() as (a, b, c, _):
+        a.call("set_queue", queue="q", max_running=9)
+        start(a, 3)
+        shut(c)
+        setting = a.later(a.call, "set_queue", queue="q", max_running=2)
+        assert setting.waits()
+        assert b.claim("q") == []
+        c.commit()
+        setting.get()
+
+        assert len(b.claim("q")) == 2
+
+
 def test_claim_does_not_wait_for_first_limit_of_queue(a: Session, b: Session) -> None:
     """[P8] It claims from the queue as if the limit came later."""
     a.call("set_queue", queue="q", max_running=2)
