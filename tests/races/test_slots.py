@@ -412,9 +412,20 @@ def test_pausing_job_waits_for_open_claim_and_lets_turn_end(a: Session, b: Sessi
     assert [t.task for t in b.claim("q")] == ["1/main/h#1"]
 
 
-def test_claim_skips_job_that_is_being_paused_or_resumed(a: Session, b: Session) -> None:
-    """[P8] Whether or not the call commits."""
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"max_running": 1}, {"max_per_key": 1}],
+    ids=["no limits", "a limit", "a limit per key"],
+)
+def test_claim_skips_job_that_is_being_paused_or_resumed(
+    a: Session, b: Session, limits: dict[str, int]
+) -> None:
+    """[P8] Whether or not the call commits, also if the task stands in line for a slot."""
+    a.call("set_queue", queue="q", **limits)
+    a.start("i", queue="q")
     a.start("j", queue="q")
+    (first,) = a.claim("q", max_tasks=1)
+    a.advance(first.done())
     with a.open("rollback"):
         a.call("pause", id="j")
         assert b.claim("q") == []
