@@ -52,6 +52,24 @@ $$;
 comment on function @extschema@.longest_topic() is 'Return how many bytes a topic may have.';
 
 
+-- On a standby, statements on unlogged tables cannot even be planned, with an error that no caller would understand.
+create function @extschema@.check_primary() returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if pg_is_in_recovery() then
+        raise exception 'a standby accepts no writes'
+            using errcode = 'read_only_sql_transaction',
+                  detail = 'This server is the standby of another.',
+                  hint = 'Call the primary.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_primary() is 'Refuse a call on a standby, as all writes are refused there (25006).';
+
+
 -- A worker waits for the rows under its name at each claim. So nobody else may lock them.
 create function @extschema@.listen_for(topic text, listener text) returns void
 language plpgsql
@@ -74,7 +92,7 @@ begin
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $messages/worker for messages to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104, PD115 (the name of a worker of others).';
+    'Ask for a NOTIFY on a topic: a queue, $messages/worker for messages to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. A standby refuses this, as all writes (25006). Errors: PD104, PD115 (the name of a worker of others).';
 
 
 -- A client that was killed leaves its row behind; one that is alive renews it within the hour.
@@ -96,19 +114,13 @@ comment on function @extschema@.is_listened_for(text, text, timestamptz) is
     'Tell whether a listener, or with null anybody, has asked for a topic since a time.';
 
 
--- On a standby, statements on unlogged tables cannot even be planned, with an error that no caller would understand.
 create function @extschema@.withdraw_hints(listener text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if pg_is_in_recovery() then
-        raise exception 'a standby accepts no writes'
-            using errcode = 'read_only_sql_transaction',
-                  detail = 'This server is the standby of another.',
-                  hint = 'Call the primary.';
-    end if;
+    perform check_primary();
     delete from listeners as l where l.listener = withdraw_hints.listener;
 end
 $$;

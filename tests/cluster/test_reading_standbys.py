@@ -96,3 +96,22 @@ def test_waits_at_a_standby_time_out(standby: Machine, written: Any) -> None:
         assert time.monotonic() - began < SOON
         with pytest.raises(TimeoutError):
             client.entity("note").until("$.n == 2", timeout=1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "listen_for('$job/job', 'me')",
+        "stop_listening('me')",
+        "entity_watch('note', 'me')",
+        "register_worker('me', '{default}')",
+        "claim('{default}', 'me', idle => true)",
+        "start('w')",
+    ],
+)
+def test_standby_refuses_to_write_and_to_listen(standby: Machine, written: Any, call: str) -> None:
+    """A client that knows this code connects to the primary."""
+    written.execute("select perdure.entity_watch('note', 'other')")
+    with standby.connect() as follower, pytest.raises(psycopg.Error) as refused:
+        follower.execute(f"select perdure.{call}".encode())
+    assert refused.value.sqlstate == "25006"

@@ -282,6 +282,7 @@ declare
     topic text := '$memory/' || entity_watch.id;
     held memory := read_job(entity_watch.id);
 begin
+    perform check_primary();
     perform check_name(entity_watch.listener, 'a listener');
     -- Before the lock: who asked within half an hour is known. The mark stays while anybody asked within the hour.
     if held.watched and is_listened_for(topic, entity_watch.listener, clock() - interval '30 min') then
@@ -297,4 +298,4 @@ exception
 end
 $$;
 comment on function @extschema@.entity_watch(text, text) is
-    'Ask for a NOTIFY at each change of a memory, until stop_listening() or for an hour; return its version, or null while an open transaction holds the memory (ask again). LISTEN first, then read entity_history() from the version that you have. Errors: PD104, PD401.';
+    'Ask for a NOTIFY at each change of a memory, until stop_listening() or for an hour; return its version, or null while an open transaction holds the memory (ask again). LISTEN first, then read entity_history() from the version that you have. A standby refuses this, as all writes (25006). Errors: PD104, PD115 (the name of a worker of others), PD401.';
