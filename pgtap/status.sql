@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(70);
+select plan(79);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -147,57 +147,6 @@ select is(
 select given(terminate('t'));
 select given(forget('t'));
 
--- What does not come by itself: what a task needs, for programs.
-
-create function needs(job text, task text default '1/main') returns text
-language plpgsql
-as $$
-begin
-    return (select coalesce(w.needs, 'nothing') from waiting as w where w.job_id = needs.job and w.task = needs.task);
-end
-$$;
-
-select given(start('w', id => 'n', queue => 'needy', due_at => clock() + interval '1 h'));
-select is(needs('n'), 'nothing', 'a task that waits for its time needs nothing');
-select time_passes('1 h');
-select is(needs('n'), 'worker', 'a due task needs a worker if none has registered for its queue');
-select is((status('n')).needs, 'worker', 'status() and the view tell the same need');
-select given(register_worker('nel', '{needy}'));
-select is(needs('n'), 'nothing', 'a due task needs nothing if a worker has registered for its queue');
-select given(pause_queue('needy'));
-select is(needs('n'), 'resume_queue', 'a due task on a paused queue needs resume_queue()');
-select given(pause('n'));
-select is(needs('n'), 'resume', 'a task of a paused job needs resume()');
-select given(resume('n'));
-select given(resume_queue('needy'));
-select given(take('nel', '{needy}'));
-select is(needs('n'), 'nothing', 'a task at work needs nothing');
-select given(tell(a_turn('n', state => 'release', until => clock() + interval '50 s', worker => 'nel',
-                         value => '{"code": "PD406", "message": "x"}')));
-select is(needs('n'), 'worker', 'a task that was given back for lack of code needs a worker');
-select given(register_worker('nel', '{needy}', functions => '{"coordinator w"}'));
-select is(needs('n'), 'nothing', 'a task that was given back needs nothing once a worker has its code');
-select given(take('nel', '{needy}'));
-select given(tell(a_turn('n', state => 'park', awaits => '{go}', worker => 'nel', requests => '[
-    {"key": "h#1", "name": "h", "queue": "needy"},
-    {"key": "h#2", "name": "h", "queue": "far"}]')));
-select is(needs('n'), 'worker', 'a parked task needs a worker for each of its requests');
-select given(register_worker('neo', '{far}'));
-select is(needs('n'), 'nothing', 'a parked task whose requests workers serve needs nothing');
-select given(take('nel', '{needy}'));
-select given(tell(a_turn('n', '1/main/h#1', 'stuck', value => '{"message": "no such file"}', worker => 'nel')));
-select is(needs('n'), 'resume', 'a parked task needs resume() if one of its requests is stuck');
-select is(
-    seen('n'),
-    '{waiting,"signal go, answers of h#1, h#2: somebody to resume h#1: no such file"}',
-    'a parked task shows which of its requests is stuck, and why');
-select is(needs('n', '1/main/h#2'), 'nothing', 'a hook that waits for a busy worker needs nothing');
-select given(terminate('n'));
-select is((status('n')).needs, null, 'a job that has ended needs nothing');
-select given(forget('n'));
-select forget_worker('nel');
-select forget_worker('neo');
-
 -- result() and await_result()
 
 select have_held_job(id) from unnest('{done,failed,cancelled,running}'::text[]) as id;
@@ -333,6 +282,89 @@ select time_passes('10 s');
 select given(take('bob', '{plain}'));
 select given(tell(a_turn('plain', state => 'failed', value => '"no printer"', worker => 'bob')));
 select is((status('plain')).failure, 'no printer', 'a failure that is a text is shown as it is');
+
+-- What does not come by itself: what a task needs, for programs.
+
+create function needs(job text, task text default '1/main') returns text
+language plpgsql
+as $$
+begin
+    return (select coalesce(w.needs, 'nothing') from waiting as w where w.job_id = needs.job and w.task = needs.task);
+end
+$$;
+
+select given(start('w', id => 'n', queue => 'needy', due_at => clock() + interval '1 h'));
+select is(needs('n'), 'nothing', 'a task that waits for its time needs nothing');
+select time_passes('1 h');
+select is(needs('n'), 'worker', 'a due task needs a worker if none has registered for its queue');
+select is((status('n')).needs, 'worker', 'status() and the view tell the same need');
+select given(register_worker('nel', '{needy}'));
+select is(needs('n'), 'nothing', 'a due task needs nothing if a worker has registered for its queue');
+select given(pause_queue('needy'));
+select is(needs('n'), 'resume_queue', 'a due task on a paused queue needs resume_queue()');
+select given(pause('n'));
+select is(needs('n'), 'resume', 'a task of a paused job needs resume()');
+select given(resume('n'));
+select given(resume_queue('needy'));
+select given(take('nel', '{needy}'));
+select is(needs('n'), 'nothing', 'a task at work needs nothing');
+select given(tell(a_turn('n', state => 'release', until => clock() + interval '50 s', worker => 'nel',
+                         value => '{"code": "PD406", "message": "x"}')));
+select is(needs('n'), 'worker', 'a task that was given back for lack of code needs a worker');
+select given(register_worker('nel', '{needy}', functions => '{"coordinator w"}'));
+select is(needs('n'), 'nothing', 'a task that was given back needs nothing once a worker has its code');
+select given(take('nel', '{needy}'));
+select given(tell(a_turn('n', state => 'park', worker => 'nel', requests => '[
+    {"key": "h#1", "name": "h", "queue": "needy"},
+    {"key": "h#2", "name": "h", "queue": "far"}]')));
+select is(needs('n'), 'worker', 'a parked task needs a worker for each of its requests');
+select given(register_worker('neo', '{far}'));
+select is(needs('n'), 'nothing', 'a parked task whose requests workers serve needs nothing');
+select given(take('nel', '{needy}'));
+select given(tell(a_turn('n', '1/main/h#1', 'stuck', value => '{"message": "no such file"}', worker => 'nel')));
+select is(needs('n'), 'resume', 'a parked task needs resume() if one of its requests is stuck');
+select is(
+    seen('n'),
+    '{waiting,"answers of h#1, h#2: somebody to resume h#1: no such file"}',
+    'a parked task shows which of its requests is stuck, and why');
+select is(needs('n', '1/main/h#2'), 'nothing', 'a hook that waits for a busy worker needs nothing');
+select given(resume('n', '1/main/h#1'));
+select given(pause_queue('needy'));
+select is(needs('n'), 'resume_queue',
+          'a parked task needs resume_queue() if the queue of one of its requests is paused');
+select is((seen('n'))[2], 'answers of h#1, h#2: somebody to resume h#1: its queue is paused',
+          'a parked task shows which of its requests is on a paused queue');
+select given(resume_queue('needy'));
+select given(terminate('n'));
+select is((status('n')).needs, null, 'a job that has ended needs nothing');
+select given(forget('n'));
+select have_held_job('many');
+select given(tell(a_turn('many', state => 'park', requests => (
+    select jsonb_agg(jsonb_build_object('key', 'c#' || n, 'kind', 'job', 'name', 'c', 'queue', 'far'))
+      from generate_series(1, 12) as n))));
+select is(needs('many'), 'nothing', 'a parked task whose children are served needs nothing');
+select given(pause('many/c#' || n)) from generate_series(1, 12) as n where n = 1;
+select is(needs('many'), 'resume', 'a parked task needs resume() if one of many children is paused');
+select given(resume('many/c#1'));
+select given(pause('many/c#12'));
+select is(needs('many'), 'resume', 'a parked task needs resume(), whichever of many children is paused');
+select given(terminate('many'));
+select have_held_job(id) from unnest('{by signal,by time}'::text[]) as id;
+select given(tell(a_turn('by signal', state => 'park', awaits => '{go}',
+                         requests => '[{"key": "h", "name": "h", "queue": "nowhere"}]'),
+                  a_turn('by time', state => 'park', until => clock() + interval '1 h',
+                         requests => '[{"key": "h", "name": "h", "queue": "nowhere"}]')));
+select is(needs(id), 'nothing', format('a task that also waits for what comes %s needs nothing', id))
+  from unnest('{by signal,by time}'::text[]) as id;
+select given(terminate(id)) from unnest('{by signal,by time}'::text[]) as id;
+select given(create_schedule('nightly', 'w', every => '1 day'));
+select is(needs('$schedule/nightly', '$hook/$schedule'), 'nothing', 'a schedule needs nothing');
+select given(pause_schedule('nightly'));
+select is(needs('$schedule/nightly', '$hook/$schedule'), 'resume_schedule',
+          'a paused schedule needs resume_schedule()');
+select given(drop_schedule('nightly'));
+select forget_worker('nel');
+select forget_worker('neo');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,4 +1,20 @@
--- Obstacles: what keeps a task from continuing by itself, since its requests are stuck or nobody runs them.
+-- Obstacles: what keeps a task from continuing by itself, since its requests are stopped or nobody runs them.
+
+create function @extschema@.queue_is_paused(queue text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from queues as q
+         where q.queue = versioned_queue(queue_is_paused.queue, null)
+           and q.paused);
+end
+$$;
+comment on function @extschema@.queue_is_paused(text) is 'Tell whether a queue, of any version, is paused.';
+
 
 -- A task that was given back for lack of code needs a worker that has its function; others need any worker of the queue.
 create function @extschema@.lacks_worker(
@@ -50,9 +66,10 @@ comment on function @extschema@.worker_wanted(text, text, text, text, boolean) i
 
 -- A task that waits for room, for its next attempt, or is at work continues by itself. So do tasks that the database runs,
 -- since callers of run_sql_hooks() do not register.
-create function @extschema@.live_requests(job text, task text)
+create function @extschema@.live_requests(job text, task text, only_stopped boolean)
 returns table (
     key         text,
+    needs       text,
     stopped_by  text,
     is_due      boolean,
     lacks_code  boolean,
@@ -70,25 +87,31 @@ declare
     now_at timestamptz := clock();
 begin
     return query
-    select t.asker_key,
+    select t.asker_key, s.needs,
            case when t.stuck_reason is not null then left(coalesce(t.stuck_reason ->> 'message', t.stuck_reason::text), 200)
-                when t.paused then 'its job is paused' end,
+                when t.paused then 'its job is paused'
+                when s.needs is not null then 'its queue is paused' end,
            t.token is null and t.queue <> '$sql' and t.due_at <= now_at,
            t.token is null and t.queue <> '$sql' and t.failure ->> 'code' is not distinct from 'PD406',
            t.queue, t.pinned_version, t.kind::text, t.name
       from tasks as t
+     cross join lateral (
+        select case when t.stuck_reason is not null or t.paused then 'resume'
+                    when t.token is null and t.due_at <= now_at and queue_is_paused(t.queue) then 'resume_queue' end as needs
+        offset 0) as s
      where t.asker_job = live_requests.job
        and t.asker_task = live_requests.task
        and t.job_id = any(array(select live_requests.job union all
                                 select j.id from jobs as j where j.parent = live_requests.job))
+       and (s.needs is not null or not live_requests.only_stopped)
      limit 10;
 end
 $$;
-comment on function @extschema@.live_requests(text, text) is
-    'Return hooks and children, at most ten, whose answers a task waits for: what stops them, and what they lack.';
+comment on function @extschema@.live_requests(text, text, boolean) is
+    'Return hooks and children, or those of them that are stopped, at most ten, whose answers a task waits for: what they need, what stops them, and what they lack.';
 
 
-create function @extschema@.stuck_requests(job text, task text) returns text[]
+create function @extschema@.stopped_requests(job text, task text) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -96,12 +119,11 @@ as $$
 begin
     return array(
         select format('somebody to resume %s: %s', r.key, r.stopped_by)
-          from live_requests(stuck_requests.job, stuck_requests.task) as r
-         where r.stopped_by is not null
+          from live_requests(stopped_requests.job, stopped_requests.task, true) as r
          order by r.key);
 end
 $$;
-comment on function @extschema@.stuck_requests(text, text) is
+comment on function @extschema@.stopped_requests(text, text) is
     'Return in words which requests of a parked task are stuck or paused, and why.';
 
 
@@ -117,8 +139,8 @@ begin
           from (select distinct r.queue, r.version, r.lacks_code,
                        case when r.lacks_code then r.kind end as kind,
                        case when r.lacks_code then r.name end as name
-                  from live_requests(missing_workers.job, missing_workers.task) as r
-                 where r.stopped_by is null
+                  from live_requests(missing_workers.job, missing_workers.task, false) as r
+                 where r.needs is null
                    and (r.is_due or r.lacks_code)) as w
          where lacks_worker(w.queue, w.version, w.kind, w.name, w.lacks_code)
          order by worker);

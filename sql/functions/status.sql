@@ -95,9 +95,9 @@ as $$
 begin
     return (
         select 'answers of ' || string_agg(r.key, ', ' order by r.key)
-               || coalesce(': ' || nullif(array_to_string(stuck_requests(answers_reason.job, answers_reason.task)
+               || coalesce(': ' || nullif(array_to_string(stopped_requests(answers_reason.job, answers_reason.task)
                                                      || missing_workers(answers_reason.job, answers_reason.task), ', '), ''), '')
-          from live_requests(answers_reason.job, answers_reason.task) as r);
+          from live_requests(answers_reason.job, answers_reason.task, false) as r);
 end
 $$;
 comment on function @extschema@.answers_reason(text, text) is
@@ -167,6 +167,29 @@ $$;
 comment on function @extschema@.task_reason(text, text) is 'Return in words what a task waits for.';
 
 
+create function @extschema@.waits_for_others(job text, task text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+            select
+              from conditions as c
+             where c.job_id = waits_for_others.job
+               and c.task = waits_for_others.task)
+        or exists (
+            select
+              from items as p
+             where p.job_id = waits_for_others.job
+               and p.task = waits_for_others.task
+               and p.is_open);
+end
+$$;
+comment on function @extschema@.waits_for_others(text, text) is
+    'Tell whether a task waits for a change of its memory or for people.';
+
+
 -- Signals, people and times come by themselves. These do not: however long one waits, the task stays where it is.
 create function @extschema@.task_needs(job text, task text) returns text
 language plpgsql
@@ -184,18 +207,19 @@ begin
        and t.task = task_needs.task;
     return case
         when it.state in ('stuck', 'paused') then 'resume'
-        when it.state = 'delayed' and it.due_at = 'infinity' then 'resume'
-        when it.state = 'ready' and exists (
-            select from queues as q where q.queue = versioned_queue(it.queue, null) and q.paused) then 'resume_queue'
+        when it.state = 'delayed' and it.due_at = 'infinity' then case it.name when '$schedule' then 'resume_schedule'
+                                                                               else 'resume' end
+        when it.state = 'ready' and queue_is_paused(it.queue) then 'resume_queue'
         when it.state = 'ready' and lacks_worker(it.queue, it.pinned_version, null, null, false) then 'worker'
         when it.state = 'retrying' and it.failure ->> 'code' = 'PD406'
              and lacks_worker(it.queue, it.pinned_version, it.kind::text, it.name, true) then 'worker'
-        when it.state = 'waiting' and stuck_requests(it.job_id, it.task) <> '{}' then 'resume'
-        when it.state = 'waiting' and missing_workers(it.job_id, it.task) <> '{}' then 'worker' end;
+        when it.state = 'waiting' and it.due_at = 'infinity' and it.awaits = '{}' and not waits_for_others(it.job_id, it.task)
+        then coalesce((select min(r.needs) from live_requests(it.job_id, it.task, true) as r),
+                      case when missing_workers(it.job_id, it.task) <> '{}' then 'worker' end) end;
 end
 $$;
 comment on function @extschema@.task_needs(text, text) is
-    'Return what a task needs that does not come by itself: resume if it or one of its requests is stuck or paused, resume_queue if its queue is paused, worker if none has registered for it or its requests; null if nothing.';
+    'Return what a task needs that does not come by itself: resume if it is stuck or paused, resume_queue if its queue is paused, resume_schedule if it is a paused schedule, worker if none has registered; the same for its requests, if it waits for nothing else; null if nothing.';
 
 
 create function @extschema@.status(id text) returns @extschema@.job_status
@@ -232,4 +256,4 @@ begin
 end
 $$;
 comment on function @extschema@.status(text) is
-    'Return where a job stands: what it waits for in words, what it needs that does not come by itself (resume, resume_queue or worker), which task is stuck and why, and why the job has failed. Errors: PD401.';
+    'Return where a job stands: what it waits for in words, what it needs that does not come by itself (resume, resume_queue, resume_schedule or worker), which task is stuck and why, and why the job has failed. Errors: PD401.';

@@ -40,6 +40,7 @@ as $$
 declare
     now_at timestamptz;
     served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
+    is_new boolean;
     former text[];
 begin
     perform check_protocol(register_worker.protocol);
@@ -56,22 +57,31 @@ begin
                   hint = 'Name its queues; an empty array means none.';
     end if;
     perform check_queues(served);
-    -- Two that register this name for the first time find no row to wait for; the later one may not serve the same queues.
-    perform pg_advisory_xact_lock(hashtextextended('perdure worker @extschema@/' || register_worker.worker, 0));
-    now_at := clock();
-    select w.queues
-      into former
-      from workers as w
-     where w.worker = register_worker.worker
-       and not is_gone(w.seen_at, now_at);
-    perform check_queues(coalesce(former, '{}'));
     perform withdraw_hints(register_worker.worker);
-    insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
-    values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
-            coalesce(register_worker.details, '{}'), now_at, now_at)
-        on conflict on constraint one_row_per_worker
-        do update set version = excluded.version, queues = excluded.queues, functions = excluded.functions,
-                      details = excluded.details, seen_at = excluded.seen_at;
+    -- Whoever registers the same name at the same time is waited for, and may serve other queues. If it unregisters before
+    -- its row is locked, there is none.
+    loop
+        now_at := clock();
+        insert into workers (worker, queues, registered_at, seen_at)
+        values (register_worker.worker, served, now_at, now_at)
+            on conflict on constraint one_row_per_worker do nothing;
+        is_new := found;
+        now_at := clock();
+        select case when not is_new and not is_gone(w.seen_at, now_at) then w.queues end
+          into former
+          from workers as w
+         where w.worker = register_worker.worker
+           for no key update;
+        exit when found;
+    end loop;
+    perform check_queues(coalesce(former, '{}'));
+    update workers as w
+       set version = register_worker.version,
+           queues = served,
+           functions = coalesce(register_worker.functions, '{}'),
+           details = coalesce(register_worker.details, '{}'),
+           seen_at = now_at
+     where w.worker = register_worker.worker;
     -- Its own rows first, for which it may have to wait; then those of others, for which it never waits.
     delete from workers as w
      where w.worker = any(array(

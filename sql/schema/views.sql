@@ -38,7 +38,7 @@ comment on column @extschema@.waiting.due_at is
     'When a worker may claim it; for a held task, the end of its lease; infinity if it waits for a message.';
 comment on column @extschema@.waiting.waits_for is 'What has to happen before it continues, in words.';
 comment on column @extschema@.waiting.needs is
-    'What it needs that does not come by itself: resume, resume_queue or worker; null if nothing.';
+    'What it needs that does not come by itself: resume, resume_queue, resume_schedule or worker; null if nothing.';
 comment on column @extschema@.waiting.worker is 'The worker that holds it; null if none does.';
 comment on column @extschema@.waiting.deliveries is 'How often it was claimed since its last successful turn.';
 comment on column @extschema@.waiting.attempt is 'How many attempts have failed and were followed by another.';

@@ -52,7 +52,7 @@ create type @extschema@.job_status as (
     failure      text
 );
 comment on type @extschema@.job_status is
-    'Where a job stands: what it waits for in words; what it needs that does not come by itself (resume, resume_queue or worker); which task is stuck and why; why it has failed or was cancelled.';
+    'Where a job stands: what it waits for in words; what it needs that does not come by itself (resume, resume_queue, resume_schedule or worker); which task is stuck and why; why it has failed or was cancelled.';
 
 create type @extschema@.relative as (
     id             text,

@@ -55,6 +55,28 @@ def test_function_that_another_role_has_put_in_its_place_is_not_called(
     assert run(owner, worker, "replaced") == ("failed", False)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "job text, args jsonb, more integer default 0",
+        "job varchar, args jsonb",
+        "job text, args anyelement",
+        "job text, variadic args jsonb[]",
+    ],
+)
+def test_function_with_other_arguments_is_not_called_in_its_place(
+    connect_as: ConnectAs, shared: str, arguments: str
+) -> None:
+    """The server would take it for the call, since its arguments fit loosely."""
+    owner, worker = connect_as("owner"), connect_as("worker")
+    owner.execute(PLANTED.format("shared.loose").encode())
+    owner.execute("select register_sql_hook('loose', 'shared.loose')")
+    owner.execute("drop function shared.loose(text, jsonb)")
+    planted = PLANTED.format("shared.loose").replace("job text, args jsonb", arguments)
+    worker.execute(planted.encode())
+    assert run(owner, worker, "loose") == ("failed", False)
+
+
 def test_temporary_function_of_a_later_session_is_not_called(
     connect_as: ConnectAs, secured: SecuredApp, shared: str
 ) -> None:

@@ -64,6 +64,7 @@ REMEDIES = {
     "resume": "Fix the cause, then call handle.resume() for the job that is stuck. If code did not"
     " fit its journal, it is also retried when workers with fixed code have replaced the others.",
     "resume_queue": "Call resume_queue() when tasks of this queue may run again.",
+    "resume_schedule": "Call resume_schedule() when it may start jobs again.",
     "worker": "Start a worker that serves this queue and has this code.",
 }
 """What helps a task that needs something that does not come by itself."""

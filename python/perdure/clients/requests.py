@@ -36,8 +36,9 @@ class Status:
     """Where a job stands.
 
     - `waiting_for`: what it waits for, in words.
-    - `needs`: what it needs that does not come by itself: "resume" if a task of it is stuck or
-      paused, "resume_queue" if its queue is paused, "worker" if none has registered for it.
+    - `needs`: what it, or a hook or child that it waits for, needs that does not come by itself:
+      "resume" if it is stuck or paused, "resume_queue" if its queue is paused, "resume_schedule"
+      for a paused schedule, "worker" if none has registered for it.
     - `stuck`: a task that waits for other code or for somebody to resume it, and why.
     - `failure`: why the job has failed or was cancelled. If a codec has encrypted it, `result()`
       raises all of it.

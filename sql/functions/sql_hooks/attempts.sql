@@ -18,6 +18,8 @@ begin
             'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
             'Its task was on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
     end if;
+    -- If exactly this function is gone, the call would take another one that fits, whoever made it.
+    perform format('%I.%I(text, jsonb)', known.schema, known.function)::regprocedure;
     perform raise_failure(function_owner_failure(known.schema, known.function));
     execute format('select case when pg_typeof(r) <> %L::regtype then to_jsonb(r) end from %I.%I($1, $2) as r',
                    'void', known.schema, known.function)

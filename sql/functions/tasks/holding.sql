@@ -159,7 +159,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_held_task(text, text, uuid) is
-    'Lock a task that is held under a token, and return it as a turn; null if it is not held. [P6]';
+    'Lock a task that is held under a token, and return it as a turn; one of nulls if it is not held. [P6]';
 
 
 create function @extschema@.refuse_non_holder(job text, task text) returns void
