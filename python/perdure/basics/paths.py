@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
 from perdure.errors import InvalidPath
 from perdure.failures import storable
@@ -18,7 +16,6 @@ Path = str | Sequence[str | int]
 MAX_KEYS = 50
 
 _QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
-_INDEX = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]{1,10}")
 _PLAIN_KEY = re.compile(r'[^".\\]+')
 
 
@@ -67,13 +64,3 @@ def write_path(keys: Sequence[str]) -> str:
         key if _PLAIN_KEY.fullmatch(key) else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
         for key in keys
     )
-
-
-def part_of(value: Any, key: str, default: Any) -> Any:
-    """Return what is at a key of an object or array, as SQL reads it; else the default."""
-    if isinstance(value, dict):
-        return value.get(key, default)
-    if isinstance(value, list) and _INDEX.fullmatch(key):
-        with suppress(IndexError):
-            return value[int(key)]
-    return default

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from perdure.basics.durations import Duration, seconds
-from perdure.basics.paths import Path, parse_path, part_of
+from perdure.basics.paths import Path, parse_path
 from perdure.replay.awaitables import Durable, LaterAnswer
 
 if TYPE_CHECKING:
@@ -85,20 +85,16 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     @overload
     def get(self: Verbs[Any, int, Any, Any], path: Path, default: Default) -> Any | Default: ...
     def get(self, path: Path = "", default: Any = None) -> Any:
-        """Return the value at a path, or the whole memory; `default` if nothing is there.
+        """Return the value at a path, or the whole memory; `default` instead of null.
 
-        A log is read as a list. A null that is stored is returned as None. To tell the two apart,
-        `get()` with a default reads a second time if it has found neither a value nor a log.
+        A log is read as a list, and a path where nothing is as null.
         """
-        keys = parse_path(path)
-        told = self._access.read(keys)
-        return told if default is None or not keys else self._or_default(told, keys, default)
+        told = self._access.read(parse_path(path))
+        return told if default is None else self._or_default(told, default)
 
-    def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
-        """Return the answer of a read, or else what the object above has, which may be null."""
-        if told is not None:
-            return told
-        return part_of(self._access.read(keys[:-1]), keys[-1], default)
+    def _or_default(self, told: Any, default: Any) -> Any:
+        """Return the answer of a read, or the default if that is null."""
+        return default if told is None else told
 
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Replace the value at a path, or the whole memory; return the version."""
@@ -185,15 +181,13 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
 
         return TypedAsyncEntity(self._access, self.id, kind)
 
-    def _or_default(self, told: Any, keys: list[str], default: Any) -> Any:
-        answer: Any = self._awaited_or_default(told, keys, default)
+    def _or_default(self, told: Any, default: Any) -> Any:
+        answer: Any = self._awaited_or_default(told, default)
         answer.__qualname__ = "memory.get"  # so Python names it if nobody awaits it
         return LaterAnswer(answer, "get") if isinstance(told, Durable) else answer
 
-    async def _awaited_or_default(self, told: Any, keys: list[str], default: Any) -> Any:
-        if (value := await told) is not None:
-            return value
-        return part_of(await self._access.read(keys[:-1]), keys[-1], default)
+    async def _awaited_or_default(self, told: Any, default: Any) -> Any:
+        return super()._or_default(await told, default)
 
 
 class Entity(Verbs[Any, int, float, bool]):
