@@ -68,6 +68,7 @@
 \ir functions/entity/lists.sql
 \ir functions/entity/verbs.sql
 \ir functions/entity/changes.sql
+\ir functions/entity/watching.sql
 \ir functions/entity/past.sql
 \ir functions/signals.sql
 \ir functions/claim.sql

@@ -122,7 +122,8 @@ comment on function @extschema@.open_failure(jsonb) is
 
 
 -- A holder that has lost count of its facts must not take them for recorded. A turn that ends a lease is never repeated by
--- its holder: nothing is held then.
+-- its holder: nothing is held then. It is volatile, so that it sees the facts of a turn that was committed while this one
+-- waited for its task: the repetition of a call whose reply is late.
 create function @extschema@.repetition_failure(
     job       text,
     task      text,
@@ -131,7 +132,7 @@ create function @extschema@.repetition_failure(
     facts     jsonb
 ) returns jsonb
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
