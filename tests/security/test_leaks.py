@@ -25,6 +25,7 @@ UNREADABLE = (
     f"postgresql//user:{SECRET}@host/database",
     f"postgresql://user:{SECRET}%zz@host/database",
     f"postgresql://user:{SECRET}@[::1/database",
+    f"postgresql://user:one@{SECRET}@host/database",
     f"host=here password={SECRET} {SECRET}",
     f"host=here password='{SECRET}",
     f"host=here {SECRET}=1",
@@ -156,6 +157,24 @@ def test_stored_text_does_not_control_the_terminal(
     shown = shown_by(command, *given)
     assert CONTROLS.findall(shown) == []
     assert "\\u202e" in shown
+
+
+def test_logged_text_does_not_control_the_terminal(
+    shown_by: Callable[..., str],
+    connection: psycopg.Connection,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as the warning that a job is stuck, and why, while its result is awaited."""
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+    monkeypatch.setattr("perdure.clients.handles.WARN_AFTER", 0.1)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    connection.execute("select perdure.start('w', id => 'j')")
+    stuck = "update perdure.tasks set due_at = 'infinity', stuck_reason = %s"
+    connection.execute(stuck, [json.dumps({"message": HOSTILE})])
+    shown = shown_by("result", "j", "--timeout", "0.5")
+    assert "has to wait for somebody to resume it" in shown
+    assert CONTROLS.findall(shown) == []
 
 
 def test_printed_json_is_the_value(shown_by: Callable[..., str], hostile_job: str) -> None:

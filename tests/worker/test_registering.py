@@ -160,9 +160,18 @@ def test_registered_function_is_pickled_and_copied_as_a_function_is() -> None:
     assert copy.deepcopy({"calls": halved})["calls"] is copy.copy(halved) is halved
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(halved, 5).result(60) == 2.5
-    for hidden in (perdure.App().activity(halved.function), perdure.sql_hook("counts")):
-        with pytest.raises(pickle.PicklingError, match="not the same object"):
-            pickle.dumps(hidden)
+
+
+def plain_half(number: int) -> float:
+    return number / 2
+
+
+def test_function_that_its_name_does_not_lead_to_is_pickled_with_what_it_has() -> None:
+    """It was registered under the name of a plain function, or is a hook in SQL."""
+    for made in (perdure.App().activity(plain_half), perdure.sql_hook("counts")):
+        copied = pickle.loads(pickle.dumps(made))
+        assert (type(copied), copied.name) == (type(made), made.name)
+        assert copied.function is made.function
 
 
 def test_module_that_is_loaded_again_redefines_its_functions(

@@ -1050,6 +1050,7 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
         "select pg_advisory_lock(7)",
         "listen spoiled",
         "declare kept cursor with hold for select 1",
+        "prepare mine as select 1",
     ]
     looks = """
         select current_setting('statement_timeout'), current_user = session_user,
@@ -1057,7 +1058,8 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
                (select count(*) from pg_locks as l
                  where l.locktype = 'advisory' and l.pid = pg_backend_pid()),
                (select count(*) from pg_listening_channels()),
-               (select count(*) from pg_cursors where is_holdable)"""
+               (select count(*) from pg_cursors where is_holdable),
+               (select count(*) from pg_prepared_statements where from_sql)"""
 
     async def spoil_async(connection: Any) -> int:
         connection.row_factory = dict_row
@@ -1080,7 +1082,7 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
     work()
     book.steps += [spoil_async, look_async] if book.kind == "async" else [spoil, look]
     spoiled = client.start("books", "a").result(T)
-    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0, 0]
+    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0, 0, 0]
     bank.run(f"drop role {role}")
 
 

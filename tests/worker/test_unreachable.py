@@ -54,6 +54,8 @@ def test_worker_that_could_not_start_can_be_started_again(app: perdure.App, kind
     for _ in range(2):
         with pytest.raises(psycopg.OperationalError):
             asyncio.run(enter()) if kind == "async" else worker.start()
+    with pytest.raises(psycopg.OperationalError):  # nobody has told it to stop
+        worker.run()
 
 
 def test_conflict_is_not_logged_as_an_unreachable_database(

@@ -22,6 +22,7 @@ from .terminal import (
     connected,
     fix_hash_seed,
     loaded,
+    log_to_terminal,
     moment,
     operating_command,
     show,
@@ -74,7 +75,7 @@ def worker(
     fix_hash_seed()
     from perdure import Worker
 
-    logging.basicConfig(level=logging.INFO, format=LOG_LINE)
+    log_to_terminal(logging.INFO, LOG_LINE)
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
     options |= {"grace": grace, "version": version, "instance": instance, "provision": provision}
     Worker(loaded(app), queues=queue or None, **options).run()

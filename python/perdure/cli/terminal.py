@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import re
 import sys
@@ -148,6 +149,7 @@ def client(
     """
     import perdure
 
+    log_to_terminal(logging.WARNING, "%(message)s")
     if not begins:
         with connected(dsn, schema):
             pass
@@ -189,6 +191,21 @@ def printable(text: str) -> str:
     What others have stored must not move the cursor, hide lines or set the title.
     """
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Printable(logging.Formatter):
+    """A log that may quote what others have stored."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record, without the characters that control a terminal."""
+        return printable(super().format(record))
+
+
+def log_to_terminal(level: int, line: str) -> None:
+    """Log in this form, unless logging is set up already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable(line))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def show(value: Any) -> None:

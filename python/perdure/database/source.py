@@ -55,7 +55,9 @@ def parameters_of(dsn: str) -> dict[str, Any]:
     The error shows nothing of the string: it may contain a password, and errors are logged.
     """
     with suppress(psycopg.ProgrammingError):  # which quotes what it cannot read
-        return conninfo_to_dict(dsn)
+        parameters = conninfo_to_dict(dsn)
+        if "@" not in str(parameters.get("host", ""))[1:]:  # else it ends with the password
+            return parameters
     raise InvalidArgument(
         "the connection string cannot be read",
         hint="Write postgresql://user@host/database, or host=... dbname=...; in a URL, write"

@@ -25,6 +25,8 @@ COMMIT_WITHIN = "10 s"
 
 RESET = b"""
 do $$
+declare
+    statement text;
 begin
     reset all;
     reset session authorization;
@@ -32,6 +34,10 @@ begin
     execute 'close all';
     unlisten *;
     discard temp;
+    discard sequences;
+    for statement in select p.name from pg_catalog.pg_prepared_statements as p where p.from_sql loop
+        execute pg_catalog.format('deallocate %I', statement);
+    end loop;
     perform pg_catalog.pg_advisory_unlock_all();
 end
 $$"""

@@ -231,7 +231,13 @@ class Server:
             if account:
                 self.folder.chmod(0o711)  # only our own folder, never a parent
         found = self.folder.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        if found.st_uid != os.geteuid():
+            raise ServerUnavailable(
+                f"{self.folder} belongs to another user",
+                detail=f"Its owner has the id {found.st_uid}, and could answer in its place.",
+                hint=f"Keep the data in a folder of your own: set ${HOME}.",
+            )
+        if found.st_mode & 0o022:
             raise ServerUnavailable(
                 f"others may write to {self.folder}",
                 hint=f"Keep the data in a folder of your own: set ${HOME}.",

@@ -149,7 +149,9 @@ class Worker:
                 self.stop()
             raise
         if self._error is not None:
-            self.stop()  # raises it, and lets it be started again
+            self._thread.join()
+            self._thread = None  # so that it can be started again
+            raise self._error
         return self
 
     def stop(self) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from functools import cached_property, update_wrapper
+from operator import attrgetter
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
     Literal,
     ParamSpec,
     Protocol,
+    SupportsIndex,
     TypeVar,
     get_args,
 )
@@ -29,9 +32,6 @@ from . import operations
 from .context import Runtime, misplaced, required, runtime
 from .functions import check_usable, execution_of, is_async
 from .memory import Verbs
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,10 +141,17 @@ class Work(Generic[P, R, Result_co]):
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
 
-    def __reduce__(self) -> str:
-        """Be pickled by name and copied as itself, as functions are."""
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Be pickled by name and copied as itself, as functions are, if the name leads here."""
         named: str = getattr(self, "__qualname__", self.name)
-        return named
+        with suppress(AttributeError):
+            if attrgetter(named)(sys.modules.get(self.__module__)) is self:
+                return named
+        return super().__reduce_ex__(protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out which execution of its module has made it: it means nothing elsewhere."""
+        return self.__dict__ | {"_execution": None}
 
 
 class Activity(Work[P, R, Result_co]):
