@@ -1,7 +1,7 @@
 -- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
-select plan(48);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -295,6 +295,23 @@ select is(
     (select f.at from journal as f where f.job_id = 'time' and f.key = 'n2') >= '2030-01-01 12:00+00',
     true,
     'workflow time does not go back');
+
+-- Early answers, by a signal to the job of the asker.
+
+select have_held_job('curious');
+select given(tell(a_turn('curious', requests => '[
+    {"key": "h1", "name": "h", "queue": "early", "signal": "seen"},
+    {"key": "h2", "name": "h", "queue": "early", "signal": "seen"}]')));
+select given(take('bob', '{early}', 2));
+select given(tell(
+    a_turn('curious', '1/main/h2', worker => 'bob', facts => '[{"signal": "seen", "value": 2}]'),
+    a_turn('curious', '1/main/h1', worker => 'bob', facts => '[{"signal": "seen", "value": 1}]')));
+select is(
+    (select jsonb_agg(jsonb_build_array(i.key, i.name, i.payload) order by i.id)
+       from inbox as i
+      where i.job_id = 'curious' and i.key is not null),
+    '[["h2", "seen", 2], ["h1", "seen", 1]]',
+    'early answers bear the name of the signal, and stand in the order of the turns that give them');
 
 -- Snapshots.
 

@@ -41,7 +41,6 @@ select {schema}.perdure_version(),
 """
 _NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
-
 _APPS = """
 select n.nspname
   from pg_catalog.pg_proc as p

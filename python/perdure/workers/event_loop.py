@@ -1,6 +1,6 @@
 """The worker's event loop: that of uvloop if it is installed, else that of asyncio.
 
-How it runs to the end of the worker, and is closed.
+It is made here, run until the worker ends, and closed.
 """
 
 from __future__ import annotations
