@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(79);
+select plan(80);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -356,6 +356,8 @@ select given(tell(a_turn('by signal', state => 'park', awaits => '{go}',
                          requests => '[{"key": "h", "name": "h", "queue": "nowhere"}]')));
 select is(needs(id), 'nothing', format('a task that also waits for what comes %s needs nothing', id))
   from unnest('{by signal,by time}'::text[]) as id;
+select given(hook('by signal', 'h', queue => '$sql', key => 'in sql'));
+select is(needs('by signal', '$hook/in sql'), 'nothing', 'a due task that the database runs needs no worker');
 select given(terminate(id)) from unnest('{by signal,by time}'::text[]) as id;
 select given(create_schedule('nightly', 'w', every => '1 day'));
 select is(needs('$schedule/nightly', '$hook/$schedule'), 'nothing', 'a schedule needs nothing');

@@ -210,7 +210,7 @@ begin
         when it.state = 'delayed' and it.due_at = 'infinity' then case it.name when '$schedule' then 'resume_schedule'
                                                                                else 'resume' end
         when it.state = 'ready' and queue_is_paused(it.queue) then 'resume_queue'
-        when it.state = 'ready' and lacks_worker(it.queue, it.pinned_version, null, null, false) then 'worker'
+        when it.state = 'ready' and it.queue <> '$sql' and lacks_worker(it.queue, it.pinned_version, null, null, false) then 'worker'
         when it.state = 'retrying' and it.failure ->> 'code' = 'PD406'
              and lacks_worker(it.queue, it.pinned_version, it.kind::text, it.name, true) then 'worker'
         when it.state = 'waiting' and it.due_at = 'infinity' and it.awaits = '{}' and not waits_for_others(it.job_id, it.task)

@@ -42,6 +42,7 @@ declare
     served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
     is_new boolean;
     former text[];
+    was_seen_at timestamptz;
 begin
     perform check_protocol(register_worker.protocol);
     perform check_instance(register_worker.instance);
@@ -61,19 +62,21 @@ begin
     -- Whoever registers the same name at the same time is waited for, and may serve other queues. If it unregisters before
     -- its row is locked, there is none.
     loop
-        now_at := clock();
         insert into workers (worker, queues, registered_at, seen_at)
-        values (register_worker.worker, served, now_at, now_at)
+        values (register_worker.worker, served, clock(), clock())
             on conflict on constraint one_row_per_worker do nothing;
         is_new := found;
-        now_at := clock();
-        select case when not is_new and not is_gone(w.seen_at, now_at) then w.queues end
-          into former
+        select w.queues, w.seen_at
+          into former, was_seen_at
           from workers as w
          where w.worker = register_worker.worker
            for no key update;
         exit when found;
     end loop;
+    now_at := clock();
+    if is_new or is_gone(was_seen_at, now_at) then
+        former := null;
+    end if;
     perform check_queues(coalesce(former, '{}'));
     update workers as w
        set version = register_worker.version,

@@ -31,14 +31,32 @@ def release_without_code(session: Session, job: str) -> None:
 def test_two_concurrent_registrations_of_worker_make_one_row(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P12] The second waits for the first, and its functions are recorded."""
+    """[P12] The second waits for the first, and its functions and time are recorded."""
     a.begin()
     register(a)
     again = b.later(register, b, "w", "coordinator w")
     assert again.waits()
+    waited = a.one("select clock()")
     a.end(end)
     again.get()
     assert a.run("select worker, functions from workers") == [("w", ["coordinator w"])]
+    assert a.one("select seen_at > %s from workers", waited)
+
+
+@ENDS
+def test_registration_that_waits_for_a_known_worker_is_seen_after_the_wait(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P11] The clock is read under the lock of its row."""
+    register(a)
+    a.begin()
+    a.run("select from workers for no key update")
+    again = b.later(register, b)
+    assert again.waits()
+    waited = a.one("select clock()")
+    a.end(end)
+    again.get()
+    assert a.one("select seen_at > %s from workers", waited)
 
 
 @ENDS
