@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -266,7 +265,7 @@ class RequestGuard:
         if self._digest is None or operation.fingerprint is None:
             return operation
         data = f"{self._origin}\0{operation.fingerprint}".encode()
-        return replace(operation, fingerprint=self._digest(data)[:8].hex())
+        return operation._replace(fingerprint=self._digest(data)[:8].hex())
 
 
 def check_size(value: Any) -> None:

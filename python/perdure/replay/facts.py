@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from perdure.values.items import Decode
 
@@ -27,8 +27,7 @@ class Suspend(BaseException):
     """A plain function has to wait: it unwinds, and runs again from the top when there is more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """Something the code was told: one row of the journal. `at` is in µs since the epoch.
 
     `extra` is for the runtime (what else it has to send with the fact) and means nothing here.
@@ -43,7 +42,7 @@ class Fact:
     fingerprint: str | None = None
     op: str | None = None
     path: tuple[str, ...] | None = None
-    extra: Any = field(default=None, compare=False, repr=False)
+    extra: Any = None
 
 
 class Waiter(Protocol):

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
@@ -31,8 +31,7 @@ UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
 """Errors that another attempt would not fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
+class AttemptOutcome(NamedTuple):
     """The end of an attempt: a stored value, or a failure and the seconds until the next attempt.
 
     `is_recorded`: a transaction has recorded its turn, and the commit was answered.

@@ -6,7 +6,6 @@ In `async def` code, await every call that waits. In `def` code the same calls b
 from __future__ import annotations
 
 import random as randoms
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn, TypeVar, get_args
 from uuid import UUID
@@ -131,7 +130,7 @@ def start_hook(
         "limit_key": limit_key,
     }
     asked = _hook(serving, hook, args, kwargs, options)
-    serving.start(replace(asked, spec=asked.spec | {"detached": True}))
+    serving.start(asked._replace(spec=asked.spec | {"detached": True}))
 
 
 def _hook(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.basics.arguments import BIGINT, check_argument, check_asked
 from perdure.basics.durations import Duration, as_interval, micros, seconds, to_iso
@@ -44,8 +43,7 @@ _write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _write_as_server = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """Something durable that code asks for.
 
     `kind` is that of the fact which answers it. `name` and `fingerprint` tell it from others.
@@ -60,8 +58,7 @@ class Operation:
     failure: Callable[[Any], BaseException] = from_failure
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityCall:
+class ActivityCall(NamedTuple):
     """A call of an activity that runs on this worker."""
 
     activity: Activity[..., Any]
@@ -240,7 +237,7 @@ def expiring(operation: Operation, deadline: int) -> Operation:
     """Tell people until when they may answer (µs); a condition is withdrawn by its asker."""
     if operation.spec["kind"] != "item":
         return operation
-    return replace(operation, spec=operation.spec | {"expires_at": to_iso(deadline)})
+    return operation._replace(spec=operation.spec | {"expires_at": to_iso(deadline)})
 
 
 def send_operation(target: str | None, name: str, payload: Any) -> Operation:
