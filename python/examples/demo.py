@@ -112,7 +112,7 @@ def find_out(client: perdure.Client, stage: Stage, options: argparse.Namespace) 
 
 def take_in(client: perdure.Client, stage: Stage, options: argparse.Namespace) -> str:
     """Run the document pipeline, and return the id of its job."""
-    file = options.pdf or pdf.sample()
+    file = options.pdf or pdf.sample(stage.folder)
     show.fact("document", file)
 
     def picture(memory: Memory) -> str:

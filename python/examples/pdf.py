@@ -84,16 +84,19 @@ def paragraphs(body: str) -> str:
     return "\n".join(f"\n{line}\n" if len(line) < 40 else line for line in lines)
 
 
-def sample() -> str:
-    """Write the sample document, the language reference on handling errors, and return its path."""
+def sample(folder: Path | None = None) -> str:
+    """Write the sample document into a folder, or a new one, and return its path.
+
+    It is the language reference on handling errors.
+    """
     chapters = [topics[name].splitlines() for name in SAMPLE_CHAPTERS]
     pages = [
         lines[at : at + LINES_A_PAGE]
         for lines in chapters
         for at in range(0, len(lines), LINES_A_PAGE)
     ]
-    folder = Path(tempfile.mkdtemp(prefix="perdure-"))
-    return str(write(folder / "errors.pdf", "Handling errors in Python", pages))
+    made = folder or Path(tempfile.mkdtemp(prefix="perdure-"))
+    return str(write(made / "errors.pdf", "Handling errors in Python", pages))
 
 
 def write(path: Path, title: str, pages: Sequence[Sequence[str]]) -> Path:

@@ -47,7 +47,7 @@ def test_file_that_is_not_a_pdf_is_rejected(tmp_path: Path) -> None:
         pdf.page_refs(str(tmp_path / "no.pdf"))
 
 
-def test_sample_has_text_on_several_pages() -> None:
-    refs = pdf.page_refs(pdf.sample())
+def test_sample_has_text_on_several_pages(tmp_path: Path) -> None:
+    refs = pdf.page_refs(pdf.sample(tmp_path))
     assert len(refs) >= 4
     assert all(pdf.read_page(ref)["summary"] for ref in refs)
