@@ -52,6 +52,17 @@ def test_task_that_sees_its_message_is_kept_above_read_committed(
     a.commit()
 
 
+def test_task_is_parked_under_read_uncommitted(a: Session, b: Session) -> None:
+    """PostgreSQL treats it as READ COMMITTED, so every statement sees what was sent before it."""
+    task = a.held("j")
+    a.run("begin isolation level read uncommitted")
+    a.status("j")
+    b.signal("j", "go", 1)
+    assert a.advance(task.park("go")).payloads == [1]
+    assert a.advance(task.park("stop")).state == "parked"
+    a.commit()
+
+
 ENDS: dict[str, Callable[[Session, Task], Any]] = {
     "a retry": lambda session, task: session.advance(task.turn("retry", until="2100-01-01T00:00Z")),
     "a release": lambda session, task: session.advance(

@@ -109,6 +109,10 @@ def test_limited_worker_runs_sql_hooks_only_if_granted_their_queue(
     runs_sql = connect_as("runs_sql")
     assert value(runs_sql, "select register_worker('other', '{a,$sql}')")["queues"] == ["a", "$sql"]
     assert error_code(runs_sql, "call run_sql_hooks()") is None
+    owner.execute("select register_worker('of others', '{c}')")
+    take = "select take_sql_task(%s, gen_random_uuid())"
+    assert error_code(runs_sql, take, "of others") == "PD115"
+    assert error_code(runs_sql, take, "other") is None
 
 
 def leases(job: str, task: str, token: str) -> dict[str, tuple[str, list[Any]]]:
