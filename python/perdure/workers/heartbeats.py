@@ -38,6 +38,7 @@ class Heartbeat:
     def __init__(self, engine: Engine):
         self._engine = engine
         self._every = engine.lease_for / 3
+        self._hung_after = max(HUNG_AFTER, 2 * engine.lease_for)
         self._link = Link(engine.source, "perdure heartbeat", patience=self._every)
         self._stopped = threading.Event()
         self._loop_thread = threading.get_ident()
@@ -67,6 +68,11 @@ class Heartbeat:
             except Exception:  # leases must be renewed as long as possible
                 logger.exception("a heartbeat has failed")
         self._link.close()
+
+    @property
+    def leases_end_after(self) -> float:
+        """Seconds without a sign of life from the loop after which no lease is left."""
+        return self._hung_after + self._engine.lease_for
 
     # The loop.
 
@@ -99,7 +105,7 @@ class Heartbeat:
     # The leases.
 
     def _beat(self) -> None:
-        if time.monotonic() - self._seen_at > max(HUNG_AFTER, 2 * self._engine.lease_for):
+        if time.monotonic() - self._seen_at > self._hung_after:
             logger.error("the worker's loop hangs: its leases are not renewed any more")
             return
         turns = list(self._engine.held.values())

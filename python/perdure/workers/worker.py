@@ -34,6 +34,7 @@ from .event_loop import close_loop, new_loop, run_to_end
 from .heartbeats import Heartbeat
 from .hook_tasks import make_task
 from .provisioning import Provisioning
+from .watchdog import Watchdog
 
 logger = logging.getLogger("perdure.worker")
 
@@ -80,6 +81,7 @@ class Worker:
 
     _make_engine: Callable[..., Engine] = Engine
     _asked_at = 0.0  # when the first signal came
+    _has_process = False  # whether the process is the worker's, as that of `perdure worker` is
 
     def __init__(
         self,
@@ -229,6 +231,7 @@ class Worker:
                 logging.WARNING if handles_signals else logging.INFO,
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
             )
+        self._has_process = handles_signals
         with ExitStack() as ending:  # cleans up when the loop has ended
             loop = new_loop()
             loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
@@ -277,11 +280,15 @@ class Worker:
         engine = self._engine(source)
         link = AsyncLink(source, "perdure worker", on_trouble=log_trouble, tells=True)
         heartbeat = Heartbeat(engine)
+        watchdog = Watchdog(engine.loop, heartbeat.leases_end_after)
         try:
             if await self._is_registered(engine, link):
                 heartbeat.start()
+                if self._has_process:
+                    watchdog.start()
                 await self._work(engine, link)
         finally:
+            watchdog.stop()
             heartbeat.stop()
             await link.close()
             await engine.close()
