@@ -2,7 +2,7 @@
 -- (E18)
 
 begin;
-select plan(56);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -150,6 +150,11 @@ select have_held_job('busy');
 select is(forget_finished('2030-01-01 12:00+00'), 0, 'forget_finished() keeps jobs that finished later');
 select is(forget_finished('2030-01-01 13:00+00'), 1, 'forget_finished() forgets jobs that finished earlier');
 select is(the_old_ones(), '{old-2,old-3,old-4,old-5,old-6,old-7,old-8}', 'forget_finished() forgets the oldest job');
+select throws_ok(
+    $$ select forget_finished(clock() + interval '90 days') $$, 'PD107',
+    'the time 2030-04-01 20:00:00+00 is in the future',
+    'an age that was added to the time forgets nothing');
+select is(forget_finished(clock() - interval '90 days'), 0, 'an age that was subtracted forgets older jobs');
 select is(forget_finished('infinity', 'even', 2), 2, 'forget_finished() forgets at most max_jobs jobs of one entity');
 select is(the_old_ones(), '{old-3,old-5,old-6,old-7,old-8}', 'forget_finished() forgets the oldest jobs of the entity');
 select is(forget_finished('infinity', max_jobs => 0), 0, 'forget_finished() of no jobs forgets none');

@@ -137,6 +137,13 @@ declare
     forgotten text[];
 begin
     perform check_rows(forget_finished.max_jobs);
+    -- An age that was added to the time, not subtracted, would delete everything.
+    if forget_finished.before > clock() + interval '1 day' and forget_finished.before < 'infinity' then
+        raise exception 'the time % is in the future', forget_finished.before
+            using errcode = 'PD107',
+                  detail = 'All jobs that have finished would be forgotten.',
+                  hint = 'Subtract the age from the present. If you mean all jobs, give infinity.';
+    end if;
     -- A loop: a page of which nothing is deleted is not the last one, and the next begins where it ends. Jobs that began
     -- later than the given time have not finished before it, so the index by age ends the search. A job that somebody has
     -- locked, or refers to in an open transaction, is skipped until the next time.
@@ -166,4 +173,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, oldest first, at most max_jobs; return how many. Call it again until it returns 0. It keeps entities, jobs with a live task or a running child, jobs that would be begun again, and jobs that a foreign key of yours refers to. Errors: PD107.';
+    'Delete jobs that finished before a time, oldest first, at most max_jobs; return how many. Call it again until it returns 0. It keeps entities, jobs with a live task or a running child, jobs that would be begun again, and jobs that a foreign key of yours refers to. Errors: PD107 (also if the time is more than a day in the future, and not infinity).';

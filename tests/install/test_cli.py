@@ -116,6 +116,16 @@ def test_reading_command_does_not_create_a_missing_app(
     assert found == (None,)
 
 
+@pytest.mark.parametrize("age", ["90", "0.5", " 7 ", "90 days ago", "now"])
+def test_age_without_a_unit_forgets_nothing(shell: Shell, age: str) -> None:
+    """`forget-finished 90` would mean 90 seconds, and delete nearly everything."""
+    shell("start", "some", "--id", "x1")
+    shell("terminate", "x1")
+    assert shell.run("forget-finished", age)[0] == 1
+    assert shell("forget-finished", "90 days") == "0"
+    assert shell("forget-finished", "0 s") == "1"
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -11,6 +11,7 @@ import typer
 from perdure.basics.durations import seconds
 from perdure.database.calls import Calls
 from perdure.database.sending import send
+from perdure.errors import InvalidArgument
 from perdure.installation import install as installer
 
 from .terminal import (
@@ -98,9 +99,20 @@ def forget_finished(
     dsn: Dsn = None,
 ) -> None:
     """Delete jobs that finished long ago, with their histories; print how many."""
+    check_unit(older_than)
     before = datetime.now(UTC) - timedelta(seconds=seconds(older_than))
     with client(dsn, schema) as opened:
         show(sum(iter(lambda: opened.forget_finished(before, entity=entity), 0)))
+
+
+def check_unit(age: str) -> None:
+    """Refuse a number alone, which is one of seconds everywhere else. Raises InvalidArgument."""
+    if not any(letter.isalpha() for letter in age):
+        raise InvalidArgument(
+            f"the age {age!r} has no unit",
+            detail="It would mean seconds, and what is forgotten does not come back.",
+            hint='Name the unit, as in "90 days".',
+        )
 
 
 @operating_command()
