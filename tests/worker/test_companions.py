@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import time
 from typing import Any
 
 import psycopg
+import pytest
 
 import perdure
 from tests.worker.processes import worker_process
 
 LEASE = 0.5
+
+
+@pytest.mark.parametrize(("deliveries", "lines"), [(4, 0), (5, 1)])
+def test_worker_names_a_suspect_before_it_begins(
+    app: perdure.App,
+    client: perdure.Client,
+    connection: psycopg.Connection[Any],
+    work: Any,
+    caplog: pytest.LogCaptureFixture,
+    deliveries: int,
+    lines: int,
+) -> None:
+    """[P10] Otherwise the last line before the worker dies does not say what kills it."""
+
+    @app.coordinator
+    async def counted(memory: perdure.AsyncEntity) -> str:
+        return f"{len(caplog.messages)} before it"
+
+    job = client.start(counted, id="poison")
+    connection.execute("update tasks set deliveries = %s", [deliveries])
+    caplog.set_level(logging.WARNING, "perdure.worker")
+    work()
+    assert job.result("20 s") == f"{lines} before it"
+    for line in caplog.messages:
+        assert line.startswith("<coordinator counted of poison, task 1/main> was claimed 5 times")
 
 
 def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any]) -> bool:

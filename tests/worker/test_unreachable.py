@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 import time
+from typing import Any
 
 import psycopg
 import pytest
 
 import perdure
 from perdure.workers.committer import log_trouble
+from tests.patience import wait_until
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nowhere"
 IN_TIME = 20.0
@@ -66,6 +68,32 @@ def test_conflict_is_not_logged_as_an_unreachable_database(
     assert "a call met another one, trying again: could not serialize access" in caplog.text
     log_trouble(psycopg.errors.AdminShutdown("terminating connection"))
     assert "the database does not answer, trying again: terminating connection" in caplog.text
+
+
+@pytest.mark.direct("it ends the sessions of a worker")
+def test_worker_logs_that_the_database_answers_again(
+    app: perdure.App,
+    client: perdure.Client,
+    connection: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    work: Any,
+) -> None:
+    """Otherwise the last line says for hours that it does not."""
+
+    @app.coordinator
+    async def nothing(memory: perdure.AsyncEntity) -> None:
+        pass
+
+    caplog.set_level(logging.INFO, "perdure.worker")
+    work()
+    client.start(nothing).result("20 s")
+    assert "answers again" not in caplog.text
+    connection.execute(
+        """select pg_terminate_backend(pid, 10000) from pg_stat_activity
+            where datname = current_database() and application_name = 'perdure worker'"""
+    )
+    client.start(nothing).result("20 s")
+    wait_until(lambda: "the database answers again, after " in caplog.text)
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

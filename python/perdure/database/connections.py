@@ -213,20 +213,27 @@ class AsyncLink:
 
     async def _answer(self, call: Call) -> Any:
         began = time.monotonic()
-        is_renewed = False
+        is_renewed = is_lost = False
         for pause in pauses():
             try:
-                return await send_async(self._cursor or await self._connected(), call)
+                answer = await send_async(self._cursor or await self._connected(), call)
             except psycopg.Error as error:
                 if not is_renewed and may_be_stale(error):
                     is_renewed = True
                     self.break_off()
                 else:
                     self._note(error, began)
+                    is_lost = is_lost or self._cursor is None
             except BaseException:  # usually it is cancelled, and the driver has ended the call
                 if self._is_amid_a_call():
                     self.break_off()
                 raise
+            else:
+                if is_lost and self._tells:
+                    logger.info(
+                        "the database answers again, after %.1f s", time.monotonic() - began
+                    )
+                return answer
             call = call.again or call
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")

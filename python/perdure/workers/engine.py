@@ -46,6 +46,10 @@ Place = tuple[str, str]
 END_WITHIN = 1.0
 """Seconds that code may take to end when its worker ends."""
 
+SUSPECT_AFTER = 5
+"""After how many claims without a successful turn a task may be what ends its workers, as the
+database has it."""
+
 CLOSE_WITHIN = 5.0
 """Seconds that the database may take to cancel what it runs, at the end of a worker."""
 
@@ -117,6 +121,9 @@ class Engine:
         if parked is not None:
             parked.drop()
         turn = self._turn_for(row)
+        if row["deliveries"] > SUSPECT_AFTER:  # before it begins: afterwards may be too late
+            told = "%r was claimed %d times without a successful turn: it may end its workers"
+            logger.warning(told, turn, row["deliveries"] - 1)
         self.held[place] = turn
         self._guarded(turn, turn.begin)
 
