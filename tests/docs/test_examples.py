@@ -20,7 +20,7 @@ from tests.vectors import create_pgvector
 
 SQL = Path(__file__).parents[2] / "sql"
 PAGES = [
-    *(SQL / f"{name}.md" for name in ("memory", "search", "operating")),
+    *(SQL / f"{name}.md" for name in ("memory", "search", "operating", "incidents")),
     *sorted((SQL / "coordination").glob("*.md")),
 ]
 
