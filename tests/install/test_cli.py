@@ -297,6 +297,19 @@ def test_command_check_prints_broken_invariants(
     assert json.loads(printed.splitlines()[0])["job"] == "job"
 
 
+@pytest.mark.direct("a pooler takes no options")
+def test_command_check_may_take_longer_than_the_statement_timeout(
+    shell: Shell, connection: psycopg.Connection
+) -> None:
+    """Of a large app it takes longer than what a provider allows to a query of a user."""
+    connection.execute(
+        """create or replace function broken_tables() returns setof broken_invariant
+           language plpgsql as $$ begin perform pg_sleep(0.5); end $$"""
+    )
+    shell.monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=400ms")
+    assert shell("check") == ""
+
+
 SHOW_APP = "select current_schema() || perdure_version()"
 
 

@@ -118,8 +118,10 @@ def check_unit(age: str) -> None:
 @operating_command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print every broken invariant of the app's tables; fail if there is one."""
-    with connected(dsn, schema) as connection:
-        broken = send(connection, Calls(schema).broken_invariants())
+    calls = Calls(schema)
+    with connected(dsn, schema) as connection, connection.transaction():
+        send(connection, calls.take_your_time(in_transaction=True))
+        broken = send(connection, calls.broken_invariants())
     show_each(row for (row,) in broken)
     raise typer.Exit(1 if broken else 0)
 

@@ -198,13 +198,14 @@ class MemoryCalls(AppCalls):
         return Call("lock_timeout", b"set lock_timeout = %d" % milliseconds, (), "rows")
 
     @staticmethod
-    def take_your_time() -> Call:
-        """Let a statement of this session, and its transactions, last as long as they must."""
+    def take_your_time(*, in_transaction: bool = False) -> Call:
+        """Let a statement and a transaction last as long as they must, in this session or only in
+        the transaction that has begun."""
         query = b"""
-            select set_config(s.name, '0', false)
+            select set_config(s.name, '0', %s)
               from pg_settings as s
              where s.name in ('statement_timeout', 'transaction_timeout')"""
-        return Call("take_your_time", query, (), "rows")
+        return Call("take_your_time", query, (in_transaction,), "rows")
 
 
 def _argument(name: str, value: Any) -> Any:
