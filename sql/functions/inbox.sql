@@ -105,7 +105,8 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
     'Tell whether all messages that facts consume are open and for this task to take: a signal may have gone to another task of the job.';
 
 
--- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job. [P5]
+-- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job, or, for
+-- answers, of the task. [P5]
 -- A worker that does not replay may leave out what the message says by itself.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql

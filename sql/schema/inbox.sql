@@ -1,5 +1,5 @@
 -- The inbox: signals and answers on their way. Whoever holds the lock of the job may write it. The task that is told
--- moves a row into its journal in the turn that consumes it.
+-- moves a row into its journal in the turn that consumes it, for which the lock of the task is enough if it is an answer.
 
 create table @extschema@.inbox (
     job_id       text collate "C"  not null,

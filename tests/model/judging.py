@@ -97,20 +97,30 @@ class Fact:
         return self.said.get("target") or self.turn.job
 
 
+def takes_own_answers(s: State, said: Row) -> bool:
+    """Return whether all messages that a turn takes are answers to requests of its task."""
+    named = [fact.get("message") for fact in said.get("facts") or []]
+    named = [number for number in named if number is not None]
+    own = [
+        message["id"]
+        for message in s.inbox.values()
+        if (message["job_id"], message["task"]) == (said["job"], said["task"])
+        and message["id"] in named
+        and message["key"] != "$cancel"
+    ]
+    return len(own) == len(named)
+
+
 def touched_jobs(s: State, turns: list[Row]) -> set[str]:
     """Return the jobs that turns touch."""
     names: set[str] = set()
     for said in turns:
-        facts = said.get("facts") or []
-        says_more = any(
-            fact.get("op") or fact.get("message") is not None or fact.get("signal")
-            for fact in facts
-        )
+        says_more = any(fact.get("op") or fact.get("signal") for fact in said.get("facts") or [])
         asks = "requests" in said or "cancels" in said
-        if said["state"] != "keep" or asks or says_more:
+        if said["state"] != "keep" or asks or says_more or not takes_own_answers(s, said):
             names.add(said["job"])
         names |= set(said.get("touches") or ()) | {
-            fact["target"] for fact in facts if "target" in fact
+            fact["target"] for fact in said.get("facts") or [] if "target" in fact
         }
         if "cancels" in said:
             named = {(said["job"], f"{said['task']}/{key}") for key in said["cancels"]}

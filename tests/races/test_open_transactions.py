@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import Session, Task, activity, hook, increment
+from tests.races.sessions import Session, Task, activity, hook, increment, take
 
 JOBS = 100
 BUSY = "j50"
@@ -101,6 +101,64 @@ def test_turn_with_facts_alone_does_not_need_lock_of_job(a: Session, b: Session)
 
     assert states == ["keep"] * JOBS
     b.commit()
+
+
+def answered(a: Session) -> Task:
+    """Give a task that is told the answer of a hook, and held again."""
+    a.advance(a.held("j").park("go", requests=[hook("h#1")]))
+    a.advance(a.claim_one("hooks").done(1))
+    return a.claim_one("j")
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_turn_that_takes_its_own_answer_does_not_need_lock_of_job(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] So hooks of one job record what they were told while another of them writes."""
+    task = answered(a)
+    (answer,) = task.row["messages"]
+    b.begin()
+    b.call("entity_increment", id="j", path="n")
+
+    assert a.advance(task.keep(take(answer), activity("x#1", 1))).state == "keep"
+    assert a.advance(task.keep(take(answer), activity("x#1", 1))).again
+    b.end(end)
+    assert a.advance(task.told(2).done(1)).state == "done"
+    assert a.run("select key from journal where task = '1/main' order by seq") == [
+        ("h#1",),
+        ("x#1",),
+    ]
+
+
+@pytest.mark.parametrize("sent", ["signal", "cancel"])
+def test_turn_that_takes_what_concerns_other_tasks_waits_for_lock_of_job(
+    a: Session, b: Session, sent: str
+) -> None:
+    """[P5] A signal goes to one of all tasks; a request to cancel counts for those beneath."""
+    task = a.parked("j", "go")
+    a.signal("j", "go", 1) if sent == "signal" else a.call("cancel", id="j")
+    task = a.claim_one("j")
+    (message,) = task.row["messages"]
+    b.begin()
+    b.call("entity_increment", id="j", path="n")
+
+    assert a.advance(task.keep(take(message))).state == "busy"
+    b.commit()
+    assert a.advance(task.keep(take(message))).state == "keep"
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_end_of_job_waits_for_turn_that_takes_an_answer(a: Session, b: Session, end: str) -> None:
+    """[P6] The task ends after the turn, with all its messages."""
+    task = answered(a)
+    (answer,) = task.row["messages"]
+    a.begin()
+    assert a.advance(task.keep(take(answer))).state == "keep"
+    ending = b.later(b.call, "terminate", id="j")
+    assert ending.waits()
+    a.end(end)
+    assert ending.get()
+    assert a.run("select id from inbox") == []
 
 
 def test_claims_heartbeats_and_releases_do_not_wait_for_locked_job(a: Session, b: Session) -> None:

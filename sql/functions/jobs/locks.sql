@@ -26,6 +26,32 @@ $$;
 comment on function @extschema@.lock_job(text) is 'Lock one job and read it. Errors: PD401.';
 
 
+-- The answer to a request belongs to the task that made it, and only the holder of that task takes it. So the lock of
+-- the task is enough, as it is for facts alone. A signal may go to any task of the job, and a request to cancel counts
+-- for the tasks beneath it, too.
+create function @extschema@.jobs_with_shared_messages(turns jsonb, known jsonb) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select r.turn ->> 'job'
+          from jsonb_path_query(jobs_with_shared_messages.turns, '$[*] ? (@.state == "keep")') as r (turn)
+         cross join lateral jsonb_path_query(r.turn, '$.facts[*].message ? (@ != null)') as m (id)
+          left join lateral (
+            select i.job_id, i.task, i.key
+              from inbox as i
+             where i.id = case when m.id #>> '{}' ~ '^[0-9]{1,18}$' then (m.id #>> '{}')::bigint end
+            offset 0) as a on true
+         where (jobs_with_shared_messages.known ? (r.turn ->> 'job')) is not true
+           and (a.job_id = r.turn ->> 'job' and a.task = r.turn ->> 'task' and a.key <> '$cancel') is not true);
+end
+$$;
+comment on function @extschema@.jobs_with_shared_messages(jsonb, jsonb) is
+    'Return the jobs, but the known ones, of turns that keep their tasks and take other messages than answers to requests of these.';
+
+
 create function @extschema@.touched_jobs(turns jsonb) returns text[]
 language plpgsql
 stable
@@ -35,10 +61,13 @@ declare
     names jsonb :=
         jsonb_path_query_array(touched_jobs.turns,
             '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
-                     || exists(@.facts[*].message ? (@ != null)) || exists(@.facts[*].signal)).job')
+                     || exists(@.facts[*].signal)).job')
         || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
         || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
 begin
+    if touched_jobs.turns @? '$[*] ? (@.state == "keep").facts[*].message ? (@ != null)' then
+        names := names || array_to_json(jobs_with_shared_messages(touched_jobs.turns, names))::jsonb;
+    end if;
     if touched_jobs.turns @? '$[*].cancels' then
         names := names || array_to_json(array(
             select j.id
@@ -55,7 +84,7 @@ begin
 end
 $$;
 comment on function @extschema@.touched_jobs(jsonb) is
-    'Return the jobs that turns touch: their own, unless they only append facts, and those that they signal, cancel or answer.';
+    'Return the jobs that turns touch: their own, unless they only append facts and take answers of their own, and those that they signal, cancel or answer.';
 
 
 -- Asked for each turn of a batch if only some of its jobs could be locked. Nearly all turns are decided at a glance.
