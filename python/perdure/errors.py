@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any, ClassVar
 
 import psycopg
@@ -29,6 +29,7 @@ class PerdureError(Exception):
     message: str = ""  # a user's subclass may not call __init__()
     detail: str | None = None
     hint: str | None = None
+    returned_by: CodeType | None = None  # the function whose result is refused: none of it runs now
     codes: ClassVar[dict[str, type[PerdureError]]] = {}
 
     def __init_subclass__(cls, code: str | None = None, **rest: Any) -> None:

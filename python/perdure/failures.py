@@ -113,13 +113,18 @@ def _traceback_of(error: BaseException) -> str:
 def _frames_of(error: BaseException) -> tracebacks.StackSummary:
     """Return the frames of an error, from that of the user's function on.
 
-    An error of this package ends where the user's code has called it.
+    An error of this package ends where the user's code has called it, or begins the function whose
+    result it refuses.
     """
+    if isinstance(error, PerdureError) and error.returned_by is not None:
+        code = error.returned_by
+        place = (code.co_filename, code.co_firstlineno, code.co_name, None)
+        return tracebacks.StackSummary.from_list([place])
     walked = list(tracebacks.walk_tb(error.__traceback__))
     theirs = list(dropwhile(_is_ours, walked))
     while isinstance(error, PerdureError) and theirs and _is_ours(theirs[-1]):
         theirs.pop()
-    # Without any it was raised here, for instance because a result cannot be stored.
+    # Without any it was raised here, for instance because a function has ended its transaction.
     return tracebacks.StackSummary.extract(iter(theirs or walked), limit=-MAX_FRAMES)
 
 

@@ -216,6 +216,9 @@ def test_argument_of_a_wrong_type_is_rejected_by_its_name(
     assert client.entity("note").get() == {}
 
 
+AWAIT = r"the coroutine AsyncClient\.send was not awaited"
+
+
 def test_call_that_was_not_awaited_is_rejected_as_a_value(dsn: str) -> None:
     """The error says that `await` is missing, rather than name the type of a coroutine."""
 
@@ -230,7 +233,7 @@ def test_call_that_was_not_awaited_is_rejected_as_a_value(dsn: str) -> None:
                 lambda unawaited: client.handle("note").signal("go", unawaited),
             ):
                 unawaited = note.get("n")
-                with pytest.raises(perdure.InvalidValue, match="was not awaited") as refused:
+                with pytest.raises(perdure.InvalidValue, match=AWAIT) as refused:
                     await use(unawaited)
                 assert "forget `await`" in (refused.value.hint or "")
                 await unawaited  # type: ignore[misc]

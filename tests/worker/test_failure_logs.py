@@ -106,9 +106,50 @@ def test_traceback_shows_no_frames_of_this_package(
         client.start(forgets).result(T)
     assert OURS not in str(failed.value.traceback)
     assert 'await memory.set({1, 2}, "found")' in str(failed.value.traceback)
-    with pytest.raises(perdure.JobFailed) as failed:  # no line of the user is to blame
+    with pytest.raises(perdure.JobFailed) as failed:
         client.start(returns).result(T)
-    assert OURS in str(failed.value.traceback)
+    assert OURS not in str(failed.value.traceback)
+
+
+def test_refused_result_names_the_function_that_returned_it(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any
+) -> None:
+    """None of the function runs any more: the log and the traceback show where it begins."""
+
+    @app.activity  # where reads begins
+    def reads() -> Any:
+        return {"found": [{1, 2}]}
+
+    @app.transaction  # where loads begins
+    async def loads(connection: Any) -> Any:
+        return {1, 2}
+
+    @app.hook  # where looks begins
+    async def looks(memory: perdure.AsyncEntity) -> Any:
+        return {1, 2}
+
+    @app.coordinator  # where asks begins
+    async def asks(memory: perdure.AsyncEntity, what: str) -> Any:
+        calls = {"reads": reads, "loads": loads, "looks": lambda: looks(memory)}
+        return await calls[what]() if what in calls else {1, 2}
+
+    work()
+    details = {
+        "reads": "activity reads has returned it; it stands at 'found.0'",
+        "loads": "activity loads has returned it; it is the whole value, or a key of it",
+        "looks": "hook looks has returned it; it is the whole value, or a key of it",
+        "asks": "coordinator asks has returned it; it is the whole value, or a key of it",
+    }
+    for name, detail in details.items():
+        caplog.clear()
+        with pytest.raises(perdure.JobFailed, match="a value of type set") as failed:
+            client.start(asks, name).result(T)
+        begins = line_of(f"where {name} begins")
+        assert failed.value.detail == detail
+        assert f'test_failure_logs.py", line {begins}, in {name}' in str(failed.value.traceback)
+        assert OURS not in str(failed.value.traceback)
+        lines = [text for text in caplog.messages if "has failed" in text]
+        assert all(f"test_failure_logs.py:{begins})" in text for text in lines), lines
 
 
 def test_bug_of_this_package_keeps_its_frames() -> None:

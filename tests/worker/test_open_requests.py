@@ -296,7 +296,7 @@ def test_refused_result_fails_a_job_that_has_withdrawn_a_request(
         handle = client.start("flow")
         wait_until(lambda: is_parked(connection, handle))
     handle.signal("look")
-    monkeypatch.setattr(coordinators, "stored", lambda value: value * 1_100_000)
+    monkeypatch.setattr(coordinators, "stored_result", lambda _, value: value * 1_100_000)
     with serve(app_with(gives_up)), pytest.raises(perdure.JobFailed, match="too large"):
         handle.result(T)
 

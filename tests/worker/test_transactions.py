@@ -343,7 +343,7 @@ def test_result_that_the_database_refuses_rolls_back(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the package has not checked the value first."""
-    monkeypatch.setattr(transactions, "stored", lambda value: value)
+    monkeypatch.setattr(transactions, "stored_result", lambda _, value: value)
     book.steps += [lambda _: "x" * 2_000_000]
     work()
     with pytest.raises(perdure.JobFailed, match="ValueTooLarge"):

@@ -54,6 +54,17 @@ class Unawaited:
     def _is_not_awaited(self, *_: Any) -> NoReturn:
         raise TypeError(f"{self._called()} was not awaited: await it, and use its answer")
 
+    def __str__(self) -> str:
+        """Say what was called."""
+        return self._called()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse an attribute that the answer may have: this has none of that name."""
+        if name.startswith("_"):  # what was not set yet, or what Python asks everything for
+            raise AttributeError(name, name=name, obj=self)
+        told = f"{self._called()} was not awaited: await it, and use .{name} of its answer"
+        raise AttributeError(told, name=name, obj=self)
+
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
     __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
 

@@ -54,7 +54,7 @@ class Shape:
     def _passed(self) -> str:
         """Say which argument no caller gives: a function without it takes one argument less."""
         passed = list(self.signature.parameters)[: self.skip]
-        return f"; perdure passes {passed[0]}, the memory or connection, itself" if passed else ""
+        return f"; perdure passes {passed[0]} itself" if passed else ""
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments of a call as JSON. A wrong call fails where it is made.

@@ -10,7 +10,7 @@ Pure: no I/O, no clock, no database.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 
@@ -60,9 +60,18 @@ def check_awaited(value: Any) -> None:
     """Refuse an awaitable in the place of its answer. Raises InvalidValue."""
     if isinstance(value, Awaitable):
         raise InvalidValue(
-            f"the value was not awaited: it is a {type(value).__name__}",
+            f"{_named(value)} was not awaited",
             hint="Did you forget `await`? Its answer can be stored.",
         )
+
+
+def _named(value: Any) -> str:
+    """Name an awaitable without its address, which differs at each replay."""
+    if isinstance(value, Coroutine):
+        return f"the coroutine {getattr(value, '__qualname__', type(value).__name__)}"
+    kind: Any = type(value)
+    is_named = kind.__str__ is not object.__str__
+    return str(value) if is_named else f"a value of type {kind.__name__}"
 
 
 def _instead_of(value: Any) -> str:

@@ -16,7 +16,7 @@ from perdure.basics.limits import too_late
 from perdure.errors import Failed, InvalidValue, NumberOutOfRange, ValueTooDeep, ValueTooLarge
 from perdure.failures import failure_of
 from perdure.workflow.context import Info, activity_info
-from perdure.workflow.operations import ActivityCall, stored
+from perdure.workflow.operations import ActivityCall, stored_result
 from perdure.workflow.progress import AttemptReporter
 from perdure.workflow.progress import reporter as running_reporter
 from perdure.workflow.publishing import Publisher
@@ -216,7 +216,8 @@ class Attempt:
             return self._succeeded(await self._called_in_thread(limit))
 
     def _succeeded(self, value: Any) -> AttemptOutcome:
-        return AttemptOutcome(True, self._engine.calls.sealable(stored(value)))
+        value = stored_result(self._activity, value)
+        return AttemptOutcome(True, self._engine.calls.sealable(value))
 
     def _called(self) -> Awaitable[Any]:
         given, named = self._activity.shape.arguments(self._call.args)

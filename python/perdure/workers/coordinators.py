@@ -18,7 +18,7 @@ from perdure.basics.faults import crash_point
 from perdure.errors import NonDeterminism, PerdureError, ValueSealed
 from perdure.failures import failure_of
 from perdure.replay.replay import Fact, OpenOperation, SyncRun
-from perdure.workflow.operations import stored
+from perdure.workflow.operations import stored_result
 from perdure.workflow.work import Coordinator
 
 from .activities import UNSTORABLE, AttemptOutcome, begin_attempt
@@ -449,7 +449,8 @@ class CoordinatorTurn(Turn):
         if run.continuation is not None:
             return {"state": "continue", "value": run.continuation}
         try:
-            return {"state": "done", "value": self.engine.calls.sealable(stored(run.outcome()))}
+            value = stored_result(self.function, run.outcome())
+            return {"state": "done", "value": self.engine.calls.sealable(value)}
         except asyncio.CancelledError as error:
             state = "cancelled" if self._events.is_cancelled else "failed"
             return {"state": state, "value": failure_of(error)}

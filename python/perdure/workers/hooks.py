@@ -22,7 +22,7 @@ from perdure.errors import PerdureError
 from perdure.failures import failure_of
 from perdure.replay.journal import MAX_REFUSED_CALLS
 from perdure.replay.replay import Evicted, Fact, Suspend, current
-from perdure.workflow.operations import stored
+from perdure.workflow.operations import stored_result
 from perdure.workflow.work import Hook
 
 from .activities import FinalError
@@ -142,7 +142,7 @@ class HookTurn(Turn):
             else:
                 threads = self.engine.hook_threads
                 value = await self.engine.in_thread(threads, self.place, call)
-            return self.engine.calls.sealable(stored(value))
+            return self.engine.calls.sealable(stored_result(hook, value))
         except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
             raise FinalError(error) from error
 

@@ -25,7 +25,7 @@ from perdure.database.call import Call, to_text
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
 from perdure.database.sending import plain_cursor, send, send_async
 from perdure.errors import InvalidArgument
-from perdure.workflow.operations import ActivityCall, stored
+from perdure.workflow.operations import ActivityCall, stored_result
 from perdure.workflow.work import Transaction
 
 from .activities import AttemptOutcome, FinalError, Record
@@ -282,7 +282,7 @@ class TransactionAttempt:
             return answer
 
     def _stored(self, value: Any) -> Any:
-        return self._engine.calls.sealable(stored(value))
+        return self._engine.calls.sealable(stored_result(self._activity, value))
 
     def _beginning(self, connection: Connection | AsyncConnection) -> Call:
         self._connection = connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -16,6 +17,7 @@ from perdure.errors import (
     HookFailed,
     InvalidArgument,
     InvalidValue,
+    PerdureError,
     ValueTooLarge,
     from_failure,
 )
@@ -81,6 +83,17 @@ def stored(value: Any) -> Any:
     if value.__class__ in _MAY_BE_LARGE:
         _written(value)
     return value
+
+
+def stored_result(work: Work[..., Any], value: Any) -> Any:
+    """Return what a function has returned as `stored()` does; errors name the function."""
+    try:
+        return stored(value)
+    except PerdureError as error:
+        where = error.detail or ""
+        error.detail = f"{work.kind} {work.name} has returned it" + (f"; {where}" if where else "")
+        error.returned_by = getattr(inspect.unwrap(work.function), "__code__", None)
+        raise
 
 
 def size_of(stored: Any) -> int:
