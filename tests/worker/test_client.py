@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
@@ -193,6 +194,32 @@ def test_client_exposes_its_dsn_and_schema(dsn: str, app: perdure.App, monkeypat
         monkeypatch.delenv("PERDURE_DATABASE_URL")
         with perdure.Worker(app, dsn=client.dsn, schema=client.schema):
             assert client.start(ends).result(timeout=20) == "done"
+
+
+def test_handle_tells_whether_its_call_has_started_the_job(dsn: str) -> None:
+    """An existing job is returned as it is, with `is_new` false."""
+    begins: list[Callable[[Any], Any]] = [
+        lambda client: client.start("order", id="order-1", if_exists="existing"),
+        lambda client: client.signal_with_start("order", "order-2", "paid"),
+        lambda client: client.start_many("order", [{"id": "order-3", "if_exists": "existing"}]),
+        lambda client: client.fork("order-1", "order-4", key="once"),
+        lambda client: client.trigger_schedule("nightly", key="once"),
+    ]
+    with perdure.connect(dsn) as client:
+        client.create_schedule("order", "@daily", name="nightly")
+        for begin in begins:
+            made = [begin(client) for _ in range(2)]
+            first, second = (each[0] if isinstance(each, list) else each for each in made)
+            assert (first.is_new, second.is_new) == (True, False)
+        assert client.handle("order-1").is_new is None
+
+    async def test() -> None:
+        async with perdure.connect_async(dsn) as client:
+            assert not (await client.start("order", id="order-1", if_exists="existing")).is_new
+            assert (await client.start("order", id="order-5")).is_new
+            assert client.handle("order-1").is_new is None
+
+    asyncio.run(test())
 
 
 def test_create_entity_reports_whether_the_memory_is_new(dsn: str) -> None:

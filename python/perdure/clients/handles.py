@@ -49,6 +49,12 @@ class BaseHandle(
 ):
     """A job, used from outside."""
 
+    is_new: bool | None = None
+    """Whether the call that returned this handle began the job or its run; None for `handle()`.
+
+    False also if that call had to be repeated because its reply was lost.
+    """
+
     def __init__(self, client: BaseClient, job: str, decode: Decode = unchanged):
         self._client = client
         self._decode = decode

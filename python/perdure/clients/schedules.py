@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from perdure.basics.durations import Duration, micros, seconds, to_iso
@@ -21,6 +22,7 @@ from perdure.workflow.work import Workflow
 from .base_client import BaseClient
 from .past import rows_of
 from .requests import one_of_many
+from .starts import started
 
 _Time = TypeVar("_Time")
 _Handle = TypeVar("_Handle")
@@ -156,7 +158,7 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
         Raises ScheduleNotFound and InvalidSchedule.
         """
         call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
-        return self.give(call.reading(lambda started: self.handle(started[0])))
+        return self.give(call.reading(partial(started, self, None)))
 
     def drop_schedule(self, name: str) -> _Bool:
         """Delete a schedule; its jobs stay. Returns False if there is none. Raises JobAtWork."""

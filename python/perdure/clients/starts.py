@@ -9,6 +9,7 @@ positional-only, so that a workflow may have an argument of that name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -52,8 +53,8 @@ def start(
     - `headers`: for traces. `pinned_version`: run only by this version of the code.
     - `connection`: join its transaction.
 
-    Raises JobExists, and InvalidArgument, also if a keyword could be meant as an option or as an
-    argument.
+    `handle.is_new` tells whether the job or its run began with this call. Raises JobExists, and
+    InvalidArgument, also if a keyword could be meant as an option or as an argument.
     """
     call = client.requests.start(workflow, args, options)
     return client.give(call.reading(_handle_of(client, workflow)), connection)
@@ -122,4 +123,12 @@ def fork(
 def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Sequence[Any]], Any]:
     """Return what makes a handle of an answer (id, is_new)."""
     decoder_of(workflow)  # anything but a workflow is refused before something is sent
-    return lambda row: client.handle(row[0], workflow)
+    return partial(started, client, workflow)
+
+
+def started(client: BaseClient, workflow: Workflow | None, row: Sequence[Any]) -> Any:
+    """Return the handle of a job that a call has started, or found."""
+    job, is_new = row
+    handle = client.handle(job, workflow)
+    handle.is_new = is_new
+    return handle
