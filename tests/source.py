@@ -108,6 +108,16 @@ def python_functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunction
             yield node
 
 
+def calls_without(keyword: str, names: set[str]) -> Iterator[str]:
+    """Yield the calls of these names in the package that do not give an argument."""
+    for file in python_files():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                given = {each.arg for each in node.keywords}
+                if node.func.id in names and not given & {keyword, None}:
+                    yield f"{file.name}:{node.lineno} {node.func.id}"
+
+
 def imported(layer: str) -> set[str]:
     """Return the layers that the modules of a layer import, at once or later."""
     trees = [ast.parse(file.read_text()) for file in (PYTHON / layer).glob("*.py")]

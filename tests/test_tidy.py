@@ -9,11 +9,12 @@ from fnmatch import fnmatch
 import psycopg
 import pytest
 
-from perdure.errors import PerdureError
+from perdure.errors import Failure, PerdureError
 from perdure.installation import script
 from tests.source import (
     ROOT,
     SQL,
+    calls_without,
     concept,
     imported,
     literals,
@@ -140,6 +141,12 @@ def test_every_error_is_raised_somewhere() -> None:
         if code not in raised_in_sql() and error.__name__ not in elsewhere
     }
     assert unused == {}
+
+
+def test_every_error_of_python_has_a_hint() -> None:
+    """Failures carry what their origin says."""
+    kinds = [kind for kind in PerdureError.codes.values() if not issubclass(kind, Failure)]
+    assert list(calls_without("hint", {kind.__name__ for kind in kinds})) == []
 
 
 @pytest.mark.parametrize("promise", PROMISES)

@@ -32,7 +32,10 @@ def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
     """
     status, result, error, *_ = row
     if status is None:
-        raise InvalidArgument("this is a plain entity without a workflow, so it has no result")
+        raise InvalidArgument(
+            "this is a plain entity without a workflow, so it has no result",
+            hint="Read its memory: client.entity(id).get().",
+        )
     if status == "completed":
         return read_as(decode, result, f"the result of job {job}")
     raise _ended(job, JobCancelled if status == "cancelled" else JobFailed, error)

@@ -70,7 +70,9 @@ class AppCalls:
 
     def __init__(self, schema: str, codec: Codec | None = None):
         if not schema or "\0" in schema or len(schema.encode()) > 63:
-            raise InvalidName(f"{schema!r} is not a name for a schema")
+            raise InvalidName(
+                f"{schema!r} is not a name for a schema", hint="Give a text of 1 to 63 bytes."
+            )
         self.schema = schema
         check_codec(codec)
         self.codec = codec

@@ -150,7 +150,9 @@ class Server:
             answer = self._answer({"do": what, "mode": mode})
             if "error" in answer:
                 raise ServerUnavailable(
-                    f"the server in {self.folder} does not run", detail=answer["error"]
+                    f"the server in {self.folder} does not run",
+                    detail=answer["error"],
+                    hint=f"See {self.folder / 'log'}.",
                 )
             self._place = answer
 
@@ -213,7 +215,9 @@ class Server:
         started = subprocess.run(command, capture_output=True, text=True, check=False)
         if started.returncode not in (0, supervisor.BUSY):
             raise ServerUnavailable(
-                f"the supervisor of {self.folder} does not start", detail=started.stderr.strip()
+                f"the supervisor of {self.folder} does not start",
+                detail=started.stderr.strip(),
+                hint=f"See {self.folder / 'log'}.",
             )
         return started.returncode == 0
 

@@ -268,4 +268,5 @@ def _given_inside(names: str) -> InvalidArgument:
     return InvalidArgument(
         f"{names} cannot be given inside a coordinator or hook",
         detail="There a command is applied once anyway: its place in the code identifies it.",
+        hint="Leave it out.",
     )

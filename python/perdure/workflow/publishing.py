@@ -171,7 +171,9 @@ class Publisher:
             if not isinstance(error, REFUSALS):
                 raise
         except asyncio.CancelledError:
-            self._error = TaskNotHeld("the worker stops")
+            self._error = TaskNotHeld(
+                "the worker stops", hint="Let it end: another worker makes the attempt again."
+            )
             raise
         finally:
             if self._error is not None:
