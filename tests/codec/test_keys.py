@@ -3,6 +3,7 @@ no reader gets a value that was not written there."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -354,6 +355,36 @@ def test_values_swapped_between_jobs_are_refused(
     connection.execute(swap.format("jobs", "result", "id").encode())
     with pytest.raises(perdure.SealBroken):
         client.handle("a").result(timeout=T)
+
+
+def test_task_with_an_unreadable_answer_is_given_back_at_once(
+    connection: Connection, client: perdure.Client, client_with: Connect, dsn: str
+) -> None:
+    """[P10] What the turn has recorded counts; otherwise the lease would be kept until it ends."""
+    asked: list[str] = []
+    other = client_with(codec("new", new=NEW))
+
+    def app_of(keys: Any) -> perdure.App:
+        app = perdure.App(codec=keys)
+
+        @app.activity
+        async def ask() -> str:
+            asked.append("ask")
+            other.handle("asks").signal("go", secret("to you"))  # at once: it blocks the loop
+            return secret("asked")
+
+        @app.coordinator
+        async def asks(memory: perdure.AsyncEntity) -> Any:
+            return await asyncio.gather(ask(), perdure.wait_for("go"))
+
+        return app
+
+    job = client.start("asks", id="asks")
+    with perdure.Worker(app_of(codec()), dsn=dsn, lease=60):
+        until(connection, "select failure ->> 'code' = 'PD113' from tasks")
+    with perdure.Worker(app_of(codec("old", old=OLD, new=NEW)), dsn=dsn):
+        assert job.result(timeout=T) == [secret("asked"), secret("to you")]
+    assert asked == ["ask"]
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "another key", "no base64"])

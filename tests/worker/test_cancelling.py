@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -568,6 +569,47 @@ def test_work_shielded_by_plain_code_is_completed_after_a_cancel(
     assert is_cancelled(handle) == "enough"
     expected = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
     assert handle.memory.get() == expected | {"heard": "enough"}
+
+
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "async"])
+@pytest.mark.parametrize("kind", ["coordinator", "hook"])
+def test_cancel_replaces_the_error_of_shielded_work(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, kind: str, is_plain: bool
+) -> None:
+    """Code that handles the error must not go on as if nobody had asked it to cancel."""
+
+    def fails() -> None:
+        perdure.wait_for("go")
+        raise LookupError("no")
+
+    async def fails_in_async_code() -> None:
+        await perdure.wait_for("go")
+        raise LookupError("no")
+
+    def pays(memory: perdure.Entity) -> None:
+        with suppress(LookupError):
+            perdure.shielded(fails)
+
+    async def pays_in_async_code(memory: perdure.AsyncEntity) -> None:
+        with suppress(LookupError):
+            await perdure.shielded(fails_in_async_code())
+
+    register: Any = app.hook if kind == "hook" else app.coordinator
+    register(name="pays")(pays if is_plain else pays_in_async_code)
+    work()
+    if kind == "hook":
+        client.create_entity("order", "order")
+        handle = client.handle("order")
+        task = handle.hook("pays")
+    else:
+        handle = client.start("pays")
+    wait_for(dsn, "select bool_or('go' = any(awaits)) from perdure.tasks")
+    handle.cancel_hook(task) if kind == "hook" else handle.cancel()
+    wait_for(dsn, "select bool_or(consumed_at <= now()) from perdure.inbox where key = '$cancel'")
+    handle.signal("go")
+    with pytest.raises(perdure.HookFailed if kind == "hook" else perdure.JobCancelled) as error:
+        handle.hook_result(task, timeout=T) if kind == "hook" else handle.result(T)
+    assert error.value.type == "CancelledError"
 
 
 def test_shield_of_plain_code_passes_on_results_and_errors(

@@ -928,6 +928,31 @@ def test_signals_and_activities_go_on_during_a_transaction(
     assert handle.result(T) == ["heard", "at once", [0, 1]]
 
 
+def test_command_made_while_a_hook_commits_is_sent_afterwards(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would send it, and the hook would wait for ever."""
+    commits = asyncio.Event()
+
+    @app.transaction
+    async def book(connection: Any) -> None: ...
+
+    @app.hook
+    async def books(memory: perdure.AsyncEntity) -> Any:
+        async def write() -> int:
+            await commits.wait()
+            return await memory.increment("n")
+
+        return await asyncio.gather(book(), write())
+
+    monkeypatch.setattr(
+        transactions, "crash_point", lambda at: commits.set() if "before commit" in at else None
+    )
+    work()
+    client.create_entity("shop", "shop")
+    assert client.handle("shop").run_hook(books, timeout=T) == [None, 1]
+
+
 def test_more_transactions_than_connections_take_turns(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -1063,26 +1088,30 @@ def test_state_of_a_session_does_not_reach_the_next_transaction(
 
     async def spoil_async(connection: Any) -> int:
         connection.row_factory = dict_row
+        connection.cursor_factory = psycopg.AsyncClientCursor
         for query in spoils:
             await connection.execute(query)
         return int(connection.info.backend_pid)
 
     def spoil(connection: Any) -> int:
         connection.row_factory = dict_row
+        connection.cursor_factory = psycopg.ClientCursor
         for query in spoils:
             connection.execute(query)
         return int(connection.info.backend_pid)
 
     async def look_async(connection: Any) -> Any:
-        return list(await (await connection.execute(looks)).fetchone())
+        cursor = await connection.execute(looks)
+        return [type(cursor) is psycopg.AsyncCursor, *await cursor.fetchone()]
 
     def look(connection: Any) -> Any:
-        return list(connection.execute(looks).fetchone())
+        cursor = connection.execute(looks)
+        return [type(cursor) is psycopg.Cursor, *cursor.fetchone()]
 
     work()
     book.steps += [spoil_async, look_async] if book.kind == "async" else [spoil, look]
     spoiled = client.start("books", "a").result(T)
-    assert client.start("books", "b").result(T) == ["0", True, True, spoiled, 0, 0, 0, 0]
+    assert client.start("books", "b").result(T) == [True, "0", True, True, spoiled, 0, 0, 0, 0]
     bank.run(f"drop role {role}")
 
 

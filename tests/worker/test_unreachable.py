@@ -12,6 +12,11 @@ import psycopg
 import pytest
 
 import perdure
+from perdure.database import connections
+from perdure.database.call import Call
+from perdure.database.calls import Calls
+from perdure.database.connections import AsyncLink
+from perdure.database.source import Source
 from perdure.workers.committer import log_trouble
 from tests.patience import wait_until
 
@@ -94,6 +99,21 @@ def test_worker_logs_that_the_database_answers_again(
     )
     client.start(nothing).result("20 s")
     wait_until(lambda: "the database answers again, after " in caplog.text)
+
+
+def test_answered_call_is_not_logged_as_unanswered_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(link: AsyncLink, call: Call) -> None: ...
+
+    async def main() -> None:
+        await AsyncLink(Source(NOWHERE, None), "test", tells=True).call(Calls.backend())
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(connections, "SILENT_FOR", 0.01)
+    monkeypatch.setattr(AsyncLink, "_answer", answer)
+    asyncio.run(main())
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
