@@ -65,14 +65,29 @@ def test_worker_that_could_not_start_can_be_started_again(app: perdure.App, kind
         worker.run()
 
 
-def test_conflict_is_not_logged_as_an_unreachable_database(
+def test_other_troubles_are_not_logged_as_an_unreachable_database(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Otherwise people would look for a fault of the network."""
     log_trouble(psycopg.errors.SerializationFailure("could not serialize access"))
     assert "a call met another one, trying again: could not serialize access" in caplog.text
+    log_trouble(psycopg.errors.DiskFull("could not extend file"))
+    assert "the database is out of resources, trying again: could not extend file" in caplog.text
     log_trouble(psycopg.errors.AdminShutdown("terminating connection"))
     assert "the database does not answer, trying again: terminating connection" in caplog.text
+
+
+def test_log_of_a_trouble_leaves_out_the_statements_of_the_server(
+    connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk would fill the log with the bodies of functions, every few seconds."""
+    with pytest.raises(psycopg.errors.DiskFull) as full:
+        connection.execute(
+            "do $$ begin raise 'no space' using errcode = '53100', hint = 'Free some.'; end $$"
+        )
+    assert "PL/pgSQL" in str(full.value)
+    log_trouble(full.value)
+    assert caplog.messages == ["the database is out of resources, trying again: no space"]
 
 
 @pytest.mark.direct("it ends the sessions of a worker")

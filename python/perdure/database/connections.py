@@ -88,6 +88,17 @@ def may_be_stale(error: psycopg.Error) -> bool:
     return state[:2] in _STALE_CLASSES and state not in _NEVER_STALE
 
 
+def is_conflict(error: psycopg.Error) -> bool:
+    """Tell whether a call met another transaction; the same call may succeed at once."""
+    return (error.sqlstate or "").startswith("40")
+
+
+def message_of(error: Exception) -> str:
+    """Return what an error says, without the statements that the server quotes."""
+    told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return told or str(error).strip()
+
+
 def pauses() -> Iterator[float]:
     """Yield the seconds to wait before each repetition: growing, with jitter."""
     pause = FIRST_PAUSE
@@ -213,7 +224,7 @@ class AsyncLink:
 
     async def _answer(self, call: Call) -> Any:
         began = time.monotonic()
-        is_renewed = is_lost = False
+        is_renewed = is_troubled = False
         for pause in pauses():
             try:
                 answer = await send_async(self._cursor or await self._connected(), call)
@@ -223,13 +234,13 @@ class AsyncLink:
                     self.break_off()
                 else:
                     self._note(error, began)
-                    is_lost = is_lost or self._cursor is None
+                    is_troubled = is_troubled or not is_conflict(error)
             except BaseException:  # usually it is cancelled, and the driver has ended the call
                 if self._is_amid_a_call():
                     self.break_off()
                 raise
             else:
-                if is_lost and self._tells:
+                if is_troubled and self._tells:
                     logger.info(
                         "the database answers again, after %.1f s", time.monotonic() - began
                     )
@@ -239,12 +250,14 @@ class AsyncLink:
         raise AssertionError("pauses never end")
 
     def _say_silence(self, function: str) -> None:
-        trouble = self._trouble or "it is busy, or an open transaction holds what this waits for"
+        trouble = "it is busy, or an open transaction holds what this waits for"
+        if self._trouble is not None:
+            trouble = message_of(self._trouble)
         logger.warning(
             "the database has not answered %s() for %g s: %s",
             function,
             SILENT_FOR,
-            str(trouble).strip(),
+            trouble,
         )
 
     def _note(self, error: psycopg.Error, began: float) -> None:

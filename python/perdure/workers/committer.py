@@ -24,7 +24,7 @@ import psycopg
 from perdure.basics.durations import as_interval, from_iso
 from perdure.basics.faults import crash_point
 from perdure.database.call import Call
-from perdure.database.connections import FATAL, REFUSALS, AsyncLink
+from perdure.database.connections import FATAL, REFUSALS, AsyncLink, is_conflict, message_of
 from perdure.errors import ValueSealed
 
 from .claim_pace import ClaimPace
@@ -275,7 +275,7 @@ class Committer:
         except FATAL:
             raise
         except REFUSALS as error:
-            logger.warning("a batch was refused, trying once more: %s", str(error).strip())
+            logger.warning("a batch was refused, trying once more: %s", message_of(error))
             await self._link.close()
             await asyncio.sleep(SECOND_TRY)
             reply = await self._link.call(call.again or call)
@@ -315,6 +315,10 @@ class Committer:
 
 def log_trouble(error: psycopg.Error) -> None:
     """Log that a call takes longer than it should."""
-    is_conflict = (error.sqlstate or "").startswith("40")  # a conflict with another transaction
-    what = "a call met another one" if is_conflict else "the database does not answer"
-    logger.warning("%s, trying again: %s", what, str(error).strip())
+    if is_conflict(error):
+        what = "a call met another one"
+    elif (error.sqlstate or "").startswith("53"):
+        what = "the database is out of resources"
+    else:
+        what = "the database does not answer"
+    logger.warning("%s, trying again: %s", what, message_of(error))

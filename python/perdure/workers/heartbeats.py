@@ -13,7 +13,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from perdure.basics.faults import crash_point
-from perdure.database.connections import REFUSALS, Link
+from perdure.database.connections import REFUSALS, Link, message_of
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -119,7 +119,7 @@ class Heartbeat:
         try:
             answers = self._link.call(self._engine.calls.extend(tasks, self._engine.lease_for))
         except REFUSALS as error:
-            logger.warning("leases could not be renewed this time: %s", str(error).strip())
+            logger.warning("leases could not be renewed this time: %s", message_of(error))
             return
         for turn, (number, _), task, answer in zip(turns, unsent, tasks, answers, strict=True):
             if answer["state"] == "held":
