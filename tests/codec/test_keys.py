@@ -20,6 +20,7 @@ import perdure
 from perdure import replaying
 from tests.codec.programs import NEW, OLD, SECRET, app_with, codec, secret
 from tests.codec.test_secrets import until_asked
+from tests.patience import wait_until
 
 T = "20 s"
 ROOT = Path(__file__).parents[2]
@@ -360,8 +361,10 @@ def test_values_swapped_between_jobs_are_refused(
 def test_task_with_an_unreadable_answer_is_given_back_at_once(
     connection: Connection, client: perdure.Client, client_with: Connect, dsn: str
 ) -> None:
-    """[P10] What the turn has recorded counts; otherwise the lease would be kept until it ends."""
+    """[P10] What the turn has recorded counts, and what runs for it ends. Otherwise the lease would
+    be kept until its end."""
     asked: list[str] = []
+    held: list[str] = []
     other = client_with(codec("new", new=NEW))
 
     def app_of(keys: Any) -> perdure.App:
@@ -373,18 +376,52 @@ def test_task_with_an_unreadable_answer_is_given_back_at_once(
             other.handle("asks").signal("go", secret("to you"))  # at once: it blocks the loop
             return secret("asked")
 
+        @app.activity
+        async def hold() -> None:
+            held.append("held")
+            try:
+                await asyncio.sleep(0 if "ended" in held else 60)
+            finally:
+                held.append("ended")
+
         @app.coordinator
         async def asks(memory: perdure.AsyncEntity) -> Any:
-            return await asyncio.gather(ask(), perdure.wait_for("go"))
+            return await asyncio.gather(ask(), perdure.wait_for("go"), hold())
 
         return app
 
     job = client.start("asks", id="asks")
     with perdure.Worker(app_of(codec()), dsn=dsn, lease=60):
         until(connection, "select failure ->> 'code' = 'PD113' from tasks")
+        wait_until(lambda: "ended" in held)
     with perdure.Worker(app_of(codec("old", old=OLD, new=NEW)), dsn=dsn):
-        assert job.result(timeout=T) == [secret("asked"), secret("to you")]
+        assert job.result(timeout=T) == [secret("asked"), secret("to you"), None]
     assert asked == ["ask"]
+
+
+def test_signal_named_like_the_answer_of_its_sender_is_read_by_its_target(
+    dsn: str, client: perdure.Client
+) -> None:
+    app = perdure.App(codec=codec())
+
+    @app.hook
+    async def reviews(memory: perdure.AsyncEntity) -> None:
+        await perdure.signal("listens", "done", secret("to you"))
+        await memory.signal("done", secret("to my asker"))
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.exec_hook(reviews, signal="done")
+
+    @app.coordinator
+    async def listens(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("done")
+
+    listening = client.start("listens", id="listens")
+    asking = client.start("asks")
+    with perdure.Worker(app, dsn=dsn):
+        assert asking.result(timeout=T) == secret("to my asker")
+        assert listening.result(timeout=T) == secret("to you")
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "another key", "no base64"])

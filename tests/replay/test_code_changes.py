@@ -61,6 +61,11 @@ async def ends_early() -> Any:
     return await step(double, 1)
 
 
+async def ends_without_an_answer() -> Any:
+    step(plus, 2)
+    return await step(double, 1)
+
+
 async def fails_early() -> Any:
     await step(double, 1)
     raise ValueError("new code, new bug")
@@ -104,6 +109,7 @@ def plain_fails_early() -> Any:
         (other_argument, 2, "calls activity plus#1 (arguments (3,)): other arguments"),
         (other_kind, 2, "waits for signal plus#1"),
         (ends_early, 2, "has finished"),
+        (ends_without_an_answer, 2, "has finished"),
         (fails_early, 2, "but the code raised ValueError"),
         (cancels, 2, "waits for signal go#1"),
         (plain_swapped, 1, "waits for activity plus#1"),

@@ -159,6 +159,29 @@ def test_turn_that_the_server_rejects_does_not_affect_others(
     assert handles[13].result(T) == 13
 
 
+def test_turn_whose_error_is_rejected_too_ends_only_its_lease(
+    app: perdure.App, client: perdure.Client, work: Any, connection: Any
+) -> None:
+    @app.coordinator
+    async def adds(memory: perdure.AsyncEntity, number: int) -> int:
+        return await memory.increment("n", number)
+
+    connection.execute(
+        "create function public.fail() returns trigger language plpgsql as"
+        " 'begin raise exception ''the disk is full of bees''; end';"
+        " create trigger bad before insert on perdure.journal for each row"
+        " when (new.value = '13') execute function public.fail();"
+        " create trigger worse before update on perdure.tasks for each row"
+        " when (new.stuck_reason is not null) execute function public.fail()"
+    )
+    work(lease=1)
+    handles = [client.start(adds, number) for number in range(12, 15)]
+    assert [handle.result(T) for handle in (handles[0], handles[2])] == [12, 14]
+    assert client.start(adds, 15).result(T) == 15
+    connection.execute("drop trigger bad on perdure.journal; drop trigger worse on perdure.tasks")
+    assert handles[1].result(T) == 13
+
+
 @pytest.mark.direct("other sessions would block the rename")
 def test_worker_whose_schema_is_gone_ends_and_parks_no_task(
     app: perdure.App, client: perdure.Client, dsn: str, connection: Any, caplog: Any

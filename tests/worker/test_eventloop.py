@@ -130,3 +130,33 @@ def test_worker_runs_all_kinds_of_work_on_each_loop(
     assert handle.result(T) == [6, 1, 2, 3]
     loops = connect().execute("select details ->> 'loop' from perdure.workers").fetchall()
     assert loops == [({"asyncio": "AsyncioLoop", "uvloop": "UvLoop"}[name],)]
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt])
+def test_task_of_a_hook_that_exits_ends_no_loop(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    exit: type[BaseException],
+) -> None:
+    """Whoever awaits the task gets the error."""
+    monkeypatch.setenv(LOOP, kind)
+
+    @app.hook
+    async def hosts(memory: perdure.AsyncEntity) -> str:
+        async def exits() -> None:
+            raise exit
+
+        try:
+            await asyncio.create_task(exits())
+        except exit:
+            return "raised"
+        return "ended"
+
+    work()
+    client.create_entity("shop", "shop")
+    for _ in range(2):
+        assert client.handle("shop").run_hook(hosts, timeout=T) == "raised"

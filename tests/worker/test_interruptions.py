@@ -14,8 +14,9 @@ import pytest
 
 import perdure
 from perdure.database import connections
+from perdure.database.call import Call
 from perdure.database.calls import Calls
-from perdure.database.connections import AsyncLink
+from perdure.database.connections import AsyncLink, Link
 from perdure.database.source import Source
 
 IN_TIME = 20.0
@@ -116,4 +117,22 @@ def test_async_call_that_is_interrupted_abandons_its_connection(
         assert (await link.call(Calls.backend()))[0] == link.backend
         await link.close()
 
+    asyncio.run(main())
+
+
+def test_call_of_a_missing_function_is_sent_twice_and_then_raises(dsn: str) -> None:
+    """[P13] Once more on a new connection, in case functions were just replaced, and no more."""
+    source = Source(dsn, "perdure")
+    call = Call("missing", b"select missing_function()", ())
+
+    async def main() -> None:
+        link = AsyncLink(source, "test", patience=IN_TIME)
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            await link.call(call)
+        await link.close()
+
+    link = Link(source, "test", patience=IN_TIME)
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        link.call(call)
+    link.close()
     asyncio.run(main())

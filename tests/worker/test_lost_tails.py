@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 import perdure
+from perdure.workers.engine import Engine
+from perdure.workers.turns import Turn
 from tests.cluster.machines import wait_for
 
 Connection = psycopg.Connection[Any]
@@ -109,3 +111,35 @@ def test_turn_that_counts_a_lost_request_as_sent_is_fenced(
     assert answer(state="park", asked=1, asked_before=1) == "fenced"
     assert answer(**asks) == "keep"
     assert answer(state="park", asked=1, asked_before=1) == "parked"
+
+
+def test_attempt_ends_when_its_coordinator_starts_over(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would go on beside the attempt that the next run makes."""
+    seen: list[str] = []
+    answer = Engine.answer
+
+    def stale_once(engine: Engine, turn: Turn, answered: dict[str, Any]) -> None:
+        if seen == ["begun"] and turn.kind == "coordinator":
+            seen.append("stale")
+            answered = {"state": "stale"}
+        answer(engine, turn, answered)
+
+    @app.activity
+    async def hold() -> None:
+        seen.append("begun")
+        if "stale" not in seen:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                seen.append("ended")
+
+    @app.coordinator
+    async def holds(memory: perdure.AsyncEntity) -> None:
+        await hold()
+
+    monkeypatch.setattr(Engine, "answer", stale_once)
+    work()
+    client.start(holds).result(T)
+    assert seen == ["begun", "stale", "ended", "begun"]

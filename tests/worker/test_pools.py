@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.clients.pools import KEPT
+from perdure.clients.pools import KEPT, Pool
+from perdure.database.source import Source
 
 IN_TIME = 20.0
 
@@ -228,3 +229,9 @@ def test_call_in_progress_is_answered_when_its_client_is_closed(
             client.close()
         assert view.result(IN_TIME) == 1
     assert sessions_fall_to(dsn, 1)  # that of the other client
+
+
+def test_blocked_calls_open_connections_one_at_a_time() -> None:
+    """Otherwise all calls that wait for one lock would open one each."""
+    pool = Pool(Source("host=nowhere", None))
+    assert [pool._is_blocked() for _ in range(3)] == [True, False, False]

@@ -9,6 +9,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.errors import AppNotFound, InvalidSchema
+from perdure.workers.provisioning import Provisioning
 from tests.patience import wait_until
 from tests.worker.processes import worker_process
 
@@ -65,6 +68,32 @@ def test_stop_during_the_installation_ends_the_worker_and_creates_no_app(
     held.close()
     assert not is_true(connection, WAITS)
     assert not is_true(connection, MADE)
+
+
+def test_installation_is_interrupted_again_if_it_goes_on() -> None:
+    """A request that arrives between two statements has no effect."""
+    begun, interrupted = threading.Event(), threading.Event()
+    requests: list[str] = []
+
+    def interrupt() -> None:
+        requests.append("cancel")
+        if len(requests) == 2:
+            interrupted.set()
+
+    def provision(begin: Any) -> None:
+        cancelling = SimpleNamespace(cancel=interrupt)
+        begin(SimpleNamespace(pgconn=SimpleNamespace(get_cancel=lambda: cancelling)))
+        begun.set()
+        interrupted.wait(IN_TIME)
+
+    async def main() -> None:
+        source: Any = SimpleNamespace(schema="fresh", provision=provision)
+        provisioning = Provisioning(source, makes=True)
+        assert begun.wait(IN_TIME)
+        await provisioning.break_off()
+
+    asyncio.run(main())
+    assert requests == ["cancel", "cancel"]
 
 
 def test_sigterm_during_the_installation_ends_the_process_orderly(
@@ -120,15 +149,20 @@ def test_cancel_before_a_worker_is_entered_interrupts_the_installation(
 def test_cancelled_task_gets_the_cancel_and_not_the_error_of_the_start(
     app: perdure.App, dsn: str
 ) -> None:
+    """Afterwards the worker does not run, so it may be started again."""
+    worker = perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine")
+
     async def enter() -> None:
         current = asyncio.current_task()
         assert current is not None
         current.cancel()
-        async with perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine"):
+        async with worker:
             raise AssertionError("the worker has no app")
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(enter())
+    with pytest.raises(InvalidSchema):
+        worker.start()
 
 
 def test_worker_can_be_entered_again_and_then_run(

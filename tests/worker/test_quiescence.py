@@ -13,6 +13,7 @@ import perdure
 from perdure.workers import waits
 from perdure.workers.quiescence import DurableWait, is_quiescent
 from perdure.workers.waits import Waits
+from tests.worker.test_until import wait_for
 
 T = "40 s"
 
@@ -132,3 +133,25 @@ def test_hook_that_waits_for_an_event_stays_in_memory(
     handle.result(T)
     assert handle.memory.get("heard")
     assert (len(woken), any(answers[:3])) == (1, False)
+
+
+def test_timer_that_has_fired_or_was_cancelled_keeps_no_hook_in_memory(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "GRACE", 0.0)
+
+    @app.hook
+    async def listens(memory: perdure.AsyncEntity) -> Any:
+        async with asyncio.timeout(60):
+            fired = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.01, fired.set)
+            await fired.wait()
+        return await perdure.wait_for("go")
+
+    work()
+    client.create_entity("shop", "shop")
+    handle = client.handle("shop")
+    task = handle.hook(listens)
+    wait_for(dsn, "select 'go' = any(awaits) and token is null from perdure.tasks")
+    handle.signal("go", 1)
+    assert handle.hook_result(task, listens, timeout=T) == 1

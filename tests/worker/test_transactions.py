@@ -25,9 +25,10 @@ from perdure.database import worker_calls
 from perdure.database.call import Call
 from perdure.database.calls import Calls
 from perdure.replay.replay import Fact
-from perdure.workers import lent_connections, transactions
+from perdure.workers import hooks, lent_connections, outbox, transactions, waits
 from perdure.workers.hook_journal import HookJournal
 from perdure.workers.outbox import Outbox
+from perdure.workers.turns import Turn
 from perdure.workflow.operations import command_operation
 from tests.worker.test_until import wait_for
 
@@ -789,6 +790,39 @@ def test_cancelled_transaction_stops_waiting_for_a_lock(
     assert bank.rows() == []
 
 
+def test_cancelled_transaction_keeps_its_place_until_its_thread_ends(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is open as long: another one would be beyond the limit."""
+    monkeypatch.setattr(lent_connections, "MAX_OPEN", 1)
+    begun, goes_on = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    @app.transaction
+    def book(connection: Any, what: str) -> None:
+        if what == "slowly":
+            begun.set()
+            goes_on.wait(20)
+        ended.append(what)
+
+    @app.coordinator
+    async def books(memory: perdure.AsyncEntity, what: str) -> None:
+        await book(what)
+
+    work()
+    cancelled = client.start(books, "slowly")
+    assert begun.wait(20)
+    cancelled.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        cancelled.result(T)
+    following = client.start(books, "next")
+    time.sleep(0.3)
+    assert ended == []
+    goes_on.set()
+    following.result(T)
+    assert ended == ["slowly", "next"]
+
+
 @pytest.mark.parametrize("where", ["in a statement", "in its code"])
 def test_a_timeout_rolls_back(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, where: str
@@ -951,6 +985,40 @@ def test_command_made_while_a_hook_commits_is_sent_afterwards(
     work()
     client.create_entity("shop", "shop")
     assert client.handle("shop").run_hook(books, timeout=T) == [None, 1]
+
+
+def test_hook_that_could_not_park_runs_its_transaction_once(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of its transaction must not be taken for the answer that it could not park."""
+    runs: list[str] = []
+    signals: list[bool] = []
+
+    @app.transaction
+    def book(connection: Any) -> str:
+        return "booked"
+
+    @app.hook
+    def books(memory: perdure.Entity) -> list[Any]:
+        runs.append("run")
+        return [perdure.wait_for("go"), book(), perdure.wait_for("stop")]
+
+    def signal(at: str) -> None:
+        if at == "hook: before park" and not signals:
+            signals.append(client.handle("shop").signal("go", 1))
+
+    monkeypatch.setattr(waits, "GRACE", 0.0)
+    monkeypatch.setattr(outbox, "FLUSH_WITHIN", 60.0)  # no turn between the park and the commit
+    monkeypatch.setattr(Turn, "take_hint", lambda turn: None)
+    monkeypatch.setattr(hooks, "crash_point", signal)
+    work(cache=0)
+    client.create_entity("shop", "shop")
+    handle = client.handle("shop")
+    task = handle.hook(books)
+    wait_for(dsn, "select 'stop' = any(awaits) and token is null from perdure.tasks")
+    handle.signal("stop", 2)
+    assert handle.hook_result(task, books, timeout=T) == [1, "booked", 2]
+    assert len(runs) == 3
 
 
 def test_more_transactions_than_connections_take_turns(
@@ -1154,11 +1222,15 @@ def test_facts_that_a_hook_takes_back_are_sent_before_later_ones() -> None:
     first, second = (command_operation("increment", ["n"], number, None) for number in (1, 2))
     outbox.append("activity", "step#1", value=1)
     early = outbox.command(first, "first")
+    outbox.withdraw("search#1")
     sent = outbox.send_with(Fact("activity", "book#1", True, None, 0))
     assert [fact["key"] for fact in sent["facts"]] == ["step#1", "first", "book#1"]
     late = outbox.command(second, "second")
+    outbox.withdraw("search#2")
     outbox.take_back()
-    assert [fact["key"] for fact in outbox.send()["facts"]] == ["step#1", "first", "second"]
+    again = outbox.send()
+    assert [fact["key"] for fact in again["facts"]] == ["step#1", "first", "second"]
+    assert again["cancels"] == ["search#1", "search#2"]
     assert outbox.acknowledge(5, {"answers": [[7, True, 1], [8, True, 3]]}) == 8
     assert (early.result().value, late.result().value) == (1, 3)
     assert turn.journal.fact("book#1") is None
