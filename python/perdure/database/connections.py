@@ -148,7 +148,6 @@ class Link:
             except BaseException:  # raised by a signal handler: the answer may still be on its way
                 self.break_off()
                 raise
-            call = call.again or call
             time.sleep(pause)
         raise AssertionError("pauses never end")
 

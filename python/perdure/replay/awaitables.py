@@ -113,7 +113,7 @@ class Durable(Unawaited, Future):
             else:
                 self.set_exception(operation.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code
-            self.set_exception(_raisable(error))
+            self.set_exception(error)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraw the operation, unless it was answered."""
@@ -224,9 +224,3 @@ class Timer(asyncio.TimerHandle):
         """Run the callback: the deadline has passed."""
         self.operation = None
         self._loop_of_run.ready.append(self)
-
-
-def _raisable(error: Exception) -> Exception:
-    if isinstance(error, StopIteration):  # a future refuses to hold it
-        return RuntimeError(f"an answer could not be read: {error!r}")
-    return error
