@@ -2,7 +2,7 @@
 -- moment. [P5] [P8] (E10)
 
 begin;
-select plan(139);
+select plan(145);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -223,6 +223,18 @@ select given(tell(a_turn('withdrawn', cancels => '["a"]')));
 select is(awaited_by('withdrawn'), '[["1/main", "b"]]', 'a task withdraws one condition and keeps the others');
 select given(entity_set('withdrawn', '1', 'n'));
 select is(mail_of('withdrawn'), '[["1/main", "b", true, 1]]', 'a withdrawn condition is not answered');
+select have_held_job('theirs');
+select given(tell(a_turn('theirs', requests => until('$.n == 1')
+                         || '[{"key": "h", "name": "h", "queue": "their hooks"}]')));
+select given(take('bob', '{their hooks}'));
+select given(tell(a_turn('theirs', '1/main/h', worker => 'bob', requests => until('$.n == 1'))));
+select given(tell(a_turn('theirs', cancels => '["u"]')));
+select is(awaited_by('theirs'), '[["1/main/h", "u"]]', 'a task withdraws no condition of another task');
+select given(cancel_hook('theirs', '1/main/h'));
+select given(tell(a_turn('theirs', state => 'done')));
+select is(awaited_by('theirs'), '[["1/main/h", "u"]]',
+          'a condition of a hook that cleans up stays when its asker ends');
+select given(tell(a_turn('theirs', '1/main/h', 'done', worker => 'bob')));
 select have_held_job('end');
 select given(tell(a_turn('end', requests => until('$.n == 1') || '[{"key": "h", "name": "h", "queue": "end hooks"}]')));
 select given(hook('end', 'h', queue => 'end hooks', key => 'h'));
@@ -279,14 +291,17 @@ select is(
         ('a path with several filters that ends in one', '$.l ? (@.a ? (@ > 1).b == 2) ? (@."?(" == ")" || @ > 3)'),
         ('a strict path that ends in a filter', 'strict $.l[*] ? (exists(@.done))'),
         ('a filter that compares with false', '$.approved ? (@ == false)'),
-        ('a text that is too long', '$.n > ' || repeat('1', 1000))
+        ('a strict filter for what true is not', 'strict $.l ? (@.size() == 1)'),
+        ('a filter with a dollar in a text', '$.l[*] ? (@.price == "$5")'),
+        ('a text of 1001 bytes', '$.n == "' || repeat('x', 992) || '"'),
+        ('a text of more bytes than characters', '$.n == "' || repeat('é', 600) || '"')
        ) as cases (about, condition);
 select is(
     tell(a_turn('bad', requests => '[{"key": "u", "kind": "until"}]')) #>> '{error,code}',
     'PD108',
     'null is not a condition');
 select is(condition_failure(condition), null::jsonb, format('%s is a condition', condition))
-  from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'),
+  from (values ('$.n == "' || repeat('x', 991) || '"'), ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'),
                ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
                ('strict $.a.b > 1'), ('$ == null'), ('$.b'), ('$.l[*]'), ('$.b ? (@ == true)'),
                ('strict $.b ? (@ != false)'), ('$.b ? (!(@.x == true))'), ('$.b ? ($.n > 3)'), ('$.l ? (@.a == 1).b'),

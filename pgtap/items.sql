@@ -1,7 +1,7 @@
 -- Items: a task asks people and waits; the person who resolves an item answers it, once. [P5] [P8] [P12] (E19)
 
 begin;
-select plan(98);
+select plan(103);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -252,6 +252,23 @@ select given(tell(a_turn('gone', state => 'keep', requests => ask() || ask('othe
 select is(item_of('gone', 'b'), null, 'an item that is withdrawn in its own turn is not made');
 select given(tell(a_turn('gone', state => 'keep', cancels => '["a", "none"]')));
 select is(item_of('gone'), null, 'a withdrawn item is gone');
+select have_held_job('some');
+select given(tell(a_turn('some', state => 'keep', requests => ask() || ask('other', 'b')
+                         || '[{"key": "h", "name": "h", "queue": "some"}]')));
+select given(take('bob', '{some}'));
+select given(tell(a_turn('some', '1/main/h', 'keep', worker => 'bob', requests => ask())));
+select given(tell(a_turn('some', state => 'keep', cancels => '["a"]')));
+select is(
+    (select jsonb_agg(i.task || ' ' || i.key order by i.task) from items as i where i.job_id = 'some'),
+    '["1/main b", "1/main/h a"]',
+    'a task withdraws one item, and no item of another task');
+select given(cancel_hook('some', '1/main/h'));
+select given(tell(a_turn('some', state => 'done')));
+select is(
+    (select jsonb_agg(i.task || ' ' || i.key) from items as i where i.job_id = 'some'),
+    '["1/main/h a"]',
+    'an item of a hook that cleans up stays when its asker ends');
+select given(tell(a_turn('some', '1/main/h', 'done', worker => 'bob')));
 select given(tell(a_turn('gone', state => 'keep', requests => ask())));
 select given(resolve_item(item_of('gone'), '1', 'jane'));
 select given(tell(a_turn('gone', state => 'keep', cancels => '["a"]')));
@@ -329,7 +346,11 @@ select is(
         $$ select list_items(status => 'lost') $$, $$ select list_items(status => null) $$,
         $$ select list_items(max_rows => 1001) $$,
         $$ select list_items(after => '[]') $$, $$ select list_items(after => '[5, 1.5, "x"]') $$,
-        $$ select list_items(after => '[5, 1, "x", 2]') $$, $$ select list_items(after => '"x"') $$]) as statement;
+        $$ select list_items(after => '[5, 1, "x", 2]') $$,
+        $$ select list_items(after => '[5, 1, "x", "y"]') $$,
+        $$ select list_items(after => '[55555555555, 1, "x"]') $$,
+        $$ select list_items(after => '[5, 11111111111111111111, "x"]') $$,
+        $$ select list_items(after => '"x"') $$]) as statement;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

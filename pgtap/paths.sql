@@ -1,7 +1,7 @@
 -- Paths: one grammar for all paths.
 
 begin;
-select plan(49);
+select plan(53);
 
 select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_literal(path), 'null'), keys))
   from (values
@@ -35,11 +35,13 @@ select throws_ok(
     format('%s is not a path', quote_literal(left(path, 40))))
   from unnest(array[
         '.', 'a.', '.a', 'a..b', '"a', 'a"', 'a"b', 'a."b', '"a"b', '"a""b"', 'a."b"c', '"a".', '."a"', '"a\"',
-        repeat('a.', 50) || 'a', repeat('a', 10001)
+        repeat('a.', 50) || 'a', repeat('"a".', 50) || 'a', repeat('a', 10001),
+        repeat('a', 9999), repeat('é', 5000)
        ]) as refused (path);
 
 select is(cardinality(parse_path(repeat('a.', 49) || 'a')), 50, 'a path may have 50 keys');
 select is(octet_length(write_path(parse_path(repeat('a', 9998)))), 9998, 'a path may have nearly 10000 bytes');
+select is(octet_length(write_path(parse_path(repeat('é', 4999)))), 9998, 'the limit of a path counts bytes');
 select throws_ok(
     $$ select check_path(array['a', null]) $$, 'PD101', null,
     'a path with a null is not a path');

@@ -1,7 +1,7 @@
 -- Queues: limits by number, by key and by rate; pauses; depths (E13).
 
 begin;
-select plan(130);
+select plan(144);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -138,6 +138,42 @@ select set_queue('keys');
 select is(pg_temp.depth('keys'), '[3, 0, 10, 0, 0, 0, 0]', 'set_queue() removes limits that it does not name');
 select is(cardinality(pg_temp.taken('keys', 9, 'dan')), 3,
           'a claim gets the tasks that were in line for a limit that was removed');
+
+
+-- Limits below what is held already; fractions of tokens; queues of which only one of limits and tasks exists.
+
+select pg_temp.have_tasks('lowered', 4, '{a,b}');
+select given(pg_temp.taken('lowered', 5));
+select set_queue('lowered', max_running => 4);
+select is(pg_temp.depth('lowered'), '[0, 3, 5, 0, 0, 0, 0]', 'a queue with more held tasks than slots has none ready');
+select set_queue('lowered', max_per_key => 1);
+select is(pg_temp.depth('lowered'), '[0, 3, 5, 0, 0, 0, 0]', 'a key with more held tasks than slots has none ready');
+select pg_temp.have_tasks('lowered', 2, '{c}');
+select is(pg_temp.depth('lowered'), '[1, 4, 5, 0, 0, 0, 0]', 'a key that is too full takes no slots from other keys');
+select set_queue('fraction', rate_per_second => 0.001, burst => 1.5);
+select pg_temp.have_tasks('fraction', 3);
+select is(pg_temp.depth('fraction'), '[1, 2, 0, 0, 0, 0, 0]', 'a part of a token makes no task ready');
+select set_queue('fraction');
+select is(pg_temp.depth('fraction'), '[3, 0, 0, 0, 0, 0, 0]', 'a rate can be removed');
+select set_queue('unused', max_running => 7);
+select is((select jsonb_agg(jsonb_build_array(d.queue, d.ready, d.max_running)) from queue_depths('unused') as d),
+          '[["unused", 0, 7]]', 'queue_depths() shows a queue with limits and no tasks');
+select is(array(select d.queue from queue_depths() as d),
+          array(select d.queue from queue_depths() as d order by d.queue),
+          'queue_depths() returns the queues in order of their names');
+
+-- Paused and stuck tasks.
+
+select pg_temp.have_tasks('odd', 3);
+select given(pause('odd-5--1'));
+select is((select oldest_due_at from queue_depths('odd')), clock() - interval '2 ms',
+          'a paused task is not the oldest that is due');
+select is(pg_temp.depth('odd'), '[2, 0, 0, 0, 0, 0, 1]', 'a paused task is not ready');
+select given(pg_temp.taken('odd', worker => 'odd'));
+select given(tell(a_turn('odd-5--2', state => 'stuck', worker => 'odd')));
+select is(pg_temp.depth('odd'), '[0, 0, 1, 0, 0, 1, 1]', 'a stuck task is not ready');
+select time_passes('31 s');
+select is((select oldest_due_at from queue_depths('odd')), null, 'a task whose lease is over still counts as leased');
 
 -- max_per_key and rate_per_second.
 
@@ -332,7 +368,7 @@ select is(jsonb_array_length(claim('{again}', 'ada', token_of('ada'), 5, again =
 
 select set_queue('poison', max_running => 1, max_per_key => 1);
 select pg_temp.have_tasks('poison', 2, '{a,b}');
-update tasks set deliveries = max_deliveries() where job_id in ('poison-5-a-1', 'poison-5-b-1');
+update tasks set deliveries = max_deliveries(), awaits = '{}' where job_id in ('poison-5-a-1', 'poison-5-b-1');
 select is(pg_temp.taken('poison'), '{poison-5-a-2}', 'a task that is stuck as poisonous takes no slot [P10]');
 select is(pg_temp.depth('poison'), '[0, 1, 1, 0, 0, 2, 0]', 'a poisonous task is stuck, and its slot is free');
 
@@ -385,11 +421,15 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a rate that is not a number', $$ select set_queue('q', rate_per_second => 'NaN') $$, 'PD107'),
         ('an infinite rate', $$ select set_queue('q', rate_per_second => 'infinity') $$, 'PD107'),
         ('a burst of less than one', $$ select set_queue('q', rate_per_second => 1, burst => 0.5) $$, 'PD107'),
+        ('a burst beyond a million', $$ select set_queue('q', rate_per_second => 1, burst => 1000001) $$, 'PD107'),
+        ('a rate beyond a million', $$ select set_queue('q', rate_per_second => 1000000.5) $$, 'PD107'),
         ('an infinite burst', $$ select set_queue('q', rate_per_second => 1, burst => 'infinity') $$, 'PD107'),
         ('a burst without a rate', $$ select set_queue('q', burst => 5) $$, 'PD107'),
         ('a limit key that is too long', $$ select start('w', limit_key => repeat('k', 201)) $$, 'PD104'),
         ('a limit key with a control character', $$ select hook('told-5--1', 'h', limit_key => E'a\tb') $$, 'PD104')
        ) as cases (about, statement, code);
+select is(error_of($$ select set_queue('highest', rate_per_second => 1000000, burst => 1000000) $$), null,
+          'a rate and a burst of a million are the highest');
 select is(
     tell(a_turn('told-5--1', requests => jsonb_build_array(
         jsonb_build_object('key', 'x', 'name', 'h', 'limit_key', repeat('k', 201))))) #>> '{error,code}', 'PD104',

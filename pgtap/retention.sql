@@ -2,7 +2,7 @@
 -- (E18)
 
 begin;
-select plan(58);
+select plan(62);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -207,6 +207,17 @@ select throws_ok($$ select forget('p-1') $$, '23503', null,
 select lives_ok(
     $$ insert into keeping (other) values (7); insert into numbers values (7) $$,
     'deferred constraints of the caller are still deferred');
+select is(forget_finished('infinity', max_jobs => 1), 0, 'forget_finished() ends when rows of users keep all jobs');
+update perdure.jobs set created_at = created_at - interval '1 h' where id = 'p-1';
+select is(forget_finished('infinity', max_jobs => 1), 0,
+          'forget_finished() looks once at each of the jobs that rows of users keep');
+create table restricting (job text references perdure.jobs (id) on delete restrict);
+insert into perdure.jobs (id, workflow, status, created_at, finished_at)
+values ('p-7', 'w', 'completed', clock() - interval '1 h', clock());
+insert into restricting values ('p-7');
+select is(forget_finished('infinity'), 0, 'on delete restrict keeps a job too');
+drop table restricting;
+select is(forget_finished(clock()), 0, 'forget_finished() keeps a job that finished exactly at the given time');
 set constraints all immediate;
 drop table keeping, keeping_later, going_along, losing_it, numbers;
 select given(forget_finished('infinity'));

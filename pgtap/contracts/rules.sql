@@ -1,7 +1,7 @@
 -- The rules of a contract: each keyword, with values that fit and values that do not (C23).
 
 begin;
-select plan(500);
+select plan(591);
 
 create temporary table rules (schema jsonb, fits jsonb, unfit jsonb) on commit drop;
 insert into rules values
@@ -21,9 +21,11 @@ insert into rules values
     ('{"const": null}', '[null]', '[0]'),
     ('{"const": {"a": 1}}', '[{"a": 1.0}]', '[{"a": 1, "b": 2}, {}]'),
     ('{"minimum": 0, "maximum": 1}', '[0, 0.5, 1, "2", null]', '[-0.1, 1.0001]'),
+    ('{"minimum": 9, "maximum": 100}', '[10, 100]', '[-10, 1000]'),
     ('{"exclusiveMinimum": 0, "exclusiveMaximum": 1}', '[0.5, []]', '[0, 1, 2]'),
     ('{"multipleOf": 0.5}', '[1, 1.5, 0, "1.2"]', '[0.7]'),
-    ('{"minLength": 2, "maxLength": 3}', '["ab", "🙂🙂🙂", 1, []]', '["", "a", "abcd"]'),
+    ('{"minLength": 2, "maxLength": 3}', '["ab", "🙂🙂🙂", 1, []]', '["", "a", "🙂", "abcd"]'),
+    ('{"minLength": 1.0, "maxLength": 2.0}', '["a"]', '["", "abc"]'),
     ('{"pattern": "^a+$"}', '["a", "aaa", 1]', '["", "ab", "ba"]'),
     ('{"pattern": "b"}', '["abc"]', '["ac"]'),
     ('{"minItems": 1, "maxItems": 2}', '[[1], [1, 2], "abc", {}]', '[[], [1, 2, 3]]'),
@@ -41,7 +43,10 @@ insert into rules values
      '[{"b": 1}, {"a": 1, "b": null}]'),
     ('{"properties": {"a": true}, "additionalProperties": {"type": "number"}}', '[{"a": "x"}, {"b": 1}]',
      '[{"b": "x"}]'),
+    ('{"additionalProperties": {"type": "number"}}', '[{}, {"a": 1}]', '[{"a": "x"}]'),
+    ('{"properties": {"a": false}}', '[{}, {"b": 1}]', '[{"a": 1}, {"a": null}]'),
     ('{"patternProperties": {"^n_": {"type": "number"}}}', '[{"n_a": 1}, {"a": "x"}]', '[{"n_a": "x"}]'),
+    ('{"patternProperties": {"b": true}, "additionalProperties": false}', '[{"abc": 1}]', '[{"ac": 1}]'),
     ('{"patternProperties": {"a": {"minimum": 1}, "b": {"maximum": 2}}, "properties": {"ab": {"type": "number"}},
        "additionalProperties": false}', '[{"ab": 1}, {"a": 7}, {"b": 0}]', '[{"ab": 0}, {"ab": 3}, {"ab": "x"},
        {"c": 1}]'),
@@ -49,8 +54,17 @@ insert into rules values
     ('{"minProperties": 1, "maxProperties": 2}', '[{"a": 1}, {"a": 1, "b": 2}, []]', '[{}, {"a": 1, "b": 2, "c": 3}]'),
     ('{"anyOf": [{"type": "number", "maximum": 1}, {"type": "null"}]}', '[1, null]', '[2, "x"]'),
     ('{"anyOf": [{"type": "string", "enum": ["a", 1]}, {"type": "null"}]}', '["a", null]', '["b", 1]'),
+    ('{"anyOf": [{"type": "string"}, {"type": "number"}]}', '["a", 1]', '[null, true]'),
+    ('{"anyOf": [{"type": "string"}, {"type": "null"}], "minLength": 2}', '["ab", null]', '["a", 12]'),
+    ('{"anyOf": [{"type": "object", "allOf": [{"type": "object"}]}, {"type": "null"}]}', '[{}, null]', '[1]'),
+    ('{"anyOf": [{"type": "object", "$ref": "#/$defs/A"}, {"type": "null"}], "$defs": {"A": {"type": "object"}}}',
+     '[{}, null]', '[1]'),
+    ('{"items": {"anyOf": [{"type": "object", "$ref": "#/$defs/A"}, {"type": "null"}]},
+       "$defs": {"A": {"type": "object"}}}', '[[{}, null]]', '[[1]]'),
     ('{"oneOf": [{"minimum": 2}, {"maximum": 4}]}', '[1, 5]', '[3, "x"]'),
     ('{"allOf": [{"minimum": 2}, {"maximum": 4}], "type": "number"}', '[2, 4]', '[1, 5, "x"]'),
+    ('{"properties": {"a": {"minimum": 2}}, "allOf": [{"required": ["b"]}]}', '[{"a": 2, "b": 1}]',
+     '[{"a": 1, "b": 1}, {"a": 2}]'),
     ('{"anyOf": [{"type": "number"}, {"type": "string"}], "oneOf": [{"const": 1}, {"const": "x"}]}', '[1, "x"]',
      '[2, null]'),
     ('{"$ref": "#/$defs/n", "maximum": 4, "$defs": {"n": {"$ref": "#/$defs/m"}, "m": {"minimum": 2}}}', '[2, 4]',
@@ -58,6 +72,7 @@ insert into rules values
     ('{"type": "object", "properties": {"next": {"$ref": "#"}}}', '[{}, {"next": {"next": {}}}]',
      '[{"next": {"next": 1}}]'),
     ('{"$ref": "#/definitions/a~1b~0c", "definitions": {"a/b~c": {"type": "null"}}}', '[null]', '[1]'),
+    ('{"$ref": "#/$defs/a~01b", "$defs": {"a~1b": {"type": "null"}, "a/b": {}}}', '[null]', '[1]'),
     ('{"items": {"$ref": "#/$defs/Page"}, "$defs": {"Page": {"type": "object", "required": ["n"]}}}',
      '[[{"n": 1}]]', '[[{"n": 1}, {}]]'),
     ('{"title": "T", "description": "D", "default": 1, "examples": [1], "format": "date", "$schema": "s", "$id": "i"}',
@@ -122,6 +137,8 @@ insert into told values
      'a."b.c" is missing, but the contract of note wants it'),
     ('{"additionalProperties": false}', '{"extra": {"n": 1}}', 'extra', 'additionalProperties',
      'extra is an object, but the contract of note wants nothing there'),
+    ('{"additionalProperties": false}', '{"later": 1, "extra": 1}', 'extra', 'additionalProperties',
+     'extra is a number, but the contract of note wants nothing there'),
     ('{"properties": {"a": {"enum": ["x", "y"]}}}', '{"a": "z"}', 'a', 'enum',
      'a is a string of length 1, but the contract of note wants one of ["x", "y"]'),
     ('{"properties": {"a": {"pattern": "^b"}}}', '{"a": "z"}', 'a', 'pattern',
@@ -146,6 +163,10 @@ insert into told values
                                       {"properties": {"kind": {"const": "b"}, "y": {"type": "number"}}}]}}}',
      '{"u": {"kind": "b", "y": "z"}}', 'u.y', 'type',
      'u.y is a string of length 1, but the contract of note wants a number'),
+    ('{"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "number", "maximum": 1}]}}}', '{"a": 2}', 'a',
+     'maximum', 'a is a number, but the contract of note wants at most 1'),
+    ('{"properties": {"u": {"anyOf": [{"maxProperties": 0}, {"properties": {"n": {"type": "null"}}}]}}}',
+     '{"u": {"n": 1}}', 'u.n', 'type', 'u.n is a number, but the contract of note wants null'),
     ('{"properties": {"a": {"oneOf": [{"minimum": 2}, {"maximum": 4}]}}}', '{"a": 3}', 'a', 'oneOf',
      'a is a number, but the contract of note wants one of 2 shapes, not 2 of them'),
     ('{"properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "number"}}}', '{"a": "x"}', 'a', 'type',

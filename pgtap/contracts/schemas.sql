@@ -1,7 +1,7 @@
 -- Schemas: a mistake in a contract is refused when it is defined, so no write ever meets it.
 
 begin;
-select plan(75);
+select plan(80);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -33,6 +33,10 @@ insert into wrong values
     ('{"multipleOf": 0}', 'multipleOf', 'It must be a number above 0; this is 0.'),
     ('{"minLength": -1}', 'minLength', 'It must be a count; this is -1.'),
     ('{"maxItems": 1.5}', 'maxItems', null),
+    ('{"maxItems": 1000000000}', 'maxItems', null),
+    ('{"zz": 1, "aaa": 1}', 'aaa', null),
+    ('{"propertyNames": {"typ": 1}}', 'propertyNames.typ', null),
+    ('{"$ref": "#/$defs/A/properties/b", "$defs": {"A": {"properties": {"b": {}}}}}', '$ref', null),
     ('{"uniqueItems": 1}', 'uniqueItems', 'It must be true or false; this is 1.'),
     ('{"properties": {"a": {"pattern": "(a"}}}', 'properties.a.pattern', 'It must be a pattern; this is "(a".'),
     ('{"pattern": 1}', 'pattern', null),
@@ -65,7 +69,8 @@ select is(schema_failure(schema), null, format('%s is a contract', schema))
         ('{"$defs": {"A": {"anyOf": [{"type": "null"}, {"properties": {"a": {"$ref": "#/$defs/A"}}}]}}}'),
         ('{"allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/A"}], "$defs": {"A": {}}}'),
         ('{"properties": {"properties": {"type": "object"}, "anyOf": {"type": "array"}, "$ref": {"type": "string"}}}'),
-        ('{"const": {"typ": 1}, "enum": [{"typ": 1}], "default": {"typ": 1}}')
+        ('{"const": {"typ": 1}, "enum": [{"typ": 1}], "default": {"typ": 1}}'),
+        ('{"maxItems": 999999999, "minItems": 1.0}')
        ) as cases (schema);
 
 -- define_contract, contract_of, drop_contract

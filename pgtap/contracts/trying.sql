@@ -1,7 +1,7 @@
 -- A contract is tried on existing documents, and one statement moves many documents to a new contract.
 
 begin;
-select plan(20);
+select plan(23);
 
 select the_time_is('2030-01-01 12:00+00');
 select given(entity_create('n-' || n, 'note', jsonb_build_object('n', n, 'name', 'x' || n))) from generate_series(1,
@@ -36,6 +36,14 @@ select is(error_of($$ select * from broken_contracts('note', '{"typ": 1}') $$), 
 select define_contract('note', '{"properties": {"n": {"type": "number"}}}');
 select is(array(select b.id from broken_contracts('note') as b), '{n-bad}',
           'broken_contracts() finds documents that are older than their contract');
+select is(array(select b.id from broken_contracts('note', '{"properties": {"n": {"maximum": 8}}}') as b), '{n-9}',
+          'broken_contracts() tries a schema instead of the contract');
+select is(array(select b.id from broken_contracts('note', after => null) as b), '{n-bad}',
+          'broken_contracts() after null begins at the beginning');
+select given(entity_create('emptied', 'emptied', '{"n": 1}'));
+select given(entity_delete('emptied'));
+select is(array(select b.id from broken_contracts('emptied', '{"required": ["n"]}') as b), '{emptied}',
+          'a document that was emptied may break a contract');
 select is(the_job('n-bad') -> 'version', '1', 'define_contract() does not change documents');
 
 -- A migration: n becomes the object {"value": n}. First the new contract is tried on what the statement would write.

@@ -1,7 +1,7 @@
 -- The past: a memory at any version and at any time. (C21)
 
 begin;
-select plan(45);
+select plan(47);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -95,19 +95,22 @@ select is((select jsonb_agg(entity_at('j', version) order by version) from gener
           '[{}, {"n": 0}, {"n": 1}, {"n": 1, "by": "main"}, {"n": 1, "by": "hook"}, {"n": 1, "by": "hook", "t": true},
             {"n": 2, "by": "hook", "t": true}, {"n": 2, "t": true}]',
           'the past has the commands of tasks and clients in their order');
+select is(entity_at('j', at => clock()), the_job('j') -> 'context',
+          'the memory of this moment has what a task has just written');
 
 -- Memories that are replaced as a whole, again and again.
 
 select given(entity_create('w', 'note', '{"old": {"a": 1}}'));
 select given(entity_merge('w', '{"n": 1}'));
-select given(entity_set('w', '{"new": 1}'));
+select given(entity_set('w', '{"new": 1, "kept": 2}'));
 select given(entity_increment('w', 'new'));
 select given(entity_delete('w'));
 select given(entity_merge('w', '{"last": {"a": 1}}'));
 select given(entity_merge('w', '{"last": {"b": 2}}'));
-select is((select jsonb_agg(entity_at('w', version) order by version) from generate_series(0, 7) as version),
-          '[{}, {"old": {"a": 1}}, {"old": {"a": 1}, "n": 1}, {"new": 1}, {"new": 2}, {}, {"last": {"a": 1}},
-            {"last": {"a": 1, "b": 2}}]',
+select given(entity_set_if_not_exists('w', '', '{"other": 1}'));
+select is((select jsonb_agg(entity_at('w', version) order by version) from generate_series(0, 8) as version),
+          '[{}, {"old": {"a": 1}}, {"old": {"a": 1}, "n": 1}, {"new": 1, "kept": 2}, {"new": 2, "kept": 2}, {},
+            {"last": {"a": 1}}, {"last": {"a": 1, "b": 2}}, {"last": {"a": 1, "b": 2}}]',
           'values from before a replacement do not appear after it');
 
 -- Numbers that are equal but written differently keep their spelling.
@@ -115,10 +118,11 @@ select is((select jsonb_agg(entity_at('w', version) order by version) from gener
 select given(entity_create('same', 'note', '{"n": 1}'));
 select given(entity_log('same', 'l', '0')) from generate_series(2, 100);
 select given(entity_set('same', '1.0', 'n'));
-select given(entity_log('same', 'l', '0')) from generate_series(102, 300);
+select given(entity_log('same', 'l', '0')) from generate_series(102, 400);
 select is(entity_at('same', 100)::text, '{"n": 1}', 'a snapshot keeps the spelling 1');
 select is(entity_at('same', 300)::text, '{"n": 1.0}',
           'a later snapshot keeps the spelling 1.0, although it is equal [P4]');
+select is(entity_at('same', 400)::text, '{"n": 1.0}', 'a third snapshot of a document refers to the first');
 
 -- A task reports its commands with their own time, after clients have written. A later write of a client must not
 -- appear early.
@@ -129,6 +133,7 @@ select time_passes('10 s');
 select given(entity_set('late', '1', 'by_client'));
 select time_passes('10 s');
 select given(tell(a_turn('late', facts => jsonb_build_array(
+    '{"kind": "note"}'::jsonb,
     jsonb_build_object('op', 'set', 'path', '{n}'::text[], 'value', 1, 'at', clock() - interval '15 s')))));
 select time_passes('10 s');
 select given(entity_set('late', '2', 'by_client'));

@@ -1,7 +1,7 @@
 -- Blame: the author of each value of a memory. (E9)
 
 begin;
-select plan(28);
+select plan(29);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -76,6 +76,10 @@ select is(blame_after(op, path, value), blamed,
 select given(entity_create('list', 'note', '{"l": [{"n": 1}, {"n": 2}]}'));
 select given(entity_set('list', '5', 'l.1.n'));
 select is(blame_of('list', 'l.0'), '[["l.0.n", 1, 2, "set"]]', 'a value in an array has the author of the array');
+select given(entity_create('nested', 'note', '{"l": [[1], [[2]]]}'));
+select given(entity_set('nested', '5', 'l.0.0'));
+select is(blame_of('nested', 'l.1.0'), '[["l.1.0", [2], 2, "set"]]',
+          'a value in nested arrays has the author of the outermost');
 
 select given(entity_create('empty', 'note'));
 select is(blame_of('empty'), '[]', 'a memory that was never written has no authors');

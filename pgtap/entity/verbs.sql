@@ -1,7 +1,7 @@
 -- The verbs of a memory, as any SQL client calls them: answers, versions and keys.
 
 begin;
-select plan(62);
+select plan(63);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -123,6 +123,10 @@ select is(
     'PD102',
     'a refused command does not use up its key');
 select is(entity_set('keys', '"x"', 'm', key => 'k3'), '5', 'the key of a refused command may be used again');
+
+select have_held_job('notes');
+select given(tell(a_turn('notes', facts => '[{"kind": "note", "key": "k"}]')));
+select is(entity_set('notes', '1', 'n', key => 'k'), '1', 'a key in the journal of a task is not that of a client');
 
 -- Stored answers.
 

@@ -1,7 +1,7 @@
 -- Conditions: which memories find() finds. Comparisons are typed and either true or false, and null is a value.
 
 begin;
-select plan(307);
+select plan(319);
 
 create temporary table documents (id text, context jsonb);
 insert into documents (id, context)
@@ -131,6 +131,9 @@ values -- Everything, and equality by type.
        ('{"$id": "five"}', 'five'),
        ('{"$id": {"$gte": "time", "$lt": "true"}}', 'time timenone timeoff'),
        ('{"$id": {"$in": ["five", "zero", "stranger"]}}', 'five zero'),
+       (jsonb_build_object('$id', jsonb_build_object('$gt', 'true', '$lt', repeat('z', 600))), 'zero'),
+       (jsonb_build_object('$id', jsonb_build_object('$in', jsonb_build_array(
+            'five', repeat('y', 600), repeat('z', 600)))), 'five'),
        ('{"$status": null}', all_but('')),
        ('{"$status": {"$in": ["running", null]}}', all_but('')),
        ('{"$status": {"$exists": true}}', ''),
@@ -176,6 +179,8 @@ select throws_ok(
         ('doc', '{"v": {"$time": null}}', 'PD107'),
         ('doc', '{"v": {"$time": "2026-01-01T00:00:00"}}', 'PD107'),
         ('doc', '{"v": {"at": {"$time": "2026-01-01T00:00:00Z"}}}', 'PD107'),
+        ('doc', '{"v": {"$time": "2026-01-01T00:00:00Z", "zone": "UTC"}}', 'PD107'),
+        ('doc', '{"v": {"$contains": [{"$time": "2026-01-01T00:00:00Z"}]}}', 'PD107'),
         ('doc', '{"v": {"$match": "$.a >"}}', 'PD107'),
         ('doc', '{"v": {"$match": "$.a == $x"}}', 'PD107'),
         ('doc', '{"v": {"$match": 1}}', 'PD107'),
@@ -200,9 +205,14 @@ select throws_ok(
         ('doc', '{"$or": [1]}', 'PD107'),
         ('doc', '{"$not": [1]}', 'PD107'),
         ('doc', format('{"v": {"$in": %s}}', to_jsonb(array(select generate_series(1, 3000)))), 'PD107'),
+        ('doc', format('{"v": {"$in": %s}}', to_jsonb(array(select generate_series(1, 1998)))), 'PD107'),
         ('doc', repeat('{"$not": ', 30) || '{}' || repeat('}', 30), 'PD107'),
+        ('doc', repeat('{"$not": ', 21) || '{}' || repeat('}', 21), 'PD107'),
         ('doc', jsonb_build_object('v', repeat('x', 1048577))::text, 'PD301')
        ) as refused (entity, asked, code);
+select lives_ok(format('select * from find(%L, %L)', 'doc', asked), format('%s is answered', left(asked, 80)))
+  from (values (format('{"v": {"$in": %s}}', to_jsonb(array(select generate_series(1, 1997))))),
+               (repeat('{"$not": ', 20) || '{}' || repeat('}', 20))) as accepted (asked);
 select throws_ok($$ select * from find('doc', null) $$, 'PD107', null, 'conditions of null are refused');
 select lives_ok(
     $$ select * from find('doc', '{"v": {"$match": "$ == \"a$\""}}') $$, 'a dollar in a text is not a variable');

@@ -1,7 +1,7 @@
 -- Cron: the fields of an expression, and its due times, also when the clocks change.
 
 begin;
-select plan(120);
+select plan(128);
 
 -- Reading.
 
@@ -9,6 +9,7 @@ select is(to_jsonb(parse_cron(expression)) -> field, numbers, format('%s: %s', e
   from (values
         ('*/20 * * * *', 'minutes', '[0, 20, 40]'::jsonb),
         ('5-10/2,1 * * * *', 'minutes', '[1, 5, 7, 9]'),
+        ('*/59 * * * *', 'minutes', '[0, 59]'),
         ('50/3 * * * *', 'minutes', '[50, 53, 56, 59]'),
         ('7,7,7 * * * *', 'minutes', '[7]'),
         ('0 8-18/5 * * *', 'hours', '[8, 13, 18]'),
@@ -38,6 +39,7 @@ select throws_ok(
        '* * * * 8', '* * * * mo', '* * * foo *', '5-1 * * * *', '*/0 * * * *', '*/60 * * * *', '1,,2 * * * *',
        ', * * * *',
        '-1 * * * *', '1- * * * *', '*-5 * * * *', '*x * * * *', '*/ * * * *', '1.5 * * * *', 'jan * * * *', '* * L * *',
+       '0 0 */31 * *', '5-0 * * * *', '0 0 * 5-0 *',
        '* * * * 1#2', '? * * * *',
        '99999999999 * * * *', '@reboot', '@', '0 0 30 2 *', '0 0 31 4,6,9,11 *', '0 0 31 feb */2',
        repeat('1,', 5000) || '1 * * * *'
@@ -62,6 +64,15 @@ select is(
 select is(
     next_cron_time('0 0 29 2 *', 'UTC', '2096-03-01'), '2104-02-29 00:00+00',
     '2100 has no leap day, so the next is eight years later');
+select is(
+    next_cron_time('0 0 29 2 */7', 'UTC', '2088-03-01'), '2128-02-29 00:00+00',
+    'a leap day that is a Sunday may be forty years away');
+select is(
+    next_cron_time('*/15 9 * * mon', 'UTC', '2030-01-06 09:05+00'), '2030-01-07 09:00+00',
+    'an hour of a day that is not named is not due');
+select throws_ok(
+    $$ select next_cron_time('@daily', 'UTC', '10000-01-01 00:00+00') $$, 'PD110', null,
+    'a time after the year 9999 is refused');
 select is(
     next_cron_time('0 0 29 2 *', 'UTC', '2031-01-01 00:00:00.000001+00'), '2032-02-29 00:00+00',
     'parts of a second are ignored');
@@ -103,6 +114,8 @@ select is(
          '31 03:00 (01:00) 31 03:30 (01:30) 01 02:00 (00:00) 01 02:30 (00:30)'),
         ('30 * * * *', 'Europe/Berlin', '2030-10-26 23:45+00', 'every hour means every hour that passes',
          '27 02:30 (00:30) 27 02:30 (01:30) 27 03:30 (02:30) 27 04:30 (03:30)'),
+        ('0 12 * * *', 'Europe/Berlin', '2030-10-26 07:00+00', 'a later hour of a day with a repeated one',
+         '26 12:00 (10:00) 27 12:00 (11:00) 28 12:00 (11:00) 29 12:00 (11:00)'),
         ('0 9 * * *', 'Europe/Berlin', '2030-03-30 07:00+00', 'the hour stays that of the local clock',
          '30 09:00 (08:00) 31 09:00 (07:00) 01 09:00 (07:00) 02 09:00 (07:00)'),
         -- 2030-03-10 02:00 becomes 03:00, 2030-11-03 02:00 becomes 01:00.

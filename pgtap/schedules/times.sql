@@ -1,7 +1,7 @@
 -- Times: schedules by interval, the last of many due times, and the due times that were missed.
 
 begin;
-select plan(78);
+select plan(83);
 
 create function pg_temp.due_after(every interval, time_zone text, starts_at timestamptz, after timestamptz) returns text
 language plpgsql
@@ -86,6 +86,7 @@ select is(
         ('{"workflow": "w", "cron": "0 9 20 3 *", "time_zone": "A167B-167,J69,J300"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "starts_at": "infinity"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "starts_at": [1]}', 'PD110'),
+        ('{"workflow": "w", "cron": "@daily", "starts_at": "2200-01-02T00:00:00Z"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "catch_up": "some"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "overlap": "queue"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "paused": "maybe"}', 'PD110'),
@@ -138,6 +139,21 @@ select is(pg_temp.owed(cron, catch_up, owed, since), due, about)
         ('0 * * * *', 'last', '08:30', '10:30', '12:00', 'last: a new timetable counts from its edit'),
         ('0 23 * * *', 'last', '08:30', '10:30', '08:30', 'last: a time that was due before the edit is owed')
        ) as cases (cron, catch_up, owed, since, due, about);
+select is(
+    owed_times(read_schedule('{"cron": "0 12 * * *", "catch_up": "none"}'), '2030-01-01 12:00+00', null, looked_at),
+    due, format('none: a time that is looked at %s is owed %s', looked_at, due))
+  from (values ('2030-01-01 12:01+00'::timestamptz, array['2030-01-01 12:00+00'::timestamptz]),
+               ('2030-01-01 12:01:01+00', '{}')) as cases (looked_at, due);
+select is(
+    to_jsonb(read_schedule('{"catch_up": null}')) - '{workflow,cron,every,entity,headers,pinned_version}'::text[]
+        - '{starts_at,limit_key,timeout}'::text[],
+    '{"args": [], "time_zone": "UTC", "catch_up": "last", "overlap": "allow", "queue": "default", "priority": 5,
+      "paused": false}',
+    'a schedule has defaults for what its memory lacks');
+select is(
+    timetable_of('{"workflow": "w", "cron": "@daily", "every": 1, "time_zone": 2, "starts_at": 3, "queue": "q"}'),
+    '{"cron": "@daily", "every": 1, "time_zone": 2, "starts_at": 3}',
+    'all that says when a schedule is due is its timetable');
 select is(
     array_length(string_to_array(pg_temp.owed('* * * * *', 'all', '00:00'), ' '), 1), 100,
     'at most a hundred times are owed at once');

@@ -1,7 +1,7 @@
 -- The verbs of schedules: create, change, pause, resume, trigger, drop, and list.
 
 begin;
-select plan(82);
+select plan(83);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -82,6 +82,9 @@ select given(create_schedule('i', 'w', every => '90 min', starts_at => '2029-12-
 select is(the_job('$schedule/i') -> 'version', '7', 'settings of the session do not change the definition');
 set local intervalstyle = 'postgres';
 select given(drop_schedule('i'));
+
+select isnt(create_schedule(repeat('x', 150), 'w', '@daily'), null, 'the name of a schedule may have 150 bytes');
+select given(drop_schedule(repeat('x', 150)));
 
 -- Bad input.
 

@@ -69,6 +69,23 @@ def build(connection: Connection) -> None:
         connection.execute(statement.encode())
 
 
+def test_indexes_of_one_entity_are_counted_one_session_at_a_time(connect: Connect) -> None:
+    """(C73) Two sessions that want the last index would each count 64."""
+    first, second = connect(), connect()
+    want = "select statements_to_create_index('doc', %s)"
+    for number in range(63):
+        first.execute(want, [f"v{number}"])
+    second.execute("set lock_timeout = '100 ms'")
+
+    with first.transaction():
+        first.execute(want, ["last"])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            second.execute(want, ["beyond"])
+    with pytest.raises(psycopg.Error) as refused:
+        second.execute(want, ["beyond"])
+    assert refused.value.sqlstate == "PD306"
+
+
 def test_index_of_a_killed_build_is_invalid_and_built_again(
     client: perdure.Client, connect: Connect
 ) -> None:

@@ -94,6 +94,22 @@ def test_child_that_is_terminated_while_it_starts_answers_its_parent(
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
+def test_memory_is_not_forgotten_while_it_is_restored(theatre: Theatre) -> None:
+    """[P3] Another memory could take its id, and be given the past of the first one."""
+    theatre.put_gate("entity_restore", r"return run_command")
+    with theatre.players() as (a, b, c, _):
+        a.call("entity_create", id="e", entity="note", context={"n": 1})
+        shut(c)
+        restoring = b.later(b.call, "entity_restore", id="e", version=1)
+        assert restoring.waits()
+        forgetting = a.later(a.call, "forget", id="e")
+        assert forgetting.waits()
+        c.commit()
+
+        assert restoring.get() == 2
+        assert forgetting.get() is True
+
+
 def claim_while_the_task_is_written(theatre: Theatre) -> None:
     """Update the row of a task between the search of a claim and its lock, which moves the row."""
     opens = f"pg_advisory_xact_lock_shared({GATE})::text is not null"

@@ -276,23 +276,24 @@ def test_setting_limits_waits_for_open_claims(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize(("version", "queue"), [(None, "q"), ("7", "q@7")])
 def test_setting_limits_with_old_snapshot_gets_serialization_failure(
-    a: Session, b: Session, level: str
+    a: Session, b: Session, level: str, version: str | None, queue: str
 ) -> None:
     """[P8] (E7) It would not see the tasks that wait for a slot, and they would be lost."""
     a.call("set_queue", queue="q", max_per_key=1)
     start(a, 2)
     assert len(a.claim("q", max_tasks=1)) == 1
-    a.start("late", queue="q")
+    a.start("late", queue="q", pinned_version=version)
     b.run(f"begin isolation level {level}")
     b.one("select count(*) from tasks")  # the snapshot is from here
-    assert a.claim("q") == []
+    assert a.claim(queue) == []
     refused = b.later(b.call, "set_queue", queue="q").error()
     b.rollback()
 
     assert isinstance(refused, psycopg.errors.SerializationFailure)
     b.call("set_queue", queue="q")
-    assert len(a.claim("q")) == 2
+    assert len(a.claim("q", "q@7")) == 2
 
 
 @pytest.mark.parametrize("verb", ["pause", "terminate"])
