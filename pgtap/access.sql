@@ -1,7 +1,7 @@
 -- Access: the owner of an app gives known kinds of access to roles that exist. (T30)
 
 begin;
-select plan(16);
+select plan(21);
 
 do $$ begin execute format('create role %I', 'role of a test'); end $$;
 create role role_of_a_test;
@@ -38,6 +38,31 @@ select is(
     or has_table_privilege('role of a test', 'history', 'select'),
     false,
     'a role without access has no rights in the app');
+
+-- Granted again: the queues and the time are those of the last grant.
+
+select the_time_is('2030-01-01 12:00+00');
+select grant_access('role_of_a_test', 'worker', '{a}');
+select time_passes('1 h');
+select grant_access('role_of_a_test', 'worker', '{b}');
+select is((select jsonb_agg(jsonb_build_array(a.queues, a.granted_at)) from access as a),
+          jsonb_build_array(jsonb_build_array('{b}'::text[], clock())), 'a worker may be given other queues');
+select grant_access('role_of_a_test', 'worker');
+select is((select a.queues from access as a), null, 'a worker may be given all queues');
+select given(revoke_access('role_of_a_test'));
+
+-- A dropped role, and another one of its name.
+
+select grant_access('role_of_a_test', 'worker', '{a}');
+drop owned by role_of_a_test;
+grant create on schema perdure to role_of_a_test;
+select is(has_usage('role_of_a_test'::regrole), false, 'a role that may only create in the schema has no access');
+select restore_access();
+select is(has_function_privilege('role_of_a_test', 'perdure.perdure_version()', 'execute'), false,
+          'an upgrade gives nothing to a role that lost its access');
+select grant_access('role_of_a_test', 'client');
+select is((select array_agg(a.kind) from access as a), '{client}',
+          'a role that is given access has nothing of an earlier role of its name');
 
 select finish();
 rollback;

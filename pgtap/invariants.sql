@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and assert_invariants() reports exactly its code. (T31)
 
 begin;
-select plan(145);
+select plan(153);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -43,6 +43,63 @@ select set_queue('limited', max_running => 1, max_per_key => 1);
 select given(start('w', id => 'limited-' || n, queue => 'limited')) from generate_series(1, 2) as n;
 select time_passes('1 s');
 select given(take('bob', '{limited}'));
+
+-- What a law must let pass: stuck, cancelled and paused tasks, hooks that clean up, lowered limits, and forks.
+
+select have_held_job(id) from unnest('{stuck,asked,heard,cleaning,keyless,resting,other version}'::text[]) as id;
+select given(tell(a_turn('stuck', state => 'stuck')));
+select given(cancel(id)) from unnest('{stuck,asked,heard}'::text[]) as id;
+select given(signal('heard', 'come', key => 'k'));
+create function hear(job text, task text, worker text) returns jsonb
+language plpgsql
+as $$
+begin
+    return tell(a_turn(hear.job, hear.task, worker => hear.worker, facts => jsonb_build_array(
+        jsonb_build_object('kind', 'cancel', 'key', '$cancel', 'message', message_of(hear.job, '$cancel')),
+        '{"kind": "note", "key": "$cancel"}'::jsonb)));
+end
+$$;
+select given(hear('heard', '1/main', 'ada'));
+select given(tell(a_turn('heard', facts => jsonb_build_array(jsonb_build_object(
+    'kind', 'signal', 'name', 'come', 'message', message_of('heard', 'come'))))));
+select given(tell(a_turn('heard', state => 'park', awaits => '{go}')));
+select given(fork('heard', 'fork of heard'));
+select given(take('ada', '{heard}'));
+select given(cancel('fork of heard'));
+select given(hear('fork of heard', '1/main', 'ada'));
+select given(tell(a_turn('fork of heard', requests => '[{"key": "h", "name": "h", "queue": "forked"}]')));
+select given(take('bob', '{forked}'));
+select given(cancel_hook('fork of heard', '1/main/h'));
+select given(hear('fork of heard', '1/main/h', 'bob'));
+select given(create_schedule(id, 'w', '@daily')) from unnest('{held,stuck,late}'::text[]) as id;
+update tasks
+   set token = token_of('clock'), worker = 'clock', due_at = until + interval '30 s'
+ where job_id = '$schedule/held';
+update tasks set stuck_reason = '{}', due_at = 'infinity' where job_id = '$schedule/stuck';
+update tasks set until = clock() - interval '1 h', due_at = clock() where job_id = '$schedule/late';
+select given(tell(a_turn(id, requests => '[{"key": "h", "name": "h", "queue": "cleaning"}]')))
+  from unnest('{cleaning,other version}'::text[]) as id;
+select given(take('bob', '{cleaning}', 2));
+select given(cancel_hook('cleaning', '1/main/h'));
+select given(tell(a_turn('cleaning', state => 'done')));
+select given(cancel('keyless'));
+select given(tell(a_turn('keyless', state => 'release', until => clock() + interval '1 h',
+                         value => '{"code": "PD113"}')));
+select given(tell(a_turn('other version', facts => '[{"kind": "note"}, {"kind": "note"}]')));
+select given(pause('resting'));
+select given(start('w', id => 'paused with a deadline', queue => 'paused', timeout => '1 h'));
+select given(pause('paused with a deadline'));
+select given(entity_create('pinning', 'note'));
+select given(hook('pinning', 'h', key => 'pinned', pinned_version => '2', queue => 'pinned'));
+select set_queue('pinned', max_per_key => 1);
+select given(take('bob', '{pinned@2}'));
+select given(hook('pinning', 'h', key => 'pinned too', pinned_version => '2', queue => 'pinned'));
+select given(take('bob', '{pinned@2}'));
+select given(start('w', id => 'leased for long', queue => 'leased for long'));
+select given(take('bob', '{leased for long}', lease_for => '1 day'));
+select given(start('w', id => 'lowered-' || n, queue => 'lowered')) from generate_series(1, 2) as n;
+select given(take('bob', '{lowered}', 2));
+select set_queue('lowered', max_running => 1);
 select is_empty('select * from assert_invariants()', 'data with rows of every kind break no law');
 
 -- Returns the laws that a statement breaks, and undoes it.
@@ -74,11 +131,15 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          '{I1}'),
         ('a command in the history that changed nothing',
          $$ select append_command('entity', null, 2, 'set', '{}', '{}', '2', clock()) $$, '{I1}'),
+        ('a command that was taken out of the middle of the history',
+         $$ delete from perdure.journal where job_id = 'long' and version = 50 $$, '{I1}'),
         ('a gap in the history', $$ update perdure.journal set version = 7 where job_id = 'entity' $$, '{I1}'),
         ('a snapshot that is missing', $$ delete from perdure.snapshots where version = 100 $$, '{I2}'),
         ('a snapshot at another version', $$ update perdure.snapshots set version = 150 where version = 100 $$, '{I2}'),
         ('a snapshot of a version that does not exist',
          $$ insert into perdure.snapshots (job_id, version, context) values ('long', 300, '{}') $$, '{I2}'),
+        ('a snapshot that was moved beyond the last version',
+         $$ update perdure.snapshots set version = 300 where job_id = 'long' and version = 200 $$, '{I2}'),
         ('a snapshot of a memory without commands',
          $$ insert into perdure.snapshots (job_id, version, context) values ('empty', 100, '{}') $$, '{I2}'),
         ('a snapshot without a job',
@@ -110,8 +171,12 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
             values ('again', '1/main', 'coordinator', 'w', 'q', clock()) $$,
          '{I4}'),
         ('a run whose first row is missing', $$ delete from perdure.journal where task = '$run' $$, '{I18}'),
-        ('a job with a timeout and no deadline', $$ delete from perdure.tasks where name = '$deadline' $$, '{I7}'),
+        ('a job with a timeout and no deadline',
+         $$ delete from perdure.tasks where name = '$deadline' and job_id = 'again' $$, '{I7}'),
         ('a coordinator of another kind', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),
+        ('a child of a hook that has ended, beside a hook of the same prefix',
+         $$ insert into perdure.jobs (id, workflow, status, parent, asked_as, on_parent_end)
+            values ('beside', 'w', 'running', 'entity', '$hook/h-2/c', 'cancel') $$, '{I12,I3}'),
         ('a task that waits for nothing', $$ update perdure.tasks set awaits = null where job_id = 'parked' $$,
          '{I3}'),
         ('a task that waits for answers without a request',
@@ -195,6 +260,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ update perdure.tasks set position = 1 where job_id = 'running' $$, '{I10}'),
         ('a fact that was taken out of the journal',
          $$ delete from perdure.journal where job_id = 'running' and kind = 'note' $$, '{I10}'),
+        ('a fact that was taken out of the middle of the journal',
+         $$ delete from perdure.journal where job_id = 'other version' and task = '1/main' and seq = 1 $$, '{I10}'),
         ('a gap in the journal', $$ update perdure.journal set seq = 5 where job_id = 'running' and kind = 'note' $$,
          '{I10}'),
         ('a task whose asker is gone',
@@ -206,12 +273,22 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ update perdure.tasks set paused = true where job_id = 'parked' $$, '{I16}'),
         ('a task of a paused job that is not paused',
          $$ update perdure.jobs set paused = true where id = 'parked' $$, '{I16}'),
+        ('a paused deadline', $$ update perdure.tasks set paused = true where name = '$deadline' and job_id = 'again' $$,
+         '{I16}'),
+        ('a paused schedule whose task is not paused',
+         $$ update perdure.jobs set paused = true where id = '$schedule/daily' $$, '{I16}'),
         ('a task in line on a queue without limits',
          $$ update perdure.tasks set in_line = true where job_id = 'entity' $$, '{I13}'),
         ('a line on a queue whose limit was removed',
          $$ update perdure.queues set max_per_key = null where queue = 'limited' $$, '{I13}'),
         ('a slot that was given out twice',
          $$ update perdure.tasks set token = token_of('c'), worker = 'c', in_line = false where job_id = 'limited-2' $$,
+         '{I15}'),
+        ('a slot that was given out twice, to another version',
+         $$ update perdure.tasks
+               set token = token_of('c'), worker = 'c', in_line = false, queue = 'limited@2', pinned_version = '2'
+             where job_id = 'limited-2';
+            update perdure.jobs set pinned_version = '2' where id = 'limited-2' $$,
          '{I15}'),
         ('a task without a job',
          $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
@@ -223,6 +300,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ insert into perdure.journal (job_id, task, seq, kind, at) values ('nobody', 'x', 1, 'note', clock()) $$,
          '{I20}'),
         ('a schedule whose task is gone', $$ delete from perdure.tasks where job_id = '$schedule/daily' $$, '{I23}'),
+        ('a paused schedule whose task is gone', $$ delete from perdure.tasks where job_id = '$schedule/paused' $$,
+         '{I23}'),
         ('a task whose schedule is gone', $$ update perdure.jobs set entity = 'note' where id = '$schedule/daily' $$,
          '{I23}'),
         ('a schedule that is never due',

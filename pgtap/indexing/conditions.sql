@@ -1,7 +1,7 @@
 -- Conditions: which memories find() finds. Comparisons are typed and either true or false, and null is a value.
 
 begin;
-select plan(319);
+select plan(325);
 
 create temporary table documents (id text, context jsonb);
 insert into documents (id, context)
@@ -156,6 +156,23 @@ select given(set_config(name, 'off', true)) from unnest('{enable_seqscan,enable_
 select is(found(q.asked), q.answer, format('%s finds the same with indexes (C73)', left(q.asked::text, 100)))
   from (select * from questions order by number) as q;
 
+-- Values that are equal, although they are written differently or read only in part.
+
+select given(entity_create('list', 'odd', jsonb_build_object('v', jsonb_build_array(1.0, repeat('x', 600)))));
+select given(entity_create('tiny', 'odd', format('{"v": 0.%s1}', repeat('0', 449))::jsonb));
+select is(array(select f.id from find('odd', jsonb_build_object('v', value)) as f), array[id],
+          format('%s is found by its value', id))
+  from (values ('list', jsonb_build_array(1, repeat('x', 600))), ('tiny', format('0.%s1', repeat('0', 449))::jsonb))
+    as cases (id, value);
+
+-- What raises in the operator, even if it is told to hide errors (since PostgreSQL 17): it does not hold.
+
+select is(case when current_setting('server_version_num')::integer >= 170000 then
+              count_found('doc', jsonb_build_object('v', jsonb_build_object('$match', predicate))) else 0 end, 0::bigint,
+          format('%s holds nowhere', predicate))
+  from unnest('{"$.day != null && \"1\".decimal(5000) == 1",
+                "$.day != null && \"12:00:00\".time() < \"12:00:00+01:00\".time_tz()"}'::text[]) as predicate;
+
 -- Wrong conditions are refused.
 
 select throws_ok(
@@ -214,6 +231,9 @@ select lives_ok(format('select * from find(%L, %L)', 'doc', asked), format('%s i
   from (values (format('{"v": {"$in": %s}}', to_jsonb(array(select generate_series(1, 1997))))),
                (repeat('{"$not": ', 20) || '{}' || repeat('}', 20))) as accepted (asked);
 select throws_ok($$ select * from find('doc', null) $$, 'PD107', null, 'conditions of null are refused');
+select throws_ok(format('select count_found(%L, %L)', entity, asked), code, null,
+                 format('count_found(%L, %L) is refused', entity, asked))
+  from (values ('', '{}', 'PD104'), ('doc', null, 'PD107')) as refused (entity, asked, code);
 select lives_ok(
     $$ select * from find('doc', '{"v": {"$match": "$ == \"a$\""}}') $$, 'a dollar in a text is not a variable');
 

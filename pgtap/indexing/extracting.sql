@@ -1,7 +1,7 @@
 -- Extracting: each kind of index reads its own type, and no value makes a write fail because of an index.
 
 begin;
-select plan(344);
+select plan(354);
 
 create temporary table values_found (
     number integer generated always as identity,
@@ -64,6 +64,34 @@ select is(text_at('{"a": [{"b": "x"}]}', parse_path('a.-1.b')), 'x', 'a path is 
 select is(number_at('{"a": 5}', path), null, 'a path without a value reads as null')
   from unnest('{b,a.b,a.0,0,a.99999999999}'::text[]) as written (name)
  cross join lateral parse_path(written.name) as path;
+
+-- Texts, as they are searched and sorted.
+
+select is(break_long_words(repeat('x', 450) || ' <!-- y'),
+          concat_ws(' ', repeat('x', 200), repeat('x', 200), repeat('x', 50), ' -- y'),
+          'long words are broken again and again, and no HTML comment begins');
+select is(searched_part('"<!-- y"'), '[" -- y"]', 'a short text with an HTML comment is changed too');
+select is(searched_part(to_jsonb(array[repeat('a ', 50005), repeat('late ', 100)])) -> 1, null::jsonb,
+          'a search looks at the first 100,000 characters');
+select is(words_at(jsonb_build_object('v', jsonb_build_array(repeat('x', 201),
+                                                             (repeat('[', depth) || '"deep"' || repeat(']', depth))::jsonb)),
+                   '{v}', 'simple') @@ 'deep',
+          is_read, format('a text beneath %s arrays is read: %s', depth + 1, is_read))
+  from (values (99, true), (100, false)) as cases (depth, is_read);
+create function pg_temp.collation_of(expression text) returns text
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    execute format('select pg_collation_for(%s) from jobs', expression) into name;
+    return name;
+end
+$$;
+select given(entity_create('any', 'note'));
+select is(pg_temp.collation_of(expression), '"C"', format('%s is sorted the same in every database', expression))
+  from unnest(array[extraction('{v}', 'text'), path_expression('v', 'text'), path_expression('$status', 'text'),
+                    path_expression('$id', 'text'), path_expression('$workflow', 'text')]) as expression;
 
 -- No value makes a write fail because of an index (S9), not even one that every verb refuses; so the triggers are off.
 

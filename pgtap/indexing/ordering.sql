@@ -1,7 +1,7 @@
 -- Ordering: missing values come last, the id breaks ties, and pages join without gaps.
 
 begin;
-select plan(174);
+select plan(182);
 
 select given(entity_create(id, 'doc', context::jsonb))
   from (values
@@ -67,6 +67,7 @@ values ('[]', 'abcdefghijkl'),
        ('["$version", {"path": "v", "as": "number"}]', null),
        ('["-$version", "$created_at"]', null),
        ('["$status"]', 'abcdefghijkl'),
+       ('[{"path": "-v"}]', 'abcdefghijkl'),
        ('["-$status"]', 'lkjihgfedcba'),
        ('["-$updated_at"]', null),
        ('["v", "-w", "$status", "$version"]', null);
@@ -119,6 +120,7 @@ select throws_ok(format('select * from find(%L, %L, %L, %s, %L)', 'doc', '{}', o
         ('[{"path": "v", "descending": "yes"}]', 10, null, 'PD107'),
         ('["v desc"]', 10, null, 'PD107'),
         ('["$id ASC"]', 10, null, 'PD107'),
+        ('["v DESC"]', 10, null, 'PD107'),
         ('[{"path": "v", "nulls": "first"}]', 10, null, 'PD107'),
         ('[{"path": "$id", "as": "number"}]', 10, null, 'PD107'),
         ('["$context"]', 10, null, 'PD107'),
@@ -137,6 +139,8 @@ select throws_ok(format('select * from find(%L, %L, %L, %s, %L)', 'doc', '{}', o
         ('["$created_at"]', 10, '[["now"], ["a"]]', 'PD107'),
         ('["$created_at"]', 10, '[[], ["a"]]', 'PD107')
        ) as refused (order_by, max_rows, after, code);
+select lives_ok($$ select * from find('doc', '{}', '["a", "b", "c", "d", "e", "f", "g", "h"]') $$,
+                'an order may have eight keys');
 select throws_ok($$ select * from find('doc', '{}', null) $$, 'PD107', null, 'an order of null is refused');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

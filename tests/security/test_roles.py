@@ -351,21 +351,22 @@ def test_new_role_with_the_name_of_a_dropped_one_has_no_access(
     assert value(owner, "select revoke_access(%s)", role) is True
 
 
+@pytest.mark.parametrize(("name", "queues"), [("heir", ["secret"]), ("heir_of_all", None)])
 def test_new_role_with_the_name_of_a_dropped_one_has_no_queues(
-    secured: SecuredApp, connect_as: ConnectAs
+    secured: SecuredApp, connect_as: ConnectAs, name: str, queues: list[str] | None
 ) -> None:
     """It gets the old queues neither through membership in another worker role nor with another
-    kind."""
+    kind, even if these were all queues."""
     owner = connect_as("owner")
-    team, role = secured.add_role("team"), secured.add_role("heir")
+    team, role = secured.add_role(f"team_of_{name}"), secured.add_role(name)
     owner.execute("select grant_access(%s, 'worker', '{shared}')", [team])
-    owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
+    owner.execute("select grant_access(%s, 'worker', %s)", [role, queues])
     with psycopg.connect(secured.url, autocommit=True) as admin:
         admin.execute(f"drop owned by {role}; drop role {role}".encode())
         admin.execute(
             f"create role {role} login password '{secured.prefix}' in role {team}".encode()
         )
-    heir = connect_as("heir")
+    heir = connect_as(name)
     assert error_code(heir, "select claim('{shared}', 'heir')") is None
     assert error_code(heir, "select claim('{secret}', 'heir')") == "PD115"
     owner.execute("select grant_access(%s, 'client')", [role])
