@@ -176,8 +176,7 @@ begin
     union all
     select 'I11', t.job_id, t.task, 'nobody waits for the answer: its asker is gone'
       from tasks as t
-     where t.asker_job is not null
-       and t.asker_job = t.job_id
+     where t.asker_job = t.job_id
        and not exists (select from tasks as a where a.job_id = t.asker_job and a.task = t.asker_task)
        and not is_cleaning_up(t.job_id, t.task, t.asker_task);
 end

@@ -37,7 +37,7 @@ begin
     elsif parse_path.path ~ E'^("([^"\\\\]|\\\\.)*"|[^".]+)([.]("([^"\\\\]|\\\\.)*"|[^".]+))*$' then
         keys := array(
             select coalesce(regexp_replace(key[1], E'\\\\(.)', E'\\1', 'g'), key[2])
-              from regexp_matches(parse_path.path, E'(?:^|[.])(?:"((?:[^"\\\\]|\\\\.)*)"|([^".]+))', 'g') as key);
+              from regexp_matches(parse_path.path, E'"((?:[^"\\\\]|\\\\.)*)"|([^".]+)', 'g') as key);
         return check_path(keys);
     end if;
     if keys is null or '' = any(keys) then

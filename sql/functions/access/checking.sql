@@ -55,8 +55,7 @@ begin
           from access as a
           join pg_roles as r on r.rolname = a.role
          cross join unnest(a.queues) as q (queue)
-         where a.kind = 'worker'
-           and pg_has_role(session_user, r.oid, 'member')
+         where pg_has_role(session_user, r.oid, 'member')
            and has_usage(r.oid)
          order by 1);
 end

@@ -63,7 +63,7 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return is_pattern.pattern is not null and ('' ~ is_pattern.pattern) is not null;
+    return ('' ~ is_pattern.pattern) is not null;
 exception
     when invalid_regular_expression then
         return false;
@@ -128,7 +128,7 @@ begin
     return case wants
         when 'a note' then true
         when 'a value' then true
-        when 'a type, or a list of types' then types @> argument and kind in ('string', 'array') and argument <> '[]'
+        when 'a type, or a list of types' then types @> argument and argument <> '[]'
         when 'an object of schemas' then
             kind = 'object' and not exists (select from jsonb_each(argument) as m where not is_schema(m.value))
         when 'an object of patterns and schemas' then

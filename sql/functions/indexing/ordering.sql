@@ -11,8 +11,8 @@ begin
     if (case jsonb_typeof(check_order_key.item)
             when 'string' then check_order_key.item #>> '{}' !~* '[[:space:]](asc|desc)$'  -- a direction as in SQL, not a key
             when 'object' then jsonb_typeof(check_order_key.item -> 'path') = 'string'
-                               and (check_order_key.item - '{path,search}'::text[] = '{}' and check_order_key.item ? 'search'
-                                    or check_order_key.item - '{path,near}'::text[] = '{}' and check_order_key.item ? 'near'
+                               and (check_order_key.item - '{path,search}'::text[] = '{}'
+                                    or check_order_key.item - '{path,near}'::text[] = '{}'
                                     or check_order_key.item - '{path,as,descending}'::text[] = '{}')
                                and coalesce(check_order_key.item ->> 'as', 'text') in ('text', 'number', 'boolean', 'time')
                                and coalesce(jsonb_typeof(check_order_key.item -> 'descending'), 'boolean') = 'boolean'
@@ -222,8 +222,8 @@ comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is
     'Write the value that a place has for a key.';
 
 
--- One key and the id in the same direction are compared as a row, which an index can follow. Otherwise every key is
--- compared by itself.
+-- The last key and the id have the same direction, and are compared as a row, which an index can follow. Every other key
+-- is compared by itself.
 create function @extschema@.place_condition(keys @extschema@.order_key[], place jsonb) returns text
 language plpgsql
 immutable
@@ -243,7 +243,7 @@ begin
     if place_condition.place -> 0 = '[]' then
         return format('(%s is null and %s)', first.expression, place_condition(rest, place_condition.place - 0));
     end if;
-    if cardinality(rest) = 1 and not first.is_optional and (rest[1]).descending = first.descending then
+    if cardinality(rest) = 1 and not first.is_optional then
         return format('(%s, %s) %s (%s, %s)', first.expression, (rest[1]).expression, sign, place_text(first, given),
                       place_text(rest[1], place_condition.place #> '{1,0}'));
     end if;

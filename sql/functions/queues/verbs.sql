@@ -60,7 +60,7 @@ begin
     before := lock_queue(set_queue.queue);
     limits_set_at := clock();
     -- A caller that sets the same limits again at each start gets no new tokens by that.
-    tokens_left := least(coalesce(tokens_at(before.tokens, before.rate_per_second, before.burst, before.claimed_at, limits_set_at), full_burst), full_burst);
+    tokens_left := coalesce(tokens_at(before.tokens, before.rate_per_second, before.burst, before.claimed_at, limits_set_at), full_burst);
     update queues as q
        set max_running = set_queue.max_running,
            max_per_key = set_queue.max_per_key,

@@ -97,9 +97,6 @@ begin
     if failure is not null then
         return failure;
     end if;
-    if it.cron is not null then
-        perform parse_cron(it.cron);
-    end if;
     if next_due_time(it, clock()) is null then
         return invalid_schedule('this schedule is never due', 'No clock of its time zone will show the time that it names.',
                                 'Correct it, and create it again.');
