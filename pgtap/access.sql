@@ -1,7 +1,7 @@
 -- Access: the owner of an app gives known kinds of access to roles that exist. (T30)
 
 begin;
-select plan(21);
+select plan(23);
 
 do $$ begin execute format('create role %I', 'role of a test'); end $$;
 create role role_of_a_test;
@@ -54,7 +54,11 @@ select given(revoke_access('role_of_a_test'));
 -- A dropped role, and another one of its name.
 
 select grant_access('role_of_a_test', 'worker', '{a}');
+select grant_access('role_of_a_test', 'reader');
+revoke all on all routines in schema perdure from role_of_a_test;
+select is(missing_parts(), '{access of role_of_a_test}', 'a role that has lost its rights is missed once');
 drop owned by role_of_a_test;
+select is(missing_parts(), '{}', 'a role without access misses nothing');
 grant create on schema perdure to role_of_a_test;
 select is(has_usage('role_of_a_test'::regrole), false, 'a role that may only create in the schema has no access');
 select restore_access();

@@ -2,7 +2,7 @@
 -- moment. [P5] [P8] (E10)
 
 begin;
-select plan(145);
+select plan(147);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -376,6 +376,10 @@ select given(entity_set('w', '4', 'n'));
 select is(the_job('w') ->> 'watched', 'false', 'a client that was silent for an hour is forgotten');
 select is(entity_watch('w', 'client'), 4::bigint, 'a client that was forgotten may come back');
 select is(the_job('w') ->> 'watched', 'true', 'the memory of a client that came back is watched again');
+select is(entity_watch('w', 'another'), 4::bigint, 'a second client may watch the same memory');
+select is((select array_agg(l.listener order by l.listener) from listeners as l where l.topic = '$memory/w'),
+          '{another,client}', 'each client that watches a memory is a listener of its own');
+select stop_listening('another');
 select stop_listening('client');
 select given(entity_set('w', '5', 'n'));
 select is(the_job('w') ->> 'watched', 'false', 'the write after the last client has gone ends the watching');

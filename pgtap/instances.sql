@@ -2,7 +2,7 @@
 -- [P13]
 
 begin;
-select plan(47);
+select plan(48);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -141,6 +141,9 @@ select is((the_task('dawn') ->> 'due_at')::timestamptz, '2030-03-16 12:00+00', '
 select is((select i.expires_at from items as i where i.job_id = 'people'), '2030-03-16 12:00+00',
           'an item is put off by whole hours');
 set local timezone = 'UTC';
+
+select is(error_of($$ select adopt_instance('1969-12-31 23:59+00') $$), 'PD107',
+          'a copy cannot be older than time stamps of the server');
 
 -- Logical replication copies rows, but not sequences.
 

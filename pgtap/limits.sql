@@ -1,7 +1,7 @@
 -- Limits: values and names that are refused, with their codes, and without any effect.
 
 begin;
-select plan(111);
+select plan(129);
 
 -- Values: size, depth, numbers.
 
@@ -215,6 +215,35 @@ select is(
              cross join (values ('[]'::jsonb), ('["a"]')) as places (path)))) -> 'answers') as f),
     '{PD101}',
     'a path has at most 10000 bytes, at any depth');
+
+-- The highest that is allowed, and one more.
+
+create function nested(levels integer) returns jsonb
+language plpgsql
+as $$
+begin
+    return (repeat('{"a": ', levels) || '"x"' || repeat('}', levels))::jsonb;
+end
+$$;
+select is(failure ->> 'code', code, format('%s: %s', about, coalesce(code, 'good')))
+  from (values
+        ('a value of 100 levels', value_failure(jsonb_build_array(nested(99), nested(99)), 'it'), null),
+        ('a value of 101 levels', value_failure(nested(101), 'it'), 'PD302'),
+        ('a memory of 150 levels', document_failure(nested(150)), null),
+        ('a memory of 151 levels', document_failure(nested(151)), 'PD302'),
+        ('a queue that begins with an @', queue_failure('@1'), 'PD104'),
+        ('a version of the queue of the database', pin_failure('1', '$sql'), 'PD107')
+       ) as cases (about, failure, code);
+select is(error_of(statement), code, format('%s: %s', statement, coalesce(code, 'good')))
+  from (values
+        ($$ select check_lease('100 ms') $$, null), ($$ select check_lease('99 ms') $$, 'PD107'),
+        ($$ select check_lease('1 day') $$, null), ($$ select check_lease('1 day 1 ms') $$, 'PD107'),
+        ($$ select check_lease(null) $$, 'PD107'), ('select check_protocol(1)', null),
+        ('select check_protocol(null)', 'PD004')
+       ) as cases (statement, code);
+select is(path_failure('{"l": [{"a": 1}]}', array['l', index, 'a', 'b']) ->> 'found', 'a number',
+          format('%s is an index', quote_literal(index)))
+  from unnest('{0,-1,+0,00," 0"}'::text[]) as index;
 
 -- The size of a memory.
 

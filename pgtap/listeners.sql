@@ -1,7 +1,7 @@
 -- Listeners: idle workers and clients that want hints. A hint may be lost; these tests check that it is sent [P11].
 
 begin;
-select plan(64);
+select plan(68);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -23,8 +23,12 @@ select is(
     '{another}',
     'stop_listening() removes all topics of one listener, and no other listener');
 
-select throws_ok(statement, 'PD104', null, format('%s is refused', statement))
-  from unnest(array['select listen_for(null, ''client'')', 'select listen_for(''q'', null)']) as statement;
+select throws_ok(statement, 'PD104', null, format('%s is refused', left(statement, 60)))
+  from unnest(array['select listen_for(null, ''client'')', 'select listen_for(''q'', null)',
+                    format('select listen_for(%L, ''client'')', repeat('x', 1001)),
+                    format('select listen_for(%L, ''client'')', repeat('é', 501))]) as statement;
+select lives_ok(format('select listen_for(%L, ''client'')', repeat('é', 500)), 'a topic may have 1000 bytes');
+select stop_listening('client');
 
 -- Workers register, and are forgotten.
 
@@ -59,6 +63,10 @@ select is(error_of(format('select register_worker(''bob'', %s)', too_large)), 'P
          $$ array(select n || repeat('q', 100) from generate_series(1, 11000) as n) $$)
        ) as cases (about, too_large);
 select given(claim('{q}', 'ada', idle => true));
+select time_passes('1 s');
+select given(claim('{q}', 'ada', idle => true));
+select is((select array_agg(distinct clock() - l.since) from listeners as l where l.listener = 'ada'), '{1 s}',
+          'a worker that stays idle listens since it began');
 select forget_worker('ada');
 select is(
     (select count(*) from workers) + (select count(*) from listeners where listener = 'ada'),

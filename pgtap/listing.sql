@@ -1,7 +1,7 @@
 -- list_jobs: the newest jobs first, page by page.
 
 begin;
-select plan(18);
+select plan(21);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -54,6 +54,13 @@ select is(
 
 select given(terminate('old', '$c1:key:c2VhbGVk'));
 select is((status('old')).failure, 'Terminated: sealed', 'a reason that a codec has encrypted is shown as sealed');
+
+select given(start('same time', id => 'same-' || id)) from unnest('{b,c,a}'::text[]) as id;
+select is(array(select j.id from list_jobs('same time') as j), '{same-c,same-b,same-a}',
+          'jobs of one time are listed in descending order of their ids');
+select is((select j.id from list_jobs('same time', max_rows => 1) as j), 'same-c',
+          'a page ends within the jobs of one time');
+select lives_ok('select list_jobs(max_rows => 1000)', 'a page may have a thousand jobs');
 
 select is(
     error_of(statement), 'PD107', statement || ' is refused')

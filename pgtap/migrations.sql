@@ -1,7 +1,7 @@
 -- Migrations: the tables of an app are made outside the extension, so that pg_dump keeps their rows [P13].
 
 begin;
-select plan(18);
+select plan(34);
 
 select have_held_job('j', '{"n": 1}');
 create temporary table before_it as
@@ -53,6 +53,68 @@ select throws_ok(
     'select migrate()', 'PD507', 'the tables of this app were made by another build of version ' || perdure_version(),
     'tables of another build are refused');
 update settings set value = perdure_build() where name = 'build';
+
+-- Versions are compared number by number.
+
+insert into migrations (version, applied_at) values ('0.10.0', clock()), ('0.9.0', clock());
+select is(tables_version(), '0.10.0', 'the tables have the highest of their versions');
+create function error_of_migrating_to(version text) returns text
+language plpgsql
+as $$
+declare
+    code text;
+begin
+    begin
+        execute format('create or replace function perdure.perdure_version() returns text
+                        language plpgsql immutable parallel safe security definer
+                        set search_path = pg_catalog, perdure, pg_temp as %L',
+                       format('begin return %L; end', error_of_migrating_to.version));
+        code := error_of('select migrate()');
+        raise exception 'undone' using errcode = 'UNDON';
+    exception when sqlstate 'UNDON' then
+        return code;
+    end;
+end
+$$;
+select is(error_of_migrating_to('0.9.0'), 'PD503', 'functions of version 0.9 refuse tables of version 0.10');
+select is(error_of_migrating_to('0.11.0'), null, 'functions of version 0.11 take tables of version 0.10');
+delete from migrations where version <> perdure_version();
+
+-- What belongs to the tables.
+
+create function missing_after(statement text) returns text[]
+language plpgsql
+as $$
+declare
+    missing text[];
+begin
+    begin
+        execute missing_after.statement;
+        missing := missing_parts();
+        raise exception 'undone' using errcode = 'UNDON';
+    exception when sqlstate 'UNDON' then
+        return missing;
+    end;
+end
+$$;
+select is(missing_after(format('drop trigger %I on perdure.jobs', t.tgname)), array['trigger ' || t.tgname],
+          format('the trigger %s is missed', t.tgname))
+  from pg_trigger as t
+ where t.tgrelid = 'perdure.jobs'::regclass and not t.tgisinternal;
+select is(missing_after(format('drop view perdure.%I', c.relname)), array['view ' || c.relname],
+          format('the view %s is missed', c.relname))
+  from pg_class as c
+ where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'v';
+select is(missing_after(statement), missing, statement)
+  from (values
+        ('alter table perdure.jobs enable replica trigger ids_stay', '{trigger ids_stay}'::text[]),
+        ('alter table perdure.jobs enable always trigger ids_stay', '{}'),
+        ('drop trigger ids_stay on perdure.jobs;
+          create trigger ids_stay before update on perdure.tasks
+              for each row execute function suppress_redundant_updates_trigger()', '{trigger ids_stay}'),
+        ('drop view perdure.history; create table perdure.history ()', '{view history}'),
+        ('drop view perdure.history; create view public.history as select', '{view history}')
+       ) as cases (statement, missing);
 
 -- The tables, views and triggers of an app.
 

@@ -160,16 +160,16 @@ select is(found(q.asked), q.answer, format('%s finds the same with indexes (C73)
 
 select given(entity_create('list', 'odd', jsonb_build_object('v', jsonb_build_array(1.0, repeat('x', 600)))));
 select given(entity_create('tiny', 'odd', format('{"v": 0.%s1}', repeat('0', 449))::jsonb));
-select is(array(select f.id from find('odd', jsonb_build_object('v', value)) as f), array[id],
-          format('%s is found by its value', id))
+select is(array(select f.id from find('odd', jsonb_build_object('v', cases.value)) as f), array[cases.id],
+          format('%s is found by its value', cases.id))
   from (values ('list', jsonb_build_array(1, repeat('x', 600))), ('tiny', format('0.%s1', repeat('0', 449))::jsonb))
     as cases (id, value);
 
 -- What raises in the operator, even if it is told to hide errors (since PostgreSQL 17): it does not hold.
 
 select is(case when current_setting('server_version_num')::integer >= 170000 then
-              count_found('doc', jsonb_build_object('v', jsonb_build_object('$match', predicate))) else 0 end, 0::bigint,
-          format('%s holds nowhere', predicate))
+              count_found('doc', jsonb_build_object('v', jsonb_build_object('$match', predicate))) else 0 end,
+          0::bigint, format('%s holds nowhere', predicate))
   from unnest('{"$.day != null && \"1\".decimal(5000) == 1",
                 "$.day != null && \"12:00:00\".time() < \"12:00:00+01:00\".time_tz()"}'::text[]) as predicate;
 

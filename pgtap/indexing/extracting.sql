@@ -73,8 +73,8 @@ select is(break_long_words(repeat('x', 450) || ' <!-- y'),
 select is(searched_part('"<!-- y"'), '[" -- y"]', 'a short text with an HTML comment is changed too');
 select is(searched_part(to_jsonb(array[repeat('a ', 50005), repeat('late ', 100)])) -> 1, null::jsonb,
           'a search looks at the first 100,000 characters');
-select is(words_at(jsonb_build_object('v', jsonb_build_array(repeat('x', 201),
-                                                             (repeat('[', depth) || '"deep"' || repeat(']', depth))::jsonb)),
+select is(words_at(jsonb_build_object('v', jsonb_build_array(
+                       repeat('x', 201), (repeat('[', depth) || '"deep"' || repeat(']', depth))::jsonb)),
                    '{v}', 'simple') @@ 'deep',
           is_read, format('a text beneath %s arrays is read: %s', depth + 1, is_read))
   from (values (99, true), (100, false)) as cases (depth, is_read);

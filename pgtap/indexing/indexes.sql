@@ -1,7 +1,7 @@
 -- Indexes: created once, listed with their state, dropped again.
 
 begin;
-select plan(50);
+select plan(68);
 
 create function state_of(path text, kind text) returns text
 language plpgsql
@@ -110,6 +110,47 @@ select throws_ok(format('select create_index(%L, %L, %L)', entity, path, kind), 
 select throws_ok(
     $$ select * from statements_to_create_index('doc', 'v', 'text', 'quickly') $$, 'PD107', null,
     'an unknown mode is refused');
+
+select is(error_of(format('select check_kind(%L)', kind)), code,
+          format('the kind %s: %s', kind, coalesce(code, 'good')))
+  from (values ('search(german)', null), ('search(english)', 'PD107'), ('search(klingon)', 'PD107'),
+               ('vector(1)', null), ('vector(2000)', null), ('vector(2001)', 'PD107'), ('vector(0)', 'PD107'),
+               ('vector(01)', 'PD107')) as cases (kind, code);
+select throws_ok(
+    $$ select * from statements_to_create_index('doc', 'v', 'text', null) $$, 'PD107', null,
+    'a mode of null is refused');
+select is(error_of(format('select check_index(%L, %L, %L, %L)', 'doc', path, 'text', '')), code,
+          format('a path of %s bytes: %s', octet_length(path), coalesce(code, 'good')))
+  from (values (repeat('x', 1000), null), (repeat('x', 1001), 'PD101'), (repeat('é', 500), null),
+               (repeat('é', 501), 'PD101')) as cases (path, code);
+
+-- An index and statistics of the same name elsewhere, and a lock of one's own.
+
+create table public.elsewhere (v integer, w integer);
+select given(set_config('test.name', index_name('doc', '{elsewhere}', 'text'), true));
+do $$
+begin
+    execute format('create index %I on public.elsewhere (v)', current_setting('test.name'));
+    execute format('create statistics public.%I on v, w from public.elsewhere', current_setting('test.name'));
+end
+$$;
+select is(index_state(current_setting('test.name')), 'missing', 'an index in another schema is not that of the app');
+select is(drop_index('doc', 'elsewhere'), false, 'an index in another schema is not dropped');
+lock table perdure.jobs in share update exclusive mode;
+select is(index_work_is_running(), false, 'a session does not wait for its own lock');
+
+-- One index is dropped at a time.
+
+select given(create_index(entity, path, kind))
+  from (values ('doc', 'one', 'text'), ('doc', 'one', 'number'), ('doc', 'two', 'text'), ('other', 'one', 'text'))
+    as cases (entity, path, kind);
+create temporary table listed as select i.entity, i.path, i.kind from indexes as i;
+select is(drop_index('doc', 'one', 'text'), true, 'an index of several can be dropped');
+select is((select jsonb_agg(to_jsonb(d))
+             from (select l.* from listed as l
+                   except
+                   select i.entity, i.path, i.kind from indexes as i) as d),
+          '[{"entity": "doc", "path": "one", "kind": "text"}]', 'other kinds, paths and entities keep their indexes');
 
 -- Names that are too long for the catalogue, or need quotes (S9).
 

@@ -1,7 +1,7 @@
 -- Similarity: a search finds the stems of words anywhere in a value, and the best matches come first.
 
 begin;
-select plan(128);
+select plan(132);
 
 create temporary table documents (id text, context jsonb);
 insert into documents (id, context)
@@ -152,6 +152,18 @@ select is(numbers_at(jsonb_build_object('v', v::jsonb), '{v}', 3), numbers,
         ('[1e-44, -1e-45, 1e-400]', '{1e-44,0,0}'),
         ('[0.1234567890123456789012345678901234567890123456789, 1, 1]', '{0.12345679,1,1}')
        ) as cases (v, numbers);
+
+-- What is searched for: its length, long words, many negations, and languages of users.
+
+select given(entity_create('word', 'words', jsonb_build_object('w', repeat('y', 300))));
+select is(count_found('words', jsonb_build_object('w', jsonb_build_object('$search', search))), found, about)
+  from (values
+        (1::bigint, repeat('y', 300), 'a long word is found by itself'),
+        (0, repeat('x ', 500), 'a thousand characters can be searched for'),
+        (0, format('word %sone %stwo', repeat('- ', 40), repeat('-', 40)), 'many negations are one')
+       ) as cases (found, search, about);
+create text search configuration public.klingon (copy = simple);
+select is(error_of($$ select check_language('klingon') $$), 'PD107', 'a language of a user is not one of the server');
 
 -- The first hundred thousand characters of a value are searched, all its texts together.
 

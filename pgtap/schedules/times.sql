@@ -1,7 +1,7 @@
 -- Times: schedules by interval, the last of many due times, and the due times that were missed.
 
 begin;
-select plan(83);
+select plan(85);
 
 create function pg_temp.due_after(every interval, time_zone text, starts_at timestamptz, after timestamptz) returns text
 language plpgsql
@@ -93,6 +93,7 @@ select is(
         ('{"workflow": "w", "cron": "@daily", "headers": [1]}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "priority": "high"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "timeout": "-1 s"}', 'PD110'),
+        ('{"workflow": "w", "cron": "@daily", "timeout": "0 s"}', 'PD110'),
         ('{"workflow": "", "cron": "@daily"}', 'PD104'),
         ('{"workflow": "w", "cron": "@daily", "priority": 10}', 'PD107'),
         ('{"workflow": "w", "cron": "@daily", "args": 1}', 'PD103'),
@@ -109,6 +110,8 @@ set local datestyle = 'ISO, MDY';
 select is(
     (read_schedule('{"starts_at": "2030-01-01 12:00:00.75"}')).starts_at, '2030-01-01 12:00:00+00',
     'a start without a zone is in UTC in every session, and parts of a second are cut off');
+select is((scheduled_job('n', read_schedule('{"workflow": "w"}'), '2030-01-01 12:00+00')).id, 'n/2030-01-01T12:00:00Z',
+          'the id of a job has its due time in UTC in every session');
 set local timezone = 'UTC';
 
 -- The due times that are owed at noon, if no worker has run since the given time.

@@ -1,7 +1,7 @@
 -- The verbs of schedules: create, change, pause, resume, trigger, drop, and list.
 
 begin;
-select plan(83);
+select plan(87);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -108,6 +108,7 @@ select throws_ok(format('select create_schedule(%s)', given), code, null, format
         ($$ null, 'w', '@daily' $$, 'PD104'),
         ($$ '$x', 'w', '@daily' $$, 'PD104'),
         ($$ repeat('x', 151), 'w', '@daily' $$, 'PD104'),
+        ($$ repeat('é', 76), 'w', '@daily' $$, 'PD104'),
         ($$ 'x', 'w', '@daily', priority => 11 $$, 'PD107'),
         ($$ 'x', 'w', '@daily', pinned_version => '' $$, 'PD104'),
         ($$ 'n', 'w', '@never' $$, 'PD110')) as cases (given, code);
@@ -151,6 +152,14 @@ select given(entity_set('$schedule/n', '"junk"', 'cron'));
 select given(pg_temp.tick('n'));
 select throws_ok($$ select resume_schedule('n') $$, 'PD110', null,
                  'a schedule with a wrong definition cannot be resumed');
+select throws_ok($$ select trigger_schedule('n') $$, 'PD110', null,
+                 'a schedule with a wrong definition cannot be triggered');
+select given(entity_set('$schedule/n', 'false', 'paused'));
+select ok(pause_schedule('n'), 'a schedule with a wrong definition can be paused');
+select given(create_schedule('n', 'w', '0 * * * *'));
+select given(entity_set('$schedule/n', '10', 'priority'));
+select throws_ok($$ select resume_schedule('n') $$, 'PD107', null,
+                 'a schedule whose jobs cannot be started cannot be resumed');
 select given(create_schedule('n', 'w', '0 * * * *'));
 select ok(resume_schedule('n'), 'a repaired schedule can be resumed');
 
