@@ -50,7 +50,7 @@ begin
             'Write {"$search": "solar -wind"} or {"$search": {"text": "Haus", "language": "german"}}.');
     end if;
     perform check_language(language);
-    kind := case language when 'english' then 'search' else format('search(%s)', language) end;
+    kind := format('search(%s)', language);
 end
 $$;
 comment on function @extschema@.parse_search(jsonb) is
