@@ -285,7 +285,11 @@ def test_value_too_large_to_encrypt_fails_where_it_is_made(
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity, size: int) -> list[str]:
         told = []
-        for ask in (lambda: makes(size), lambda: perdure.child("asks", "x" * size)):
+        for ask in (
+            lambda: makes(size),
+            lambda: perdure.child("asks", "x" * size),
+            lambda: perdure.ask_people("look", "x" * size),
+        ):
             try:
                 await ask()
             except (perdure.ActivityFailed, perdure.ValueTooLarge) as error:
@@ -294,7 +298,7 @@ def test_value_too_large_to_encrypt_fails_where_it_is_made(
 
     work()
     told = client.start(asks, 790_000).result(timeout=T)
-    assert told == ["a value is too large to be encrypted"] * 2
+    assert told == ["a value is too large to be encrypted"] * 3
     with pytest.raises(perdure.ValueTooLarge):
         client.start(asks, "x" * 790_000)
 

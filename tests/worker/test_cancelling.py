@@ -14,6 +14,7 @@ import pytest
 
 import perdure
 from perdure.database.calls import Calls
+from perdure.workers import waits
 from perdure.workers.hooks import HookTurn
 from tests.worker.test_until import note_earlier_attempt, wait_for
 
@@ -610,6 +611,86 @@ def test_cancel_replaces_the_error_of_shielded_work(
     with pytest.raises(perdure.HookFailed if kind == "hook" else perdure.JobCancelled) as error:
         handle.hook_result(task, timeout=T) if kind == "hook" else handle.result(T)
     assert error.value.type == "CancelledError"
+
+
+def test_cancel_is_raised_at_the_end_of_one_shield_only(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """Code that handles the cancel may shield its cleaning up as well."""
+
+    @app.coordinator
+    def pays(memory: perdure.Entity) -> str:
+        try:
+            perdure.shielded(lambda: perdure.wait_for("go"))
+        except asyncio.CancelledError:
+            perdure.shielded(lambda: memory.set(True, "tidy"))
+            return "tidied up"
+        return "went on"
+
+    work()
+    handle = client.start(pays)
+    wait_for(dsn, "select 'go' = any(awaits) from perdure.tasks")
+    handle.cancel()
+    wait_for(dsn, "select bool_or(consumed_at <= now()) from perdure.inbox where key = '$cancel'")
+    handle.signal("go")
+    assert handle.result(T) == "tidied up"
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+def test_hook_cancelled_after_a_shield_hears_of_it_where_it_waits(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, is_async: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It runs again from the top, through a shield that was over before the cancel."""
+    monkeypatch.setattr(waits, "GRACE", 0.0)
+
+    async def pays_async(memory: perdure.AsyncEntity) -> None:
+        await perdure.shielded(memory.set(1, "paid"))
+        try:
+            await perdure.wait_for("go")
+        finally:
+            await memory.set(await perdure.wait_for("tidy"), "tidy")
+
+    def pays(memory: perdure.Entity) -> None:
+        perdure.shielded(lambda: memory.set(1, "paid"))
+        try:
+            perdure.wait_for("go")
+        finally:
+            memory.set(perdure.wait_for("tidy"), "tidy")
+
+    code: Any = pays_async if is_async else pays
+    app.hook(name="pays")(code)
+    work()
+    client.create_entity("order", "order")
+    handle = client.handle("order")
+    task = handle.hook("pays")
+    wait_for(dsn, "select 'go' = any(awaits) and token is null from perdure.tasks")
+    handle.cancel_hook(task)
+    wait_for(dsn, "select 'tidy' = any(awaits) and token is null from perdure.tasks")
+    handle.signal("tidy", True)
+    with pytest.raises(perdure.HookFailed):
+        handle.hook_result(task, timeout=T)
+    assert handle.memory.get() == {"paid": 1, "tidy": True}
+
+
+def test_limited_wait_that_was_cancelled_leaves_no_timer(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    def pays(memory: perdure.Entity) -> Any:
+        try:
+            return perdure.wait_for("go", timeout="1 h")
+        except asyncio.CancelledError:
+            return perdure.wait_for("stop")
+
+    work()
+    handle = client.start(pays)
+    wait_for(dsn, "select until is not null and token is null from perdure.tasks")
+    handle.cancel()
+    wait_for(dsn, "select 'stop' = any(awaits) and token is null from perdure.tasks")
+    wait_for(dsn, "select until is null from perdure.tasks")
+    handle.signal("stop", 1)
+    assert handle.result(T) == 1
 
 
 def test_shield_of_plain_code_passes_on_results_and_errors(

@@ -77,3 +77,27 @@ def test_hook_that_sleeps_until_a_time_from_now_wakes_up(
     hook = "sleeps" if is_async else "plain_sleeps"
     assert client.handle("e").run_hook(hook, timeout=T) == "awake"
     assert stamps == []
+
+
+@of_both_kinds
+def test_time_limit_counts_anew_for_each_attempt(
+    app: perdure.App, client: perdure.Client, work: Any, is_async: bool
+) -> None:
+    """The second attempt begins when the limit of the first one is over."""
+
+    async def tries_async(memory: perdure.AsyncEntity) -> None:
+        if perdure.info().attempt == 0:
+            raise LookupError("not yet")
+        await perdure.sleep(0.1)
+
+    def tries_plain(memory: perdure.Entity) -> None:
+        if perdure.info().attempt == 0:
+            raise LookupError("not yet")
+        perdure.sleep(0.1)
+
+    retry = perdure.Retry(attempts=2, delay=5, jitter=0)
+    code: Any = tries_async if is_async else tries_plain
+    app.hook(name="tries", retry=retry, timeout=4)(code)
+    work()
+    client.create_entity("shop", "shop")
+    assert client.handle("shop").run_hook("tries", timeout=T) is None

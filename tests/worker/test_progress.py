@@ -250,6 +250,32 @@ def test_heartbeat_raises_in_a_plain_hook_after_a_cancel(
     assert ended.wait(20)
 
 
+def test_heartbeat_ends_a_plain_hook_whose_job_was_terminated(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    @app.hook
+    def computes(memory: perdure.Entity) -> None:
+        begun.set()
+        try:
+            while True:
+                perdure.heartbeat()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await computes(memory)
+
+    work(lease=1)
+    handle = client.start(asks)
+    assert begun.wait(20)
+    handle.terminate()
+    assert ended.wait(20)
+
+
 @pytest.mark.parametrize("kind", ["async", "plain"])
 @pytest.mark.parametrize("steps", [0, 1])
 def test_replayed_hook_receives_a_cancel_where_it_waited(
