@@ -134,6 +134,18 @@ def test_patch_fact_is_recorded_in_order() -> None:
     run.close()
 
 
+def test_patch_is_not_taken_before_the_last_fact() -> None:
+    """Not even if it is unknown how much was asked for, as in a fork."""
+    told = [
+        Fact("activity", "plus#1", True, 1, 1, "plus"),
+        Fact("timer", "$timer#1", True, None, 1_000_001, "$timer"),
+    ]
+    run = load(in_a_loop(True), told, asked=0)
+    assert not run.advance()
+    assert list(run.journal.operations) == ["plus#2"]
+    run.close()
+
+
 def test_patch_that_was_not_flushed_is_recorded_again() -> None:
     run = load(in_a_loop(True), [])
     run.advance()

@@ -493,3 +493,22 @@ def test_unknown_policy_for_the_end_of_a_parent_is_rejected(
 
     work()
     assert client.start(parent).result(T) == ["on_parent_end='abandon' is not known"] * 2
+
+
+def test_child_of_a_hook_has_a_short_id_if_its_job_has_a_long_one(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.coordinator
+    async def answer(memory: perdure.AsyncEntity) -> str:
+        return memory.id
+
+    @app.hook
+    async def asks(memory: perdure.AsyncEntity) -> str:
+        return await perdure.child(answer)
+
+    work()
+    job = "j" * 180
+    client.create_entity(job, "shop")
+    child = client.handle(job).run_hook(asks, timeout=T)
+    assert child.startswith(f"{job}/")
+    assert len(child) <= 200

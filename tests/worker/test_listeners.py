@@ -14,6 +14,7 @@ import pytest
 import perdure
 from perdure.clients import waiting
 from perdure.clients.waiting import AsyncListener
+from perdure.database.call import Call
 from tests.worker.test_until import run, wait_for
 
 TOPIC = "$memory/order"
@@ -65,6 +66,32 @@ def test_cancel_that_coincides_with_a_hint_is_not_lost(
             cancel_in(steps)
             await asyncio.wait([task], timeout=3)
             assert task.cancelled()
+
+    asyncio.run(main())
+
+
+@pytest.mark.direct("it waits for a notification")
+def test_hint_without_a_change_costs_one_look(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LADDER", (LONG,))
+    monkeypatch.setattr(waiting, "FIRST_POLL", LONG)
+    looks: list[str] = []
+    call = AsyncListener._call
+
+    async def counted(listener: AsyncListener, asked: Call, until: float | None) -> object:
+        looks.append(asked.function)
+        return await call(listener, asked, until)
+
+    async def main() -> None:
+        async with waits(dsn, lambda wakeups: any(each._waiters for each in wakeups)) as (
+            listener,
+            _,
+        ):
+            monkeypatch.setattr(AsyncListener, "_call", counted)
+            (wakeup,) = listener._wakeups[TOPIC]
+            wakeup.set()  # as a notification does
+            await asyncio.sleep(0.3)
+            assert looks == ["entity_meets"]
+            monkeypatch.undo()
 
     asyncio.run(main())
 

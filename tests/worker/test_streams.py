@@ -389,6 +389,24 @@ def test_item_is_published_even_if_its_publish_call_times_out(
 # Cancels, timeouts and refusals.
 
 
+def test_large_items_are_not_joined_beyond_the_limit_of_a_call(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity
+    async def talk() -> None:
+        for word in ("a", "b"):  # not awaited: the second one comes before the first is sent
+            perdure.publish("words", word * 600_000)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    handle.result(T)
+    assert [word[:1] for word in words(handle)] == ["a", "b"]
+
+
 def test_publish_raises_in_a_thread_after_a_cancel(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
