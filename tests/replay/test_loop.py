@@ -414,3 +414,19 @@ def test_random_streams_and_uuids_are_independent() -> None:
 
 def test_plain_function_gets_a_sync_run() -> None:
     assert isinstance(load(plain_coordinator, []), SyncRun)
+
+
+def test_loop_lets_go_of_tasks_that_are_done() -> None:
+    """A coordinator that runs for long makes many."""
+
+    async def nothing() -> None: ...
+
+    async def code() -> None:
+        for _ in range(1000):
+            await asyncio.create_task(nothing())
+        await asyncio.sleep(1)
+
+    run: Any = load(code, [])
+    assert not run.advance()
+    assert len(run._loop._tasks) < 200
+    run.close()

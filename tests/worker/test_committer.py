@@ -18,6 +18,7 @@ import pytest
 import perdure
 from perdure.database import connections, sending
 from perdure.database.call import Call
+from perdure.database.connections import AsyncLink
 from perdure.workers import claim_pace, search_mark
 from tests.databases import UNHINTED
 from tests.patience import wait_until
@@ -157,6 +158,34 @@ def test_turn_that_the_server_rejects_does_not_affect_others(
     connection.execute("drop trigger bad on perdure.journal")
     assert handles[13].resume() == 1
     assert handles[13].result(T) == 13
+
+
+def test_claim_that_goes_with_a_rejected_batch_is_sent_as_a_repetition(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch may have been applied before, and the reply lost."""
+    queries: list[bytes] = []
+    call_of = AsyncLink.call
+
+    async def reject_once(link: AsyncLink, call: Call) -> Any:
+        if call.function == "advance" and len(queries) < 2 and (queries or call.again):
+            queries.append(call.query)
+            if len(queries) == 1:
+                raise psycopg.errors.InternalError("the functions are being replaced")
+        return await call_of(link, call)
+
+    @app.hook
+    async def answer(memory: perdure.AsyncEntity) -> int:
+        return 42
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> int:
+        return await answer(memory)
+
+    monkeypatch.setattr(AsyncLink, "call", reject_once)
+    work()
+    assert client.start(asks).result(T) == 42
+    assert [b"again" in query for query in queries] == [False, True]
 
 
 def test_turn_whose_error_is_rejected_too_ends_only_its_lease(

@@ -7,12 +7,14 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import perdure
 from perdure.database.calls import Calls
+from perdure.workers.engine import Engine
 from tests.worker.processes import worker_process
 from tests.worker.test_recovery import ledger
 from tests.worker.test_until import note_earlier_attempt, run, wait_for
@@ -435,3 +437,15 @@ def test_worker_that_has_lost_its_task_reports_no_progress(
     assert run(dsn, "select progress from perdure.tasks where kind = 'activity'") == [("its",)]
     handle.terminate()
     go.set()
+
+
+def test_late_answer_to_a_heartbeat_ends_no_later_lease() -> None:
+    """The task may have been lost and claimed again in between."""
+    dropped: list[str] = []
+    turn = SimpleNamespace(token="new", in_flight=False, drop=lambda: dropped.append("new"))
+    engine: Any = SimpleNamespace(held={("job", "1/main"): turn})
+    task = {"job": "job", "task": "1/main", "token": "old"}
+    Engine.heartbeat_answered(engine, task, "lost", False)
+    assert dropped == []
+    Engine.heartbeat_answered(engine, task | {"token": "new"}, "lost", False)
+    assert dropped == ["new"]
