@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -187,6 +188,48 @@ def test_job_can_be_started_inspected_and_ended(shell: Shell) -> None:
     status, _, errors = shell.run("result", "jane", "--timeout", "5 s")
     assert status == 1
     assert "terminated" in errors
+
+
+def test_options_of_commands_about_jobs_are_passed_on(
+    shell: Shell, connection: psycopg.Connection
+) -> None:
+    shell("start", "research", "[1]", "--id", "jane")
+    status, _, errors = shell.run("result", "jane", "--timeout", "0.1 s")
+    assert (status, "not finished within 0.1 s" in errors) == (1, True)
+    shell("terminate", "jane")
+    shell("retry", "jane", "--timeout", "2 h")
+    again = connection.execute("select args, timeout from jobs").fetchone()
+    assert again == ([1], timedelta(hours=2))
+
+
+def test_options_of_command_worker_are_passed_on(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class Worker:
+        def __init__(self, app: perdure.App, **options: Any):
+            given.update(options)
+
+        def run(self) -> None: ...
+
+    monkeypatch.setattr(perdure, "Worker", Worker)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "passing_on.py").write_text(MODULE)
+    instance = "00000000-0000-0000-0000-000000000001"
+    options = ("--slots", "7", "--lease", "9 s", "--grace", "3 s", "--queue", "here")
+    more = ("--version", "2", "--instance", instance, "--no-provision")
+    shell("worker", "passing_on:app", *options, *more)
+    del given["dsn"], given["schema"]
+    assert given == {
+        "queues": ["here"],
+        "slots": 7,
+        "lease": "9 s",
+        "grace": "3 s",
+        "version": "2",
+        "instance": instance,
+        "provision": False,
+    }
 
 
 def test_command_jobs_filters_and_pages(shell: Shell) -> None:
