@@ -226,6 +226,26 @@ def test_wait_for_times_out_in_plain_code(
     assert handle.result(T) == ("in time" if in_time else "late")
 
 
+def test_wait_of_plain_code_that_timed_out_takes_no_signal(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    def listens(memory: perdure.Entity) -> Any:
+        try:
+            return perdure.wait_for("go", timeout=0.05)
+        except TimeoutError:
+            return ["later", perdure.wait_for("go")]
+
+    work()
+    handle = client.start(listens)
+    wait_for(
+        dsn,
+        "select 'go' = any(awaits) and until is null and token is null from perdure.tasks",
+    )
+    handle.signal("go", 1)
+    assert handle.result("20 s") == ["later", 1]
+
+
 def test_forgotten_await_is_reported(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:

@@ -389,6 +389,28 @@ def test_item_is_published_even_if_its_publish_call_times_out(
 # Cancels, timeouts and refusals.
 
 
+def test_end_of_a_stream_is_received_while_the_activity_still_runs(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    is_read = threading.Event()
+
+    @app.activity
+    async def talk() -> bool:
+        perdure.publish("words", 1)
+        await perdure.publish("words")
+        return await asyncio.to_thread(is_read.wait, 20)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> bool:
+        return await talk()
+
+    work()
+    handle = client.start(talks)
+    assert words(handle) == [1]
+    is_read.set()
+    assert handle.result(T)
+
+
 def test_large_items_are_not_joined_beyond_the_limit_of_a_call(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
