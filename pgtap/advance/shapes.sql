@@ -45,7 +45,7 @@ select f.part, f.field, v.value
         ('fact', 'ok', '{} [] 3 "x"'),
         ('fact', 'at', '{} [] 3 "x" true "2030-13-01T00:00:00Z"'),
         ('fact', 'path', '{} 3 "x" true [[[[[[["x"]]]]]]]'),
-        ('fact', 'message', '{} "x" true 1e30 [{}]'),
+        ('fact', 'message', '{} "x" true 1e19 1e30 [{}]'),
         ('request', 'priority', '{} [] "x" true 1.5 99999999999'),
         ('request', 'due_at', '{} [] 3 "x" true'),
         ('request', 'detached', '{} [] 3 "x"'),

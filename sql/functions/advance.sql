@@ -14,7 +14,7 @@ begin
         select r.asker_job
           from unnest(receiving_jobs.turns) as r
          where r.asker_job is not null
-           and (r.state in ('done', 'failed', 'cancelled') or r.signal is not null)
+           and r.state in ('done', 'failed', 'cancelled')
          union
         select r.job from unnest(receiving_jobs.turns) as r where r.requests is not null);
 end

@@ -86,9 +86,10 @@ comment on function @extschema@.messages_of(jsonb) is
     'Return the messages that facts consume; null if what they name is not a number.';
 
 
+-- Volatile, so that it sees what a turn has taken that was committed while this one waited for the task.
 create function @extschema@.messages_are_open(job text, task text, facts jsonb) returns boolean
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

@@ -130,6 +130,66 @@ def test_turn_that_takes_its_own_answer_does_not_need_lock_of_job(
     ]
 
 
+def test_answer_is_not_taken_again_by_a_turn_that_waited(a: Session, b: Session) -> None:
+    """[P5] (I19) The holder sends the next turn before the first one is committed."""
+    task = answered(a)
+    (answer,) = task.row["messages"]
+    a.begin()
+    a.advance(task.keep(take(answer)))
+    second = b.later(b.advance, task.told().keep(take(answer)))
+    assert second.waits()
+    a.commit()
+    assert second.get().state == "stale"
+    assert a.run("select key from journal where task = '1/main'") == [("h#1",)]
+
+
+def test_task_is_not_parked_for_an_answer_that_was_taken_while_it_waited(
+    a: Session, b: Session
+) -> None:
+    """[P5] (I3) Nobody would wake it."""
+    task = answered(a)
+    (answer,) = task.row["messages"]
+    a.begin()
+    a.advance(task.keep(take(answer)))
+    second = b.later(b.advance, task.told().park(), waiting=True)
+    assert second.waits()
+    a.commit()
+    assert second.get().error["code"] == "PD107"
+
+
+def test_code_is_not_taken_for_other_code_by_a_turn_that_waited(a: Session, b: Session) -> None:
+    """[P9] The answer that the code does not wait for any more was taken meanwhile."""
+    task = answered(a)
+    (answer,) = task.row["messages"]
+    a.begin()
+    a.advance(task.keep(take(answer)))
+    second = b.later(b.advance, task.told().keep(activity("x#1", 1), open={}))
+    assert second.waits()
+    a.commit()
+    assert second.get().state == "keep"
+
+
+def test_flush_of_a_hook_that_may_answer_early_locks_no_other_task(
+    a: Session, b: Session, c: Session
+) -> None:
+    """[P6] It sends nothing, so nobody is to be woken: that would lock tasks out of order."""
+    a.advance(
+        a.held("j").park("go", requests=[hook("a#1", queue="a"), hook("h#1", signal="early")])
+    )
+    hooked, other = a.claim_one("hooks"), c.claim_one("a")
+    c.begin()
+    c.extend(other)
+    pausing = b.later(b.call, "pause", id="j")
+    assert pausing.waits()
+    a.run("begin isolation level repeatable read")
+    flush = a.later(a.advance, hooked.keep(activity("x#1", 1)))
+    assert not flush.waits()
+    c.commit()
+    a.commit()
+    assert flush.get().state == "keep"
+    assert pausing.get()
+
+
 @pytest.mark.parametrize("sent", ["signal", "cancel"])
 def test_turn_that_takes_what_concerns_other_tasks_waits_for_lock_of_job(
     a: Session, b: Session, sent: str

@@ -81,10 +81,11 @@ comment on function @extschema@.open_requests(text, text, jsonb) is
 
 
 -- A task that was asked to cancel may live on; code that has withdrawn its request says so again. An operator may accept
--- other arguments, but no other request.
+-- other arguments, but no other request. Volatile, so that it sees which answers a turn has taken that was committed while
+-- this one waited for the task.
 create function @extschema@.open_failure(turn jsonb) returns jsonb
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

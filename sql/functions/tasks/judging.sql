@@ -180,6 +180,7 @@ comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
     'Return what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
 
 
+-- Volatile, so that it sees which answers a turn has taken that was committed while this one waited for the task.
 create function @extschema@.wait_failure(
     job       text,
     task      text,
@@ -188,7 +189,7 @@ create function @extschema@.wait_failure(
     cancels   jsonb
 ) returns jsonb
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
