@@ -119,7 +119,7 @@ class Load:
             self._stopped.set()
             for driver in drivers:
                 driver.join()
-        assert self._errors == []
+        assert self._errors == [], self._errors
 
     def check(self) -> None:
         """Check that each job has completed once, with each step done."""

@@ -487,14 +487,14 @@ def test_a_conflict_runs_the_function_again(
 
 
 def test_conflict_that_another_error_hides_runs_the_function_again(
-    app: perdure.App, client: perdure.Client, work: Any, kind: str
+    book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
-    book = Booking(app, kind)
     error = LookupError("no such account")
     error.__cause__ = psycopg.errors.SerializationFailure("could not serialize access")
     book.steps.append(fail(error))
     work()
     assert client.start("books", "a").result(T) == "run 2"
+    assert bank.rows() == ["a"]
 
 
 def test_errors_that_cause_each_other_fail_the_job(

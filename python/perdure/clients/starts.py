@@ -128,7 +128,7 @@ def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Seque
 
 def started(client: BaseClient, workflow: Workflow | None, row: Sequence[Any]) -> Any:
     """Return the handle of a job that a call has started, or found."""
-    job, is_new = row
+    job, is_new, *_ = row  # a later version may say more
     handle = client.handle(job, workflow)
     handle.is_new = is_new
     return handle
