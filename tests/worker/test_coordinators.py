@@ -274,8 +274,8 @@ def test_forgotten_await_is_reported(
 
     @app.coordinator
     async def forgets(memory: perdure.AsyncEntity, use: str) -> Any:
-        if use == "return":
-            return memory.get("vip")
+        if use.startswith("return"):
+            return memory.get("vip") if use == "return" else memory.get("vip", 1)
         if use == "last line":
             counts()
             return None
@@ -291,14 +291,33 @@ def test_forgotten_await_is_reported(
         told = rf"{kind}: the durable call (get|counts) was not awaited: await it"
         with pytest.raises(perdure.JobFailed, match=told):
             client.start(forgets, use).result(T)
-    with pytest.raises(perdure.JobFailed, match="the durable call get was not awaited") as raised:
-        client.start(forgets, "return").result(T)
-    assert "forget `await`" in (raised.value.hint or "")
+    for use in ("return", "return it with a default"):
+        told = "the durable call get was not awaited"
+        with pytest.raises(perdure.JobFailed, match=told) as raised:
+            client.start(forgets, use).result(T)
+        assert "forget `await`" in (raised.value.hint or "")
     assert client.start(forgets, "twice").result(T) == [1, 1, True]
     assert not [each for each in caplog.records if "has ended" in each.message]
     client.start(forgets, "last line").result(T)
     (warning,) = [each.message for each in caplog.records if "has ended" in each.message]
     assert "counts#1" in warning
+
+
+def test_call_can_be_awaited_after_it_was_looked_at(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Whoever writes a task into a log asks its coroutine for attributes."""
+
+    @app.coordinator
+    async def looks(memory: perdure.AsyncEntity) -> Any:
+        call = memory.get("vip", 5)
+        assert not hasattr(call, "cr_code")
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(0)
+        return [str(call), repr(task) != "", await task]
+
+    work()
+    assert client.start(looks).result(T) == ["the durable call get", True, 5]
 
 
 @pytest.mark.parametrize(

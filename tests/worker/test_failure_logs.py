@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import perdure
 from perdure import failures
 from perdure.codecs import AesGcm
 from perdure.failures import failure_of
+from perdure.workflow.functions import code_of
 from perdure.workflow.operations import stored
 
 T = "40 s"
@@ -109,6 +111,17 @@ def test_traceback_shows_no_frames_of_this_package(
     with pytest.raises(perdure.JobFailed) as failed:
         client.start(returns).result(T)
     assert OURS not in str(failed.value.traceback)
+
+
+def test_code_of_any_callable_is_found() -> None:
+    class Called:
+        def __call__(self) -> None: ...
+
+    def function(number: int) -> None: ...
+
+    assert code_of(partial(partial(function), 1)) is function.__code__
+    assert code_of(Called()) is Called.__call__.__code__
+    assert code_of(len) is None
 
 
 def test_refused_result_names_the_function_that_returned_it(

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from perdure.values.decoding import read_as
+from perdure.values.unawaited import Unawaited
 
 from .facts import Fact, OpenOperation
 
 if TYPE_CHECKING:
     from .loop import Loop
-
-
-ANSWERS = (str, int, float, list, dict, tuple)
-"""Types of answers. With None nothing is wrong: lists of futures may hold it."""
 
 
 class Numbered:
@@ -40,41 +37,6 @@ class Future(Numbered, asyncio.Future[Any]):
     def __init__(self, loop: Loop):
         self.number = loop.next_number()
         super().__init__(loop=loop)
-
-
-class Unawaited:
-    """What is to be awaited, and refuses to be used as if it were the answer: it would be true."""
-
-    __slots__ = ()
-
-    def _called(self) -> str:
-        """Say what was called."""
-        raise NotImplementedError
-
-    def _is_not_awaited(self, *_: Any) -> NoReturn:
-        raise TypeError(f"{self._called()} was not awaited: await it, and use its answer")
-
-    def __str__(self) -> str:
-        """Say what was called."""
-        return self._called()
-
-    def __getattr__(self, name: str) -> NoReturn:
-        """Refuse an attribute that the answer may have: this has none of that name."""
-        if name.startswith("_"):  # what was not set yet, or what Python asks everything for
-            raise AttributeError(name, name=name, obj=self)
-        told = f"{self._called()} was not awaited: await it, and use .{name} of its answer"
-        raise AttributeError(told, name=name, obj=self)
-
-    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
-    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
-
-    def __eq__(self, other: object) -> bool:
-        """Compare with other calls by identity; refuse a value that an answer might equal."""
-        if isinstance(other, ANSWERS):
-            self._is_not_awaited()
-        return True if self is other else NotImplemented
-
-    __hash__ = object.__hash__  # __eq__() would take it away
 
 
 class Durable(Unawaited, Future):
@@ -173,8 +135,10 @@ class LaterAnswer(Unawaited, Coroutine[Any, Any, Any]):
         self._name = name
 
     def _called(self) -> str:
-        self.close()  # or Python would warn of it too
         return f"the durable call {self._name}"
+
+    def _give_up(self) -> None:
+        self.close()  # or Python would warn of it too
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._coroutine.__await__()

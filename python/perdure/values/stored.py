@@ -16,6 +16,8 @@ from typing import Any
 
 from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
 
+from .unawaited import Unawaited, given_up
+
 MAX_LEVELS = 100
 """How deeply values may be nested; the SQL functions have the same limit."""
 
@@ -67,11 +69,11 @@ def check_awaited(value: Any) -> None:
 
 def _named(value: Any) -> str:
     """Name an awaitable without its address, which differs at each replay."""
+    if isinstance(value, Unawaited):
+        return given_up(value)
     if isinstance(value, Coroutine):
         return f"the coroutine {getattr(value, '__qualname__', type(value).__name__)}"
-    kind: Any = type(value)
-    is_named = kind.__str__ is not object.__str__
-    return str(value) if is_named else f"a value of type {kind.__name__}"
+    return f"a value of type {type(value).__name__}"
 
 
 def _instead_of(value: Any) -> str:

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import CodeType
 from typing import Any
 
 from perdure.errors import InvalidArgument
@@ -73,6 +74,15 @@ def is_awaited(function: Callable[..., Any]) -> bool:
     while isinstance(function, partial):
         function = function.func
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+
+def code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Return the code of a function, of what it wraps, or of a callable object."""
+    function = inspect.unwrap(function)
+    while isinstance(function, partial):
+        function = inspect.unwrap(function.func)
+    code = getattr(function, "__code__", None)
+    return code if code is not None else getattr(type(function).__call__, "__code__", None)
 
 
 def execution_of(module: str) -> tuple[int, object]:

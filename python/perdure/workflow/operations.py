@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -25,6 +24,8 @@ from perdure.values.items import Decode, unchanged
 from perdure.values.shapes import bind_unknown
 from perdure.values.stored import as_stored
 from perdure.values.wire import to_json
+
+from .functions import code_of
 
 if TYPE_CHECKING:
     from .work import Activity, Hook, Work, Workflow
@@ -92,7 +93,7 @@ def stored_result(work: Work[..., Any], value: Any) -> Any:
     except PerdureError as error:
         where = error.detail or ""
         error.detail = f"{work.kind} {work.name} has returned it" + (f"; {where}" if where else "")
-        error.returned_by = getattr(inspect.unwrap(work.function), "__code__", None)
+        error.returned_by = code_of(work.function)
         raise
 
 
