@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
-from perdure.workers.watchdog import is_debugged
+from perdure.workers.watchdog import Watchdog, is_debugged
+from tests.patience import wait_until
 from tests.worker.processes import ROOT
 
 HANGING = """
@@ -37,6 +40,13 @@ async def block_the_loop(memory):
 async def block_for_a_while(memory):
     time.sleep(0.4)
     return "alive"
+
+@app.coordinator
+async def block_the_end(memory):
+    try:
+        await perdure.wait_for("never")
+    finally:
+        time.sleep(1000)
 
 @app.coordinator
 def block_a_thread(memory):
@@ -84,6 +94,80 @@ def test_process_whose_loop_comes_back_in_time_continues(
         assert job.result("30 s") == "alive"
         time.sleep(1)
         assert process.poll() is None
+
+
+def test_process_that_hangs_while_it_stops_ends(
+    client: perdure.Client, connection: psycopg.Connection[Any], dsn: str
+) -> None:
+    """[P10] The code of parked coordinators runs at the end of their worker."""
+    client.start("block_the_end")
+    with worker_process(dsn) as process:
+        wait_until(lambda: connection.execute("select from tasks where awaits <> '{}'").rowcount)
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "in block_the_end" in log
+
+
+ALONE = """
+import asyncio, faulthandler, os, sys, time
+from perdure.workers import watchdog
+
+async def main():
+    dog = watchdog.Watchdog(asyncio.get_running_loop(), 0.5)
+    time.sleep(1)  # a start that takes long
+    dog.start()
+    await asyncio.sleep(1)
+    {then}
+
+watchdog.TELL_WITHIN = 0.5
+asyncio.run(main())
+"""
+
+HANG_WITH_A_FULL_LOG = """os.set_blocking(2, False)
+    while True:
+        try:
+            os.write(2, b"x" * 1024)
+        except BlockingIOError:
+            break
+    os.set_blocking(2, True)
+    time.sleep(1000)"""
+
+FORK = """child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(100)
+        faulthandler.cancel_dump_traceback_later()
+        os._exit(7)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"""
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [("sys.exit(5)", 5), (HANG_WITH_A_FULL_LOG, 1), (FORK, 7)],
+    ids=["starts late", "full log", "fork"],
+)
+def test_process_with_a_watchdog_ends(then: str, code: int) -> None:
+    """[P10] Nobody reads its log, so a full pipe would hold it up."""
+    program = ALONE.format(then=then)
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(30) == code
+        finally:
+            process.kill()
+
+
+def test_timer_is_left_alone_if_a_debugger_may_stop_all_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_for: list[float] = []
+    monkeypatch.setattr(
+        faulthandler, "dump_traceback_later", lambda seconds, **_: set_for.append(seconds)
+    )
+    dog = Watchdog(SimpleNamespace(), 90)  # type: ignore[arg-type]
+    dog._wind_up()
+    monkeypatch.setitem(sys.modules, "pydevd", SimpleNamespace())
+    dog._wind_up()
+    assert set_for == [90]
 
 
 def test_code_that_a_debugger_has_stopped_does_not_hang() -> None:

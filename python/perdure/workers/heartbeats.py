@@ -47,7 +47,8 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, in the loop."""
+        self._sign()  # it may have waited long for the database before
         self._thread.start()
 
     def stop(self) -> None:

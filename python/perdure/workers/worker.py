@@ -22,7 +22,7 @@ from perdure.basics.durations import Duration, seconds
 from perdure.basics.faults import crash_point
 from perdure.basics.names import check_name, check_queue
 from perdure.basics.threads import Threads, beside, in_thread
-from perdure.database.connections import REFUSALS, AsyncLink, pauses
+from perdure.database.connections import REFUSALS, AsyncLink, message_of, pauses
 from perdure.database.sending import send_async
 from perdure.database.source import Source
 from perdure.errors import InvalidArgument
@@ -81,7 +81,7 @@ class Worker:
 
     _make_engine: Callable[..., Engine] = Engine
     _asked_at = 0.0  # when the first signal came
-    _has_process = False  # whether the process is the worker's, as that of `perdure worker` is
+    _owns_process = False  # as `perdure worker` does
 
     def __init__(
         self,
@@ -213,6 +213,8 @@ class Worker:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; a second signal ends the process at once.
 
+        In the main thread, so does code that hangs until all leases have ended: exit code 1.
+
         Raises InvalidArgument inside a running event loop: use `start()` there.
         """
         if _get_running_loop() is not None:
@@ -231,7 +233,7 @@ class Worker:
                 logging.WARNING if handles_signals else logging.INFO,
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
             )
-        self._has_process = handles_signals
+        self._owns_process = handles_signals
         with ExitStack() as ending:  # cleans up when the loop has ended
             loop = new_loop()
             loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
@@ -284,14 +286,14 @@ class Worker:
         try:
             if await self._is_registered(engine, link):
                 heartbeat.start()
-                if self._has_process:
+                if self._owns_process:
                     watchdog.start()
                 await self._work(engine, link)
         finally:
-            watchdog.stop()
             heartbeat.stop()
             await link.close()
-            await engine.close()
+            await engine.close()  # runs code of parked coordinators
+            watchdog.stop()
 
     def _engine(self, source: Source) -> Engine:
         return self._make_engine(
@@ -404,7 +406,7 @@ class Worker:
                         elif notice.payload == messages:
                             engine.messages_arrived()
             except REFUSALS as error:
-                logger.info("listening again: %s", str(error).strip())
+                logger.info("listening again: %s", message_of(error))
             await asyncio.sleep(next(waiting))
         await self._stopping.wait()
 
