@@ -96,7 +96,7 @@ def is_conflict(error: psycopg.Error) -> bool:
 def message_of(error: Exception) -> str:
     """Return what an error says, without the statements that the server quotes."""
     told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return told or str(error).strip()
+    return told or "; ".join(line.strip() for line in str(error).strip().splitlines())
 
 
 def pauses() -> Iterator[float]:
@@ -239,7 +239,7 @@ class AsyncLink:
                     self.break_off()
                 raise
             else:
-                if is_troubled and self._tells:
+                if is_troubled and self._on_trouble is not None:  # which has told of it
                     logger.info(
                         "the database answers again, after %.1f s", time.monotonic() - began
                     )
