@@ -36,9 +36,21 @@ A_TURN = """select my_app.advance(jsonb_build_array(jsonb_build_object(
 
 LATE = "update my_app.tasks set due_at = due_at - interval '2 hours'"
 
+LEASES_END = ("select my_app.claim('{q}', 'me')", LATE)
+
 INCIDENTS = {
     "Work is late": (LATE,),
+    "Work is late: its worker is gone": LEASES_END,
+    "Work is late: a worker that is gone has all slots": (
+        "select my_app.set_queue('q', max_running => 1)",
+        "select my_app.start('w', id => 'k', queue => 'q')",
+        *LEASES_END,
+    ),
     "A pause was forgotten": (LATE, "select my_app.pause_queue('q')"),
+    "A pause was forgotten: a worker is gone too": (
+        *LEASES_END,
+        "select my_app.pause_queue('q')",
+    ),
     "Tasks are stuck": (A_TURN.replace("%s", "'stuck'"),),
     "Tasks end their workers": ("update my_app.tasks set deliveries = 5",),
     "Jobs have failed": (A_TURN.replace("%s", "'failed'"),),
@@ -96,11 +108,16 @@ def test_healthy_app_raises_no_alert(app: Connection) -> None:
     assert raised(app) == []
 
 
-@pytest.mark.parametrize("heading", QUERIES)
+def test_each_alert_has_an_incident() -> None:
+    assert QUERIES.keys() == {incident.partition(":")[0] for incident in INCIDENTS}
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
 def test_each_incident_raises_its_alert_and_no_other(
-    app: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, heading: str
+    app: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, incident: str
 ) -> None:
-    for statement in INCIDENTS[heading]:
+    heading = incident.partition(":")[0]
+    for statement in INCIDENTS[incident]:
         app.execute(statement.encode())
     with psycopg.connect(dsn) as other:
         if heading == "Something holds up vacuum":
