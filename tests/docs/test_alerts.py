@@ -38,6 +38,12 @@ LATE = "update my_app.tasks set due_at = due_at - interval '2 hours'"
 
 LEASES_END = ("select my_app.claim('{q}', 'me')", LATE)
 
+NEWER_FAILURES = """
+    insert into my_app.jobs (id, workflow, status, error, created_at, finished_at)
+    select 'newer-' || n, 'w', 'failed', '{"message": "no"}', now() + interval '1 min',
+           now() - interval '20 min'
+      from generate_series(1, 150) as n"""
+
 INCIDENTS = {
     "Work is late": (LATE,),
     "Work is late: its worker is gone": LEASES_END,
@@ -54,6 +60,10 @@ INCIDENTS = {
     "Tasks are stuck": (A_TURN.replace("%s", "'stuck'"),),
     "Tasks end their workers": ("update my_app.tasks set deliveries = 5",),
     "Jobs have failed": (A_TURN.replace("%s", "'failed'"),),
+    "Jobs have failed: many others began later": (
+        A_TURN.replace("%s", "'failed'"),
+        NEWER_FAILURES,
+    ),
     "A schedule is late": (
         "select my_app.create_schedule('s', 'w', every => '1 hour')",
         "update my_app.tasks set until = until - interval '2 hours' where job_id = '$schedule/s'",
