@@ -1,0 +1,91 @@
+"""The statements of `sql/incidents.md` end the incidents that they are for, and change nothing
+else."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.docs.test_examples import statements
+from tests.source import SQL
+
+Connection = psycopg.Connection[Any]
+
+PAGE = (SQL / "incidents.md").read_text("utf-8")
+A_FAILURE = '{"type": "E", "message": "no"}'
+
+
+@pytest.fixture
+def app(dsn: str, connection: Connection) -> Connection:
+    """Give a connection to an app with three jobs."""
+    with perdure.connect(dsn, schema="my_app") as client:
+        for number in range(3):
+            client.start("ask", id=f"ask-{number}", queue="llm")
+    return connection
+
+
+def of_section(heading: str) -> list[str]:
+    """List the statements of a section."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+    return [statement for block in blocks for statement, _ in statements(block)]
+
+
+def run(app: Connection, heading: str, part: str) -> Any:
+    """Run the one statement of a section that contains a text. Returns its first value."""
+    (statement,) = (each for each in of_section(heading) if part in each)
+    cursor = app.execute(statement.encode())
+    row = cursor.fetchone() if cursor.description else None
+    return row and row[0]
+
+
+def end_turns(app: Connection, state: str) -> None:
+    """Claim the due tasks of all jobs, and end a turn of each."""
+    claimed = app.execute("select my_app.claim('{llm}', 'me', max_tasks => 100)").fetchone()
+    assert claimed is not None
+    turns = [
+        {"job": task["job"], "task": task["task"], "token": claimed[0]["token"], "position": 0}
+        | {"state": state, "value": json.loads(A_FAILURE)}
+        for task in claimed[0]["tasks"]
+    ]
+    app.execute("select my_app.advance(%s::jsonb)", [json.dumps(turns)])
+
+
+def states(app: Connection) -> dict[str, str]:
+    """Read the state of each job."""
+    return dict(app.execute("select id, status::text from my_app.jobs").fetchall())
+
+
+def test_no_statement_takes_a_task_from_workers() -> None:
+    assert "my_app.claim(" not in PAGE
+
+
+def test_what_was_thrown_away_runs_again(app: Connection) -> None:
+    app.execute("select my_app.cancel('ask-0'), my_app.terminate('ask-0', 'by ann')")
+    assert run(app, "A queue is late", "terminate") == 2
+    assert run(app, "A queue is late", "retry") == 2
+    assert states(app) == {"ask-0": "cancelled", "ask-1": "running", "ask-2": "running"}
+
+
+def test_jobs_that_fail_again_are_run_again_once(app: Connection) -> None:
+    end_turns(app, "failed")
+    run(app, "Another service is down", "set_config(")
+    retried = []
+    for _ in range(3):
+        retried.append(run(app, "Another service is down", "my_app.retry("))
+        end_turns(app, "failed")
+    assert retried == [3, 0, 0]
+
+
+def test_cancelled_jobs_and_children_are_not_run_again(app: Connection) -> None:
+    app.execute("select my_app.terminate('ask-0', 'by ann')")
+    app.execute("update my_app.jobs set parent = 'ask-1' where id = 'ask-2'")
+    end_turns(app, "failed")
+    run(app, "Another service is down", "set_config(")
+    assert run(app, "Another service is down", "my_app.retry(") == 1
+    assert states(app) == {"ask-0": "cancelled", "ask-1": "running", "ask-2": "failed"}
