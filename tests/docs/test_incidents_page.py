@@ -89,3 +89,13 @@ def test_cancelled_jobs_and_children_are_not_run_again(app: Connection) -> None:
     run(app, "Another service is down", "set_config(")
     assert run(app, "Another service is down", "my_app.retry(") == 1
     assert states(app) == {"ask-0": "cancelled", "ask-1": "running", "ask-2": "failed"}
+
+
+def test_resuming_after_a_deploy_leaves_pauses_and_poisonous_tasks(app: Connection) -> None:
+    end_turns(app, "stuck")
+    app.execute("select my_app.pause('ask-1')")
+    app.execute("update my_app.tasks set deliveries = 20 where job_id = 'ask-2'")
+    assert run(app, "A deploy has left jobs stuck", "my_app.resume(") == 2
+    assert run(app, "A deploy has left jobs stuck", "my_app.resume(") == 0
+    found = app.execute("select job_id, state from my_app.waiting").fetchall()
+    assert dict(found) == {"ask-0": "ready", "ask-1": "paused", "ask-2": "stuck"}
