@@ -99,3 +99,37 @@ def test_resuming_after_a_deploy_leaves_pauses_and_poisonous_tasks(app: Connecti
     assert run(app, "A deploy has left jobs stuck", "my_app.resume(") == 0
     found = app.execute("select job_id, state from my_app.waiting").fetchall()
     assert dict(found) == {"ask-0": "ready", "ask-1": "paused", "ask-2": "stuck"}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["sk-123", 'sk"123', '"sk"', "\\sk\\", "sk\n\t123\x01", "schlüssel", "it's", "$1%I"],
+)
+def test_no_copy_of_a_secret_remains(app: Connection, secret: str) -> None:
+    value = json.dumps({"token": secret, "in": [f"a {secret} b", {secret: 1}]})
+    app.execute("select my_app.entity_set('ask-0', %s::jsonb, 'login')", [value])
+    app.execute("select my_app.signal('ask-0', 'go', %s::jsonb)", [value])
+    run(app, "A secret was stored", "create function")
+    assert replaced(app, secret) == 0
+    revoked = {"token": "revoked", "in": ["a revoked b", {"revoked": 1}]}
+    copies = app.execute("""
+        select my_app.entity_at('ask-0', version => 1, path => 'login'), context -> 'login', payload
+          from my_app.inbox as i
+          join my_app.jobs as j on j.id = i.job_id""").fetchone()
+    assert copies == (revoked, revoked, revoked)
+    assert app.execute("select * from my_app.assert_histories()").fetchall() == []
+
+
+def test_what_remains_of_a_secret_is_counted(app: Connection) -> None:
+    app.execute("""select my_app.signal('ask-0', 'sk"123', '"sk"')""")
+    app.execute("""select my_app.entity_set('ask-0', '1', 'n', key => 'sk"123')""")
+    run(app, "A secret was stored", "create function")
+    assert replaced(app, 'sk"123') == 2
+
+
+def replaced(app: Connection, secret: str) -> int:
+    """Replace a secret of the first job. Returns how many rows contain it still."""
+    call = "select pg_temp.replace_secret('ask-0', %s, 'revoked')"
+    row = app.execute(call, [secret]).fetchone()
+    assert row is not None
+    return int(row[0])
