@@ -2,7 +2,7 @@
 -- (E18)
 
 begin;
-select plan(62);
+select plan(64);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -154,6 +154,11 @@ select throws_ok(
     $$ select forget_finished(clock() + interval '90 days') $$, 'PD107',
     'the time 2030-04-01 20:00:00+00 is in the future',
     'an age that was added to the time forgets nothing');
+select throws_ok(
+    $$ select forget_finished(clock() + interval '1 day 1 s', 'none') $$, 'PD107', null,
+    'a time more than a day ahead is refused');
+select is(forget_finished(clock() + interval '1 day', 'none'), 0,
+          'a time a day ahead is accepted');
 select is(forget_finished(clock() - interval '90 days'), 0, 'an age that was subtracted forgets older jobs');
 select is(forget_finished('infinity', 'even', 2), 2, 'forget_finished() forgets at most max_jobs jobs of one entity');
 select is(the_old_ones(), '{old-3,old-5,old-6,old-7,old-8}', 'forget_finished() forgets the oldest jobs of the entity');
