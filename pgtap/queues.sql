@@ -158,9 +158,10 @@ select is(pg_temp.depth('fraction'), '[3, 0, 0, 0, 0, 0, 0]', 'a rate can be rem
 select set_queue('unused', max_running => 7);
 select is((select jsonb_agg(jsonb_build_array(d.queue, d.ready, d.max_running)) from queue_depths('unused') as d),
           '[["unused", 0, 7]]', 'queue_depths() shows a queue with limits and no tasks');
+select set_queue('Unused', max_running => 7);
 select is(array(select d.queue from queue_depths() as d),
-          array(select d.queue from queue_depths() as d order by d.queue),
-          'queue_depths() returns the queues in order of their names');
+          array(select d.queue from queue_depths() as d order by convert_to(d.queue, 'UTF8')),
+          'queue_depths() returns the queues in order of their names, byte by byte');
 
 -- Paused and stuck tasks.
 
