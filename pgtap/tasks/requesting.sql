@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task requests, once per key; their answers come as messages.
 
 begin;
-select plan(83);
+select plan(85);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -75,6 +75,17 @@ select given(tell(a_turn('once',
                          facts => jsonb_build_array(jsonb_build_object('kind', 'dropped', 'key', 'h2',
                                                                        'message', message_of('once', 'h2'))))));
 select is(ask('1/main', 'h2'), '{1/main}', 'a repeated request makes no task after its answer was dropped');
+select is(
+    tell(a_turn('once', state => 'park', requests => '[{"key": "h1", "name": "h"}]')) #>> '{error,code}',
+    'PD107',
+    'a task cannot be parked for the answer of a request that was answered before [P5]');
+select have_held_job('begun');
+select given(tell(a_turn('begun', requests => '[{"key": "c#1", "kind": "job", "name": "w", "detached": true}]')));
+select is(
+    tell(a_turn('begun',
+                state => 'park', requests => '[{"key": "c#1", "kind": "job", "name": "w"}]')) #>> '{error,code}',
+    'PD107',
+    'a task cannot be parked for the answer of a child that was detached [P5]');
 
 -- The coordinator crashed after its hook had finished, and before it got the answer.
 select time_passes('31 s');

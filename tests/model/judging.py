@@ -175,6 +175,20 @@ def check_turn(turn: Turn) -> None:
             raise Refused("PD103")
 
 
+def makes_a_wait(s: State, turn: Turn, request: Row) -> bool:
+    """Return whether a request makes something that the task waits for."""
+    kind, key = request.get("kind"), request.get("key")
+    place = (turn.job, turn.task, key)
+    is_withdrawn = kind in ("until", "item") and key in turn.list("cancels")
+    is_answered = any((m["job_id"], m["task"], m["key"]) == place for m in s.inbox.values())
+    has_child = kind == "job" and any(
+        (job["parent"], job["asked_as"], job["status"])
+        == (turn.job, f"{turn.task}/{key}", "running")
+        for job in s.jobs.values()
+    )
+    return not (request.get("detached") or is_withdrawn or is_answered or has_child)
+
+
 def check_wait(s: State, turn: Turn) -> None:
     """Refuse a park that nothing could end."""
     if turn.state != "park" or turn.get("until") is not None or turn.awaits:
@@ -185,14 +199,7 @@ def check_wait(s: State, turn: Turn) -> None:
     asked = [place for place in s.conditions if place[:2] == name]
     asked += [(*name, p["key"]) for p in open_items if (p["job_id"], p["task"]) == name]
     if not (
-        any(
-            not request.get("detached")
-            and not (
-                request.get("kind") in ("until", "item")
-                and request.get("key") in turn.list("cancels")
-            )
-            for request in turn.list("requests")
-        )
+        any(makes_a_wait(s, turn, request) for request in turn.list("requests"))
         or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
         or any(message["id"] not in taken for message in s.open_messages(*name, ()))
         or any(key not in turn.list("cancels") for *_, key in asked)

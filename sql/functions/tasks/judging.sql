@@ -196,10 +196,16 @@ declare
     withdrawn text[] := array(select k.key from jsonb_array_elements_text(nullif(wait_failure.cancels, 'null')) as k (key)
                                where k.key is not null);
 begin
-    -- Everything is read in the way in which it will be applied: a key may be a number, and a boolean a text.
+    -- Everything is read in the way in which it will be applied: a key may be a number, and a boolean a text. A request
+    -- that was answered, or whose child exists, makes nothing; whether the task waits for that child is looked for below.
     if exists (select from jsonb_to_recordset(nullif(wait_failure.requests, 'null')) as q (key text, kind text, detached boolean)
                 where q.detached is not true
-                  and not coalesce(q.kind in ('until', 'item') and q.key = any(withdrawn), false))
+                  and not coalesce(q.kind in ('until', 'item') and q.key = any(withdrawn), false)
+                  and not exists (select from inbox as i
+                                   where i.job_id = wait_failure.job and i.task = wait_failure.task and i.key = q.key)
+                  and not exists (select from jobs as c
+                                   where q.kind = 'job' and c.parent = wait_failure.job and c.status = 'running'
+                                     and c.asked_as = wait_failure.task || '/' || q.key))
         or exists (select from tasks as t
                     where t.job_id = wait_failure.job and t.asker_task = wait_failure.task
                       and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0')
