@@ -224,8 +224,9 @@ def test_attempt_that_timed_out_ends_at_its_next_heartbeat(
     assert ended.wait(20)
 
 
-def test_heartbeat_raises_in_a_plain_hook_after_a_cancel(
-    app: perdure.App, client: perdure.Client, work: Any
+@pytest.mark.parametrize("end", ["cancel", "terminate"])
+def test_heartbeat_ends_a_plain_hook_that_nobody_wants(
+    app: perdure.App, client: perdure.Client, work: Any, end: str
 ) -> None:
     begun, ended = threading.Event(), threading.Event()
 
@@ -246,35 +247,9 @@ def test_heartbeat_raises_in_a_plain_hook_after_a_cancel(
     work(lease=0.9)
     handle = client.start(asks)
     assert begun.wait(20)
-    handle.cancel()
+    getattr(handle, end)()
     with pytest.raises(perdure.JobCancelled):
         handle.result(T)
-    assert ended.wait(20)
-
-
-def test_heartbeat_ends_a_plain_hook_whose_job_was_terminated(
-    app: perdure.App, client: perdure.Client, work: Any
-) -> None:
-    begun, ended = threading.Event(), threading.Event()
-
-    @app.hook
-    def computes(memory: perdure.Entity) -> None:
-        begun.set()
-        try:
-            while True:
-                perdure.heartbeat()
-                time.sleep(0.01)
-        finally:
-            ended.set()
-
-    @app.coordinator
-    async def asks(memory: perdure.AsyncEntity) -> None:
-        await computes(memory)
-
-    work(lease=1)
-    handle = client.start(asks)
-    assert begun.wait(20)
-    handle.terminate()
     assert ended.wait(20)
 
 
