@@ -40,9 +40,10 @@ logger = logging.getLogger("perdure.worker")
 
 INSTANCE = "PERDURE_INSTANCE"
 
-YOUNG_OBJECTS = 20_000
-"""How many objects may be created before the collector looks at them: a batch of turns makes
-thousands, and nearly all of them are freed by themselves."""
+YOUNG_OBJECTS = 50_000
+"""How many objects may be created before the collector looks at them: a few hundred workflows in
+hand are tens of thousands, and all of them are freed by themselves. Only the user's code makes
+cycles."""
 
 BESIDE = min(32, (os.cpu_count() or 1) + 4)
 """Number of threads for `asyncio.to_thread()` of async code: as many as asyncio itself has."""
