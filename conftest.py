@@ -10,6 +10,7 @@ fails if its server, program or package is missing.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -40,6 +41,8 @@ from tests.storms.figures import FIGURES, Figures, cited, note, outcome, tell
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 os.environ.pop("PERDURE_SCHEMA", None)  # the app of whoever runs the tests is not theirs
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as after `make test &` in a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,28 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 import perdure
 from tests.engine.crashing import Stage, stage_on
 from tests.engine.programs import app_of
 from tests.engine.references import References
-from tests.servers import AnyServer, adopt
+from tests.servers import AnyServer, database_of
 
 
 @pytest.fixture(scope="session")
 def crash_dsn(server: AnyServer, template: str) -> Iterator[str]:
     """Provide a database in which workers are killed."""
-    name = f"{template}_engine"
-    database, source = sql.Identifier(name), sql.Identifier(template)
-    with psycopg.connect(server.url(), autocommit=True) as admin:
-        create = sql.SQL("create database {} template {} strategy file_copy")
-        admin.execute(create.format(database, source))
-        adopt(server.url(name))
+    with database_of(server, "engine", template) as name:
         yield server.url(name)
-        admin.execute(sql.SQL("drop database {} with (force)").format(database))
 
 
 @pytest.fixture(scope="module")

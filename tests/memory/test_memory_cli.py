@@ -68,18 +68,20 @@ def test_command_history_filters_by_path_and_version(shell: Shell, memory: Any) 
 
 
 def test_command_history_follows_changes_until_interrupted(dsn: str, memory: Any) -> None:
-    following = subprocess.Popen(
-        [sys.executable, "-u", "-m", "perdure", "history", "m", "-f", "--dsn", dsn, "--after", "3"],
-        env=os.environ | {"PYTHONPATH": PYTHON},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert following.stdout is not None
-    for n in (4, 5):
-        memory.set(n, "c")
-        assert json.loads(following.stdout.readline())["version"] == n
-    following.send_signal(signal.SIGINT)
-    rest, _ = following.communicate(timeout=30)
+    command = [sys.executable, "-u", "-m", "perdure", "history", "m", "-f", "--dsn", dsn]
+    env = os.environ | {"PYTHONPATH": PYTHON}
+    with subprocess.Popen(
+        [*command, "--after", "3"], env=env, stdout=subprocess.PIPE, text=True
+    ) as following:
+        try:
+            assert following.stdout is not None
+            for n in (4, 5):
+                memory.set(n, "c")
+                assert json.loads(following.stdout.readline())["version"] == n
+            following.send_signal(signal.SIGINT)
+            rest, _ = following.communicate(timeout=30)
+        finally:
+            following.kill()
     assert (following.returncode, rest) == (0, "")
 
 

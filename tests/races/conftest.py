@@ -18,7 +18,7 @@ from tests.databases import HOME, PLAIN, SCHEMA, find_app, keep_settings
 from tests.races.points import put_points
 from tests.races.sessions import TABLES, Connection, Session, Stage, limits
 from tests.races.theatre import PATIENCE, Theatre
-from tests.servers import AnyServer, adopt, database_of
+from tests.servers import AnyServer, database_of
 
 _tests = count(1)
 
@@ -64,17 +64,11 @@ class Pool:
 @pytest.fixture(scope="session")
 def pool(server: AnyServer, entrance: AnyServer, template: str) -> Iterator[Pool]:
     """Give connections to one database for all races."""
-    name = f"{template}_races"
-    database, source = sql.Identifier(name), sql.Identifier(template)
-    with psycopg.connect(server.url(), autocommit=True) as admin:
-        create = sql.SQL("create database {} template {} strategy file_copy")
-        admin.execute(create.format(database, source))
-        adopt(server.url(name))
+    with database_of(server, "races", template) as name:
         keep_settings(server.url(name), search_path=HOME, client_min_messages="error", **limits())
         connections = Pool(entrance.url(name), "perdure")
         yield connections
         connections.close()
-        admin.execute(sql.SQL("drop database {} with (force)").format(database))
 
 
 @pytest.fixture
