@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from asyncio import base_tasks
 from typing import Any, NoReturn
 
 ANSWERS = (str, int, float, list, dict, tuple)
@@ -34,7 +36,11 @@ class Unawaited:
         told = f"{self._called()} was not awaited: await it, and use .{name} of its answer"
         raise AttributeError(told, name=name, obj=self)
 
-    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
+    def __bool__(self) -> bool:
+        """Refuse to all but asyncio, which asks a task that it describes for its coroutine."""
+        return sys._getframe(1).f_globals is vars(base_tasks) or self._is_not_awaited()
+
+    __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
     __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = __format__ = _is_not_awaited
 
     def __eq__(self, other: object) -> bool:
