@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from perdure.workflow.operations import OF_OTHERS, outlives
 from perdure.workflow.work import Transaction
 
 from .activities import NO_ATTEMPTS, AttemptOutcome, PriorAttempts
+from .deadlines import Deadlines
 
 SHORT_PAUSE = 5_000_000
 """Microseconds: a longer pause between two attempts parks the coordinator."""
@@ -21,12 +23,11 @@ SHORT_PAUSE = 5_000_000
 
 @dataclass(slots=True, eq=False)
 class OpenActivity:
-    """An activity that the code has asked for: its attempts so far, and when the next may begin."""
+    """An activity that the code has asked for, and its attempts so far."""
 
     operation: OpenOperation
     is_transaction: bool
     prior: PriorAttempts
-    again_at: int | None
     task: asyncio.Task[AttemptOutcome] | None = None
 
     def needs_record(self) -> bool:
@@ -44,7 +45,9 @@ class OpenActivity:
 class OpenOperations:
     """Operations that the code waits for, by kind.
 
-    Timers and signals come from outside, commands and requests need a flush, activities run here.
+    Timers and signals come from outside, commands and requests need a flush, activities run here:
+    each is to start, pauses between two attempts, or is under way. No step of the code looks at all
+    that is open, however much that is.
     """
 
     def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
@@ -55,8 +58,10 @@ class OpenOperations:
         self.signals: dict[str, OpenOperation] = {}
         self.to_start: list[OpenActivity] = []
         self._activities: dict[str, OpenActivity] = {}
+        self._endless: deque[OpenActivity] = deque()
+        self._pauses: Deadlines[OpenActivity] = Deadlines()
         self._awaited: set[str] = set()
-        self.timers: dict[str, OpenOperation] = {}
+        self.timers: Deadlines[OpenOperation] = Deadlines()
         self._attempts: dict[str, PriorAttempts] = {}
         self._ends: dict[str, int] = {}
         for fact in journal:
@@ -83,13 +88,14 @@ class OpenOperations:
             # Code that has since lost its limit has none.
             if end is not None and activity.limits.within is not None:
                 prior = PriorAttempts(prior.made, prior.failure, end)
-            is_transaction = isinstance(activity, Transaction)
-            call = OpenActivity(operation, is_transaction, prior, again_at)
+            call = OpenActivity(operation, isinstance(activity, Transaction), prior)
             self._activities[key] = call
             if again_at is None:
-                self.to_start.append(call)
+                self._ready(call)
+            else:
+                self.pause(call, again_at)
         elif kind == "timer":
-            self.timers[key] = operation
+            self.timers.add(key, deadline_of(operation), operation)
         elif kind == "signal":
             self.signals[key] = operation
         elif kind == "answer":
@@ -102,6 +108,7 @@ class OpenOperations:
     def _withdraw(self, operation: OpenOperation) -> None:
         key = operation.key
         if operation.kind == "activity":
+            self._pauses.discard(key)
             self._end_activity(self._activities.pop(key, None))
         elif operation.kind == "answer":
             is_unsent = self.requests.pop(key, None) is not None
@@ -121,7 +128,7 @@ class OpenOperations:
 
     def close(self, operation: OpenOperation) -> None:
         """Remove what was answered."""
-        self.timers.pop(operation.key, None)
+        self.timers.discard(operation.key)
         self.signals.pop(operation.key, None)
         self._awaited.discard(operation.key)
 
@@ -141,46 +148,46 @@ class OpenOperations:
 
     def first_timer(self) -> OpenOperation | None:
         """Return the timer with the earliest deadline."""
-        return min(self.timers.values(), key=deadline_of) if self.timers else None
+        return self.timers.first()
 
     def next_deadline(self) -> int | None:
-        """Return the earliest of the deadlines and the pauses between attempts."""
-        return min(self._deadlines(), default=None)
-
-    def _deadlines(self) -> Iterator[int]:
-        yield from map(deadline_of, self.timers.values())
-        for call in self._activities.values():
-            if call.again_at is not None:
-                yield call.again_at
+        """Return the earliest of the deadlines and the ends of pauses between attempts."""
+        timer, pause = self.timers.earliest(), self._pauses.earliest()
+        return pause if timer is None else timer if pause is None else min(timer, pause)
 
     # Activities.
 
+    def _ready(self, call: OpenActivity) -> None:
+        self.to_start.append(call)
+        if call.needs_end():
+            self._endless.append(call)
+
     def activity_without_end(self) -> OpenActivity | None:
         """Return an activity to start whose end must be recorded first."""
-        for call in self.to_start:
-            if call.needs_end():
-                return call
-        return None
+        endless = self._endless
+        while endless and not (self.is_open(endless[0]) and endless[0].needs_end()):
+            endless.popleft()
+        return endless[0] if endless else None
+
+    def pause(self, call: OpenActivity, until: int) -> None:
+        """Let the next attempt of an activity wait."""
+        self._pauses.add(call.operation.key, until, call)
 
     def end_pauses(self, now: int) -> None:
         """Let attempts begin whose pause is over."""
-        for call in self._activities.values():
-            if call.again_at is not None and call.again_at <= now:
-                call.again_at = None
-                self.to_start.append(call)
+        for call in self._pauses.take_due(now):
+            self._ready(call)
 
     def is_under_way(self, now: int, short_pause: int) -> bool:
         """Tell whether something runs here: an attempt, or a short pause (µs) before one."""
-        soon = now + short_pause
-        for call in self._activities.values():
-            if call.task is not None or (call.again_at or soon) < soon:
-                return True
-        return False
+        if len(self._activities) > len(self.to_start) + len(self._pauses):
+            return True
+        pause = self._pauses.earliest()
+        return pause is not None and pause < now + short_pause
 
     def has_all_begun(self) -> bool:
         """Tell whether there are activities, and each has an attempt under way."""
-        calls = self._activities
-        return bool(calls) and all(call.task is not None for call in calls.values())
+        return bool(self._activities) and not (self.to_start or self._pauses)
 
     def holds_all(self, journal: Journal) -> bool:
         """Tell whether all that the code waits for happens here. Then nobody sends messages."""
@@ -206,6 +213,7 @@ class OpenOperations:
             if call.task is not None:
                 call.task.cancel()
         self._activities.clear()
+        self._pauses.clear()
         self.to_start.clear()
 
     # Flushing.

@@ -155,9 +155,10 @@ class PendingEvents:
             )
             return
         at = self.next_at()
-        call.again_at = at + microseconds(outcome.again_in)
+        again_at = at + microseconds(outcome.again_in)
+        self._operations.pause(call, again_at)
         call.prior = PriorAttempts(call.prior.made + 1, outcome.value, call.prior.end)
-        failure = outcome.value | {"again_at": to_iso(call.again_at)}
+        failure = outcome.value | {"again_at": to_iso(again_at)}
         self._append(
             journal,
             Fact(
