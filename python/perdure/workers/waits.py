@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.durations import from_iso
 from perdure.replay.replay import Fact
 
+from .deadlines import Deadlines
 from .inbox import UNREAD, InboxSnapshot
 from .quiescence import DurableWait
 from .turns import CANCEL, Json
@@ -65,6 +66,7 @@ class Waits:
     def __init__(self, turn: HookTurn):
         self._turn = turn
         self._open: dict[str, OpenWait] = {}
+        self._deadlines: Deadlines[OpenWait] = Deadlines()
         self._left: list[OpenWait] = []
         self._inbox = UNREAD
         self._keeps_cancel = False
@@ -77,6 +79,8 @@ class Waits:
     async def wait(self, wait: OpenWait) -> Fact:
         """Wait here, or elsewhere."""
         self._open[wait.key] = wait
+        if wait.deadline is not None:
+            self._deadlines.add(wait.key, wait.deadline, wait)
         self._quiescent_since = None
         self._tick_in = AT_ONCE if self._is_short() else FIRST_TICK
         self._take_messages()
@@ -84,12 +88,16 @@ class Waits:
         try:
             fact: Fact | None = await wait.future
         except asyncio.CancelledError:
-            self._open.pop(wait.key, None)
+            self._close(wait)
             self._offer_again(wait)
             raise
         finally:
-            self._open.pop(wait.key, None)
+            self._close(wait)
         return self._take_offered(wait) if fact is None else fact
+
+    def _close(self, wait: OpenWait) -> None:
+        self._open.pop(wait.key, None)
+        self._deadlines.discard(wait.key)
 
     def _take_offered(self, wait: OpenWait) -> Fact:
         self._turn.check_alive()
@@ -295,7 +303,9 @@ class Waits:
 
     def next_deadline(self) -> int | None:
         """Return the earliest deadline (µs)."""
-        deadlines = [wait.deadline for wait in self._all() if wait.deadline is not None]
+        if self._open:
+            return self._deadlines.earliest()
+        deadlines = (wait.deadline for wait in self._left if wait.deadline is not None)
         return min(deadlines, default=None)
 
     def _all(self) -> list[OpenWait]:
