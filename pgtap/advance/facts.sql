@@ -1,7 +1,7 @@
 -- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
-select plan(49);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -143,10 +143,18 @@ select is(
     '[[1, "signal", "late#1", true, "first"]]',
     'a consumed signal is recorded as it was sent [P5]');
 select is(
-    (select i.consumed_at from inbox as i where i.job_id = 'to' and i.payload = '"first"'),
-    clock(),
-    'a consumed signal is marked as consumed');
+    (select count(*) from inbox as i where i.job_id = 'to' and i.payload = '"first"'),
+    0::bigint,
+    'a consumed signal is gone: a job that takes many does not search among them for the next');
 select is(mail_of('to') -> 2, '[null, "late", true, "second"]', 'the next signal of that name is still open');
+select given(signal('to', 'keyed', '"third"', 'k1'));
+select given(tell(a_turn('to', worker => 'bob', facts => jsonb_build_array(jsonb_build_object(
+    'kind', 'signal', 'key', 'keyed#1', 'name', 'keyed', 'message', message_of('to', 'keyed'))))));
+select is(
+    (select jsonb_agg(jsonb_build_array(i.task, i.key, i.name, i.payload, i.consumed_at = clock()))
+       from inbox as i where i.dedupe_key = 'k1'),
+    '[["$taken", "k1", "keyed", null, true]]',
+    'of a consumed signal with a key only the key stays [P12]');
 
 -- A worker that does not replay names the message, and nothing else.
 

@@ -108,20 +108,38 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
 
 -- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job, or, for
 -- answers, of the task. [P5]
--- A worker that does not replay may leave out what the message says by itself.
+-- A worker that does not replay may leave out what the message says by itself. The answer to a request stays until its
+-- asker ends. A signal goes, and its key is kept out of the way: the next one must not be searched for among all that a
+-- job has ever taken.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    named bigint[] := array(select f.message from unnest(consume_messages.facts) as f where f.message is not null);
     completed fact[];
 begin
-    with consumed as (
+    with answers as (
         update inbox as i
            set consumed_at = consume_messages.consumed_at
-         where i.id = any(array(select f.message from unnest(consume_messages.facts) as f where f.message is not null))
+         where i.id = any(named)
+           and i.task is not null
         returning i.id, i.key, i.name, i.ok, i.payload
+    ), signals as (
+        delete from inbox as i
+         where i.id = any(named)
+           and i.task is null
+        returning i.*
+    ), kept as (
+        insert into inbox (job_id, id, task, key, name, sender, dedupe_key, sent_at, consumed_at) overriding system value
+        select s.job_id, s.id, '$taken', s.dedupe_key, s.name, s.sender, s.dedupe_key, s.sent_at, consume_messages.consumed_at
+          from signals as s
+         where s.dedupe_key is not null
+    ), consumed as (
+        select a.* from answers as a
+         union all
+        select s.id, s.key, s.name, s.ok, s.payload from signals as s
     )
     select array_agg((f.turn, f.job, f.task, f.seq,
                       case when c.id is null or f.kind <> 'note' then f.kind when c.key is null then 'signal'

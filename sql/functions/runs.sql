@@ -17,7 +17,6 @@ begin
     perform forget_conditions(ended);
     perform forget_open_items(ended);
     perform forget_messages(ended);
-    perform compact_signals(array(select r.job from unnest(ended) as r));
     perform continue_jobs(ended, continue_runs.continued_at);
     perform append_runs(
         array(select r.job from unnest(ended) as r),
@@ -65,7 +64,6 @@ declare
     endings jsonb[] := last_run_endings(ids);
 begin
     perform drop_signals(ids, restart.started_at);
-    perform compact_signals(ids);
     perform restart_jobs(restart.wanted, restart.started_at);
     perform append_runs(ids, array_fill(restart.reason, array[cardinality(ids)]), endings, restart.started_at);
     perform insert_coordinators(restart.wanted, ids, restart.started_at);

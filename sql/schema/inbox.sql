@@ -25,7 +25,7 @@ comment on column @extschema@.inbox.job_id is 'The job that receives the message
 comment on column @extschema@.inbox.id is
     'The order of acceptance. It is drawn under the lock of the job and never issued twice.';
 comment on column @extschema@.inbox.task is
-    'The task that is answered; null for a signal, which any task that waits for its name may take; $taken if only the key of a signal is left, which an earlier run has taken.';
+    'The task that is answered; null for a signal, which any task that waits for its name may take; $taken if the signal is gone and only its key is left.';
 comment on column @extschema@.inbox.key is
     'The request that is answered; $cancel for a request to cancel; for $taken the key of the caller again.';
 comment on column @extschema@.inbox.name is 'The name of the signal.';
@@ -35,7 +35,7 @@ comment on column @extschema@.inbox.sender is 'The job and task that sent the me
 comment on column @extschema@.inbox.dedupe_key is 'The key of the caller: a signal with the same key is accepted once.';
 comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
 comment on column @extschema@.inbox.consumed_at is
-    'When a task took the message. The row stays until the asking task ends.';
+    'When a task took the message. An answer stays until the asking task ends; of a signal only its key stays.';
 comment on column @extschema@.inbox.fingerprint is
     'The hash of the request that is answered: code that runs again compares it with its request.';
 

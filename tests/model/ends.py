@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model.jobs import add_task, compact_signals, finish
+from tests.model.jobs import add_task, finish
 from tests.model.judging import Turn
 from tests.model.state import Name, State, failure, is_beneath, is_of, moment
 
@@ -142,7 +142,6 @@ def continue_runs(s: State, turns: list[Turn]) -> None:
     leave_behind(s, ended)
     forget_messages(s, ended)
     for turn in ended:
-        compact_signals(s, turn.job)
         job, failed = s.jobs[turn.job], turn.get("failure")
         job |= {"run": job["run"] + 1, "updated_at": s.now}
         job["args"] = job["args"] if turn.get("value") is None else turn.get("value")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.model.jobs import take_signal
 from tests.model.judging import Fact, Turn
 from tests.model.state import Row, State, failure
 from tests.races.memory_model import MISSING, Refused, found
@@ -18,11 +19,13 @@ def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -
             command(s, fact)
     for fact in facts:
         if fact.message is not None:
-            for message in s.inbox.values():
+            for number, message in list(s.inbox.items()):
                 if (message["job_id"], message["id"]) == (fact.turn.job, fact.message):
                     message["consumed_at"] = s.now
                     fact.row |= {"ok": message["ok"], "value": message["payload"]}
                     fact.row |= said_by_itself(fact.row, message)
+                    if message["task"] is None:
+                        take_signal(s, number)
     send_signals(s, [fact for fact in facts if fact.said.get("signal")], known)
     for fact in facts:
         s.tell(fact.turn.job, fact.turn.task, fact.seq, **fact.row)

@@ -196,16 +196,14 @@ def is_ready(s: State, wanted: Row) -> bool:
     return wanted["if_exists"] == "new_run" and not is_its and not is_running
 
 
-def compact_signals(s: State, job: str) -> None:
-    """Drop the signals that ended runs have consumed, except their keys."""
-    for number, message in list(s.inbox.items()):
-        is_taken = message["task"] is None and message["consumed_at"] is not None
-        if message["job_id"] != job or not is_taken:
-            continue
-        if message["dedupe_key"] is None:
-            del s.inbox[number]
-        else:
-            message |= {"task": "$taken", "key": message["dedupe_key"], "payload": None}
+def take_signal(s: State, number: int) -> None:
+    """Remove a signal, and keep its key."""
+    message = s.inbox[number]
+    if message["dedupe_key"] is None:
+        del s.inbox[number]
+    else:
+        key = message["dedupe_key"]
+        message |= {"task": "$taken", "key": key, "payload": None, "consumed_at": s.now}
 
 
 def restart(s: State, wanted: Row, reason: str) -> None:
@@ -215,11 +213,9 @@ def restart(s: State, wanted: Row, reason: str) -> None:
     told = {name: value for name, value in ending.items() if name == "status" or value is not None}
     told |= {} if job["start_key"] is None else {"key": job["start_key"]}
     if not s.user_tasks(wanted["id"]):
-        for message in s.inbox.values():
-            is_open = message["consumed_at"] is None and message["task"] is None
-            if message["job_id"] == wanted["id"] and is_open:
-                message["consumed_at"] = s.now
-    compact_signals(s, wanted["id"])
+        for number, message in list(s.inbox.items()):
+            if message["job_id"] == wanted["id"] and message["task"] is None:
+                take_signal(s, number)
     same = ("workflow", "args", "parent", "headers", "pinned_version", "queue", "priority")
     job |= {name: wanted[name] for name in (*same, "limit_key")}
     job |= dict.fromkeys(("result", "error", "asked_as", "on_parent_end", "started_at"))

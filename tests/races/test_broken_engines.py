@@ -128,7 +128,7 @@ MUTANTS: dict[str, Mutant] = {
         "messages_are_open",
         r"and i\.consumed_at is null",
         "",
-        two(takers.test_first_task_that_takes_signal_gets_it_and_other_turn_is_stale, (0, 1)),
+        two(takers.test_answer_is_taken_once),
     ),
     "one batch gives a message to two turns": Mutant(
         "apply_batch",

@@ -41,6 +41,19 @@ def test_first_task_that_takes_signal_gets_it_and_other_turn_is_stale(
     assert a.state("j", loser.task) == "parked"
 
 
+def test_answer_is_taken_once(a: Session, b: Session) -> None:
+    """[P5] It stays until the coordinator ends, but a later turn that takes it again is stale."""
+    coordinator = a.held("j")
+    a.advance(coordinator.keep(requests=[hook("h#1")]))
+    b.advance(b.claim_one("hooks").done("once"))
+    (message,) = a.advance(coordinator.keep(awaits=[])).messages
+
+    assert a.advance(coordinator.keep(take(message))).state == "keep"
+    assert a.advance(coordinator.told().keep(take(message))).state == "stale"
+
+    assert a.one("select count(*) from journal where kind = 'answer'") == 1
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "reversed"])
 def test_batch_gives_signal_to_first_turn_that_takes_it(a: Session, order: tuple[int, int]) -> None:
     """[P5] The second turn in the batch is stale."""

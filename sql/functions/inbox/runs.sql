@@ -19,43 +19,25 @@ comment on function @extschema@.forward_cancel_requests(@extschema@.turn[]) is
     'Readdress requests to cancel that a run has not heard to the next run.';
 
 
+-- Keys must stay: a repeated signal is not accepted again. Hooks that are alive may still take the signals of their job.
+-- [P12]
 create function @extschema@.drop_signals(ids text[], dropped_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update inbox as i
-       set consumed_at = drop_signals.dropped_at
+    delete from inbox as i
      where i.job_id = any(drop_signals.ids)
-       and i.consumed_at is null
+       and i.task is null
+       and i.dedupe_key is null
+       and not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0);
+    update inbox as i
+       set task = '$taken', key = i.dedupe_key, payload = null, consumed_at = drop_signals.dropped_at
+     where i.job_id = any(drop_signals.ids)
        and i.task is null
        and not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0);
 end
 $$;
 comment on function @extschema@.drop_signals(text[], timestamptz) is
-    'Let nobody take the signals that were open when jobs ended and of which only the keys are kept.';
-
-
--- Messages that a run has taken are in its journal, and nobody reads them here again. Keys must stay, but out of the way
--- of searches for open signals: a job that lives long would otherwise walk through more of them with each new signal.
-create function @extschema@.compact_signals(ids text[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    delete from inbox as i
-     where i.job_id = any(compact_signals.ids)
-       and i.task is null
-       and i.consumed_at is not null
-       and i.dedupe_key is null;
-    update inbox as i
-       set task = '$taken', key = i.dedupe_key, payload = null
-     where i.job_id = any(compact_signals.ids)
-       and i.task is null
-       and i.consumed_at is not null;
-end
-$$;
-comment on function @extschema@.compact_signals(text[]) is
-    'Delete the signals that earlier runs have taken, but keep their keys. [P12]';
+    'Delete the signals that were open when jobs ended, but keep their keys. [P12]';
