@@ -19,6 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import groupby
@@ -68,6 +69,7 @@ class Part(NamedTuple):
     text: str
 
 
+@cache
 def source() -> Traversable:
     """Find `sql/`: inside the installed package, else beside it in a checkout."""
     packaged = resources.files("perdure") / "sql"
@@ -76,9 +78,8 @@ def source() -> Traversable:
 
 def parts(sql: Traversable | None = None) -> Iterator[Part]:
     """Yield the parts of the install script in the order of `install.sql`."""
-    root = source() if sql is None else sql
-    written = json.dumps(build(root))
-    for part in _written(root):
+    written = json.dumps(build(sql))
+    for part in _written(sql):
         yield Part(part.file, part.text.replace(BUILD, written))
 
 
@@ -87,7 +88,7 @@ def build(sql: Traversable | None = None) -> dict[str, str]:
 
     Unreleased versions have many builds. A `--` comment does not make other tables.
     """
-    made = list(_written(source() if sql is None else sql))
+    made = list(_written(sql))
     tables = "".join(part.text for part in made if part.file in _TABLES)
     return {"code": _digest(render(made)), "tables": _digest(_UNREAD.sub("", tables))}
 
@@ -97,14 +98,13 @@ def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
 
     It changes no table: `migrate()` does that afterwards.
     """
-    root = source() if sql is None else sql
-    yield Part("replacing.sql", _read(root, "replacing.sql"))
-    for part in parts(root):
+    yield Part("replacing.sql", _read(sql, "replacing.sql"))
+    for part in parts(sql):
         yield _replacing(part)
-    for part in parts(root):
+    for part in parts(sql):
         if part.file.startswith("types/"):
             yield _extending(part)
-    yield Part("retired.sql", _read(root, "retired.sql"))
+    yield Part("retired.sql", _read(sql, "retired.sql"))
 
 
 def routines(sql: Traversable | None = None) -> set[str]:
@@ -120,7 +120,7 @@ def render(wanted: Iterable[Part]) -> str:
 
 def default_version(sql: Traversable | None = None) -> str:
     """Read the version of the core from the control file."""
-    control = _read(source() if sql is None else sql, "perdure.control")
+    control = _read(sql, "perdure.control")
     if found := re.search(r"^default_version\s*=\s*'([^']+)'", control, re.MULTILINE):
         return found[1]
     raise ValueError("perdure.control names no default_version")
@@ -136,9 +136,8 @@ def again(version: str) -> str:
 
 def earlier_versions(sql: Traversable | None = None) -> list[str]:
     """List the versions before this one, oldest first: each has its file in `migrations/`."""
-    root = source() if sql is None else sql
-    names = [file.removeprefix("migrations/") for file in _contents(root) if _is_migration(file)]
-    return [name for name in map(_version, names) if name != default_version(root)]
+    names = [_version(file) for file in _contents(sql) if _is_migration(file)]
+    return [name for name in names if name != default_version(sql)]
 
 
 def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
@@ -147,24 +146,23 @@ def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
     Returns the script that installs it. Those that upgrade it from earlier versions are all the
     same.
     """
-    root = source() if sql is None else sql
     folder.mkdir(parents=True, exist_ok=True)
-    version = default_version(root)
+    version = default_version(sql)
     script = folder / f"perdure--{version}.sql"
-    script.write_text(f"{GUARD}\n{render(parts(root))}", "utf-8")
-    steps = [(old, version) for old in earlier_versions(root)] + [(version, again(version))]
+    script.write_text(f"{GUARD}\n{render(parts(sql))}", "utf-8")
+    steps = [(old, version) for old in earlier_versions(sql)] + [(version, again(version))]
     for old, new in steps:
         step = folder / f"perdure--{old}--{new}.sql"
-        step.write_text(f"{GUARD}\n{render(upgrade(root))}", "utf-8")
+        step.write_text(f"{GUARD}\n{render(upgrade(sql))}", "utf-8")
     (folder / f"perdure--{again(version)}--{version}.sql").write_text(GUARD, "utf-8")
-    (folder / "perdure.control").write_text(_read(root, "perdure.control"), "utf-8")
+    (folder / "perdure.control").write_text(_read(sql, "perdure.control"), "utf-8")
     return script
 
 
-def _written(root: Traversable) -> Iterator[Part]:
+def _written(sql: Traversable | None) -> Iterator[Part]:
     """Yield the parts as they are written, before the build is filled in."""
-    for creator, files in groupby(_contents(root), _creator):
-        pieces = [Part(file, _read(root, file)) for file in files]
+    for creator, files in groupby(_contents(sql), _creator):
+        pieces = [Part(file, _read(sql, file)) for file in files]
         if creator is None:
             yield from pieces
         else:
@@ -205,8 +203,8 @@ def _called(function: str, found: re.Match[str], definition: str) -> str:
     return found["head"] + call
 
 
-def _contents(root: Traversable) -> list[str]:
-    return _INCLUDE.findall(_read(root, "install.sql"))
+def _contents(sql: Traversable | None) -> list[str]:
+    return _INCLUDE.findall(_read(sql, "install.sql"))
 
 
 def _is_migration(file: str) -> bool:
@@ -257,7 +255,8 @@ def _step(piece: Part) -> Part:
     return Part(piece.file, _STEP.format(version=numbers, text=piece.text))
 
 
-def _read(root: Traversable, file: str) -> str:
+def _read(sql: Traversable | None, file: str) -> str:
+    root = source() if sql is None else sql
     return root.joinpath(*file.split("/")).read_text("utf-8")
 
 
