@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from perdure.basics.paths import write_path
 from perdure.codecs import Codec
 from perdure.database.call import Call
 from perdure.database.source import Source
@@ -95,7 +96,9 @@ class ClientMemoryAccess:
 
     def read(self, path: list[str]) -> Any:
         """Read from the memory."""
-        return self._client.send(self._client.requests.read(self._job, path), self._connection)
+        return self._client.send(
+            self._client.calls.read(self._job, write_path(path)), self._connection
+        )
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait until the memory meets a condition."""

@@ -6,16 +6,19 @@ Each method is written once for both kinds of clients: it returns its answer, or
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from perdure.basics.durations import Duration
+from perdure.basics.arguments import listed
+from perdure.basics.durations import Duration, as_interval
 from perdure.basics.paths import Path
 from perdure.database.call import Call
 from perdure.values.items import Decode, unchanged
 from perdure.values.wire import Result
 from perdure.workflow.memory import Awaited
+from perdure.workflow.operations import stored
 from perdure.workflow.work import Hook
 
 from .base_client import BaseClient
@@ -185,7 +188,9 @@ class BaseHandle(
         The new run has the last arguments, or `args`, and the memory as it is. Returns False if the
         job runs or has completed. `timeout` defaults to that of the last start. Raises JobNotFound.
         """
-        call = self._client.requests.retry(self.id, args, timeout, key)
+        limit = None if timeout is None else as_interval(timeout)
+        bound = args if args is None or isinstance(args, Mapping) else listed("args", args)
+        call = self._client.calls.retry(self.id, stored(bound), limit, key or uuid.uuid4().hex)
         return self._client.give(call, connection)
 
     def timeline(self) -> _Timeline:

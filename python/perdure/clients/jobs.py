@@ -5,6 +5,7 @@ Each method is written once for both kinds of clients: it returns its answer, or
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -13,13 +14,16 @@ from uuid import UUID
 from perdure.basics.durations import Duration, aware
 from perdure.basics.names import as_id
 from perdure.basics.paths import Path
+from perdure.workflow.operations import stored
 from perdure.workflow.work import Workflow
 
 from . import resealing
 from .base_client import BaseClient
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
 from .outcomes import unfulfilled
+from .past import rows_of
 from .polling import Steps, condition_on, until_of
+from .requests import Status
 
 _Memory = TypeVar("_Memory")
 _NewMemory = TypeVar("_NewMemory")
@@ -55,8 +59,16 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
 
         Returns a list of Status. Raises InvalidArgument.
         """
-        asked = self.requests.jobs(workflow, status, (since, until), after, limit)
-        return self.give(asked)
+        name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
+        asked = self.calls.list_jobs(
+            workflow=name,
+            status=status,
+            since=None if since is None else aware(since),
+            until=None if until is None else aware(until),
+            after=None if after is None else as_id(after),
+            max_rows=limit,
+        )
+        return self.give(asked.reading(rows_of(Status)))
 
     def entity(self, job: str | UUID, *, connection: Any = None) -> _Memory:
         """Return a memory. With `connection`, what it does joins that transaction."""
@@ -73,7 +85,9 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         If the id already exists, the memory is left unchanged, whatever its entity, and `is_new` of
         the result is False.
         """
-        call = self.requests.create(id, entity, context)
+        call = self.calls.create(
+            as_id(id), entity, stored({} if context is None else context), uuid.uuid4().hex
+        )
 
         def memory(is_new: bool) -> Any:
             made: Any = self.entity(id, connection=connection)

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from perdure.basics.arguments import check_arguments, listed, of_a_call
-from perdure.basics.durations import Duration, as_interval, aware
+from perdure.basics.durations import as_interval, aware
 from perdure.basics.names import as_id
 from perdure.basics.paths import write_path
 from perdure.codecs import Codec
@@ -25,7 +25,7 @@ from perdure.errors import InvalidArgument, InvalidValue, among
 from perdure.values import wire
 from perdure.values.shapes import bind_unknown
 from perdure.values.stored import check_awaited
-from perdure.workflow.operations import as_memory, stored
+from perdure.workflow.operations import stored
 from perdure.workflow.work import Coordinator, Hook, Work, Workflow, check_kind
 
 from .past import keyed, row_of, rows_of
@@ -79,7 +79,7 @@ class Relative:
 
 
 class Requests:
-    """Makes the calls of both kinds of clients."""
+    """Makes the calls that several verbs share, or that take more than a line."""
 
     def __init__(self, schema: str, codec: Codec | None):
         self.calls = Calls(schema, codec)
@@ -88,8 +88,8 @@ class Requests:
         """Return the call that starts a job."""
         given = dict(options)
         name, bound, known = _start_of(workflow, args, options)
-        _check_key(given, "id")
-        return self.calls.start(name, bound, id=_new_id(known.pop("id", None)), **known)
+        check_key(given, "id")
+        return self.calls.start(name, bound, id=id_or_new(known.pop("id", None)), **known)
 
     def signal_with_start(
         self,
@@ -115,23 +115,6 @@ class Requests:
         """Return the call that reads where a job stands."""
         return self.calls.status(job).reading(row_of(Status))
 
-    def jobs(
-        self,
-        workflow: Workflow[Any] | str | None,
-        status: str | None,
-        times: tuple[datetime | None, datetime | None],
-        after: str | UUID | None,
-        max_rows: int,
-    ) -> Call:
-        """Return the call that lists jobs that were started between two times."""
-        name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
-        since, until = (None if time is None else aware(time) for time in times)
-        last = None if after is None else as_id(after)
-        asked = self.calls.list_jobs(
-            workflow=name, status=status, since=since, until=until, after=last, max_rows=max_rows
-        )
-        return asked.reading(rows_of(Status))
-
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Return the call that starts a hook."""
         check_kind(hook, Hook)
@@ -147,25 +130,6 @@ class Requests:
         """Return the call that reads who descends from a job."""
         return self.calls.family(job, max_rows).reading(rows_of(Relative))
 
-    def retry(self, job: str, args: Any, timeout: Duration | None, key: str | None) -> Call:
-        """Return the call that runs a job again."""
-        limit = None if timeout is None else as_interval(timeout)
-        bound = args if args is None or isinstance(args, Mapping) else listed("args", args)
-        return self.calls.retry(job, stored(bound), limit, key or uuid.uuid4().hex)
-
-    def fork(
-        self,
-        job: str | UUID,
-        new_id: str | UUID | None,
-        at: int | None,
-        context: Any,
-        key: str | None,
-    ) -> Call:
-        """Return the call that forks a job."""
-        memory = None if context is None else as_memory(context)
-        _check_key({"id": new_id, "key": key}, "new_id")
-        return self.calls.fork(as_id(job), _new_id(new_id), at, memory, key or uuid.uuid4().hex)
-
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Return the call that sends a signal.
 
@@ -180,16 +144,6 @@ class Requests:
             check_number(named["by"])
         argument = {name: stored(value) for name, value in named.items()}
         return self.calls.command(job, op, write_path(path), argument, keyed(options))
-
-    def create(self, id: str | UUID, entity: str, context: Any) -> Call:
-        """Return the call that creates a memory without a workflow."""
-        return self.calls.create(
-            as_id(id), entity, stored({} if context is None else context), uuid.uuid4().hex
-        )
-
-    def read(self, job: str, path: list[str]) -> Call:
-        """Return the call that reads from a memory."""
-        return self.calls.read(job, write_path(path))
 
 
 START_OPTIONS = frozenset(
@@ -236,11 +190,12 @@ def _start_of(
     return workflow if isinstance(workflow, str) else workflow.name, bound, known
 
 
-def _new_id(given: str | UUID | None) -> str:
+def id_or_new(given: str | UUID | None) -> str:
+    """Return the id that was given for a job, or a new one."""
     return as_id(uuid.uuid4() if given is None else given)
 
 
-def _check_key(options: Mapping[str, Any], id: str) -> None:
+def check_key(options: Mapping[str, Any], id: str) -> None:
     """Refuse a key that would repeat nothing: each call makes an id. Raises InvalidArgument."""
     if options.get("key") is not None and options.get("id") is None:
         raise InvalidArgument(
@@ -308,10 +263,10 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
             f"a start has no option {unknown[0]}",
             hint=f"Put arguments into args; options are {', '.join(sorted(START_OPTIONS))}.",
         )
-    _check_key(start, "id")
+    check_key(start, "id")
     called = of_a_call(args)
     bound = _bound(workflow, *called)
-    start = {"key": uuid.uuid4().hex} | start | {"id": _new_id(start.get("id"))}
+    start = {"key": uuid.uuid4().hex} | start | {"id": id_or_new(start.get("id"))}
     if isinstance(workflow, Coordinator):
         start = _own(workflow, *called) | start
     _check_options(start)

@@ -8,18 +8,21 @@ positional-only, so that a workflow may have an argument of that name.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
+from perdure.basics.names import as_id
 from perdure.values.wire import Result
 from perdure.workflow.memory import Awaited
+from perdure.workflow.operations import as_memory
 from perdure.workflow.work import Workflow
 
 from .base_client import BaseClient
 from .outcomes import decoder_of
-from .requests import all_of_many
+from .requests import all_of_many, check_key, id_or_new
 
 if TYPE_CHECKING:
     from .async_client import AsyncHandle
@@ -116,7 +119,9 @@ def fork(
     memory of that moment, or `context`. What was requested and not yet answered is requested again.
     `key` needs a `new_id`. Raises JobNotFound, JobExists, InvalidArgument.
     """
-    call = client.requests.fork(job, new_id, at, context, key)
+    memory = None if context is None else as_memory(context)
+    check_key({"id": new_id, "key": key}, "new_id")
+    call = client.calls.fork(as_id(job), id_or_new(new_id), at, memory, key or uuid.uuid4().hex)
     return client.give(call.reading(_handle_of(client, workflow)), connection)
 
 
