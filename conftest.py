@@ -22,6 +22,7 @@ import psycopg
 import pytest
 from pytest_pgtap.plugin import PgTapFile
 
+import perdure
 from perdure.embedded.server import Server
 from perdure.installation.install import install
 from tests.cluster.poolers import MANY, pooler
@@ -30,6 +31,7 @@ from tests.databases import (
     POOLED,
     SCHEMA,
     SILENT,
+    UNHINTED,
     Connection,
     broken_invariants,
     connected,
@@ -238,6 +240,30 @@ def connect(own_database: str, entrance: AnyServer) -> Iterator[Callable[[], Con
 def connection(connect: Callable[[], Connection]) -> Connection:
     """Give an autocommit connection to the test's database, with the app in the search path."""
     return connect()
+
+
+@pytest.fixture
+def app() -> perdure.App:
+    """Give an empty app."""
+    return perdure.App()
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[perdure.Client]:
+    """Give a client of the test's database."""
+    with perdure.connect(dsn) as client:
+        yield client
+
+
+@pytest.fixture
+def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
+    """Give a function that starts a worker of the app: `work(slots=1)`."""
+    with ExitStack() as stack:
+
+        def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
+            return stack.enter_context(perdure.Worker(app, dsn=dsn, **UNHINTED | options))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -39,27 +37,3 @@ def programs(stage: Stage) -> perdure.App:
 def references(stage: Stage, programs: perdure.App) -> References:
     """Provide the outcomes of the programs without faults."""
     return References(stage, programs)
-
-
-@pytest.fixture
-def app() -> perdure.App:
-    """Provide an empty app."""
-    return perdure.App()
-
-
-@pytest.fixture
-def client(dsn: str) -> Iterator[perdure.Client]:
-    """Provide a client of the test's own database."""
-    with perdure.connect(dsn) as client:
-        yield client
-
-
-@pytest.fixture
-def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
-    """Provide a function that starts a worker of the app: `work(slots=1)`."""
-    with ExitStack() as stack:
-
-        def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
-            return stack.enter_context(perdure.Worker(app, dsn=dsn, **options))
-
-        yield start

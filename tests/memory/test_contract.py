@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,23 +43,6 @@ class Draft:
 class Order(TypedDict):
     number: int
     note: str | None
-
-
-@pytest.fixture
-def app() -> perdure.App:
-    return perdure.App()
-
-
-@pytest.fixture
-def client(dsn: str) -> Iterator[perdure.Client]:
-    with perdure.connect(dsn) as client:
-        yield client
-
-
-@pytest.fixture
-def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(perdure.Worker(app, dsn=dsn, **options))
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,6 @@ PATIENCE = 30.0  # seconds
 pytestmark = pytest.mark.direct("an index is built by a session")
 
 
-@pytest.fixture
-def client(dsn: str) -> Iterator[perdure.Client]:
-    """Give a client of the test's database."""
-    with perdure.connect(dsn) as client:
-        yield client
-
-
 @contextmanager
 def open_write(connection: Connection) -> Iterator[None]:
     """Keep a transaction open that has written to jobs."""

@@ -30,12 +30,6 @@ T = "40 s"
 KEYS = ("a", "b", "c.d", "0", "-1", "")
 
 
-@pytest.fixture
-def client(dsn: str) -> Any:
-    with perdure.connect(dsn) as client:
-        yield client
-
-
 def chances(count: int) -> list[random.Random]:
     seed = os.environ.get("PERDURE_PAST_SEED") or str(random.randrange(1_000_000))
     print(f"PERDURE_PAST_SEED={seed}")  # pytest shows it when the test fails

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,12 +67,6 @@ STATES: list[Any] = [
 ]
 KINDS: list[Any] = [Model, Data, Typed]
 EACH = pytest.mark.parametrize(("kind", "state"), [*zip(KINDS, STATES, strict=True)])
-
-
-@pytest.fixture
-def client(dsn: str) -> Iterator[perdure.Client]:
-    with perdure.connect(dsn) as client:
-        yield client
 
 
 @EACH

@@ -24,13 +24,6 @@ SOON = 20.0  # seconds: a hint comes in milliseconds; the machine may be busy
 
 
 @pytest.fixture
-def client(dsn: str) -> Iterator[perdure.Client]:
-    """Give a client of the test's database."""
-    with perdure.connect(dsn) as client:
-        yield client
-
-
-@pytest.fixture
 def memory(client: perdure.Client) -> Any:
     """Give an empty memory."""
     return client.create_entity("m", "note")
