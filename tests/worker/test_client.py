@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.clients.outcomes import unfinished
-from perdure.clients.requests import START_OPTIONS, Status
+from perdure.clients.requests import START_OPTIONS, Status, all_of_many
 from perdure.database.source import Source
 from tests.patience import wait_until
 
@@ -364,6 +364,12 @@ def test_key_without_an_id_is_rejected(client: perdure.Client, echo: Any) -> Non
     assert all("a key was given without " in refusal(call) for call in again)
     forks = [client.fork("one", "two", key="k").id for _ in range(2)]
     assert [one.id, *forks] == ["one", "two", "two"]
+
+
+def test_start_without_a_key_of_its_own_is_given_one() -> None:
+    """[P12] Else a call whose reply was lost could not be repeated. None is no key."""
+    starts = all_of_many("echo", [{"id": "one"}, {"id": "two", "key": None}])
+    assert all(start["key"] for start in starts)
 
 
 def test_start_many_rejects_unknown_options(client: perdure.Client, echo: Any) -> None:

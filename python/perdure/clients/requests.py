@@ -165,29 +165,30 @@ START_OPTIONS = frozenset(
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pinned_version"})
 
 
-def _own(workflow: Coordinator[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the options that a coordinator itself gives a start with these arguments."""
-    pin = workflow.pinned_version
-    own = workflow.own_options(args, kwargs)
-    return own if pin is None else own | {"pinned_version": pin}
-
-
 def _start_of(
     workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[str, Any, dict[str, Any]]:
     """Return the name of a workflow, its arguments and the options of its start."""
     check_kind(workflow, Coordinator)
-    known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
-    bound = _bound(workflow, args, options, known)
-    if isinstance(workflow, Coordinator):
-        known = _own(workflow, args, options) | known
-    if known.get("timeout") is not None:
-        known["timeout"] = as_interval(known["timeout"])
-    _check_options(known)
-    known["key"] = known.get("key") or uuid.uuid4().hex
+    given = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
+    bound = _bound(workflow, args, options, given)
+    known = _known(workflow, args, options, given)
     if "context" in known:
         known["context"] = stored(known["context"])
     return workflow if isinstance(workflow, str) else workflow.name, bound, known
+
+
+def _known(
+    workflow: Workflow, args: tuple[Any, ...], kwargs: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a start: those given, and those that the coordinator itself gives."""
+    own = workflow.own_options(args, kwargs) if isinstance(workflow, Coordinator) else {}
+    known = own | given
+    _check_options(known)
+    if known.get("timeout") is not None:
+        known["timeout"] = as_interval(known["timeout"])
+    known["key"] = known.get("key") or uuid.uuid4().hex
+    return known
 
 
 def id_or_new(given: str | UUID | None) -> str:
@@ -266,11 +267,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     check_key(start, "id")
     called = of_a_call(args)
     bound = _bound(workflow, *called)
-    start = {"key": uuid.uuid4().hex} | start | {"id": id_or_new(start.get("id"))}
-    if isinstance(workflow, Coordinator):
-        start = _own(workflow, *called) | start
-    _check_options(start)
-    if start.get("timeout") is not None:
-        start["timeout"] = as_interval(start["timeout"])
+    start["id"] = id_or_new(start.get("id"))
+    start = _known(workflow, *called, start)
     name = workflow if isinstance(workflow, str) else workflow.name
     return wire.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]

@@ -298,9 +298,10 @@ class Coordinator(Work[P, R, Result_co]):
     def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """Return the options that the coordinator itself gives a start with these arguments.
 
-        They are queue, entity, timeout (in seconds) and limit key.
+        They are queue, entity, timeout (in seconds), version and limit key.
         """
         own: dict[str, Any] = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+        own["pinned_version"] = self.pinned_version
         own["limit_key"] = self.key_of(args, kwargs)
         return {name: value for name, value in own.items() if value is not None}
 
