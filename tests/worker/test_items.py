@@ -29,13 +29,16 @@ class Decision:
 # The same question in four places: each workflow returns the resolution, or "late".
 
 
+def ask(limit: float | None) -> Any:
+    """Ask; in async code this is to be awaited."""
+    return perdure.ask_people("approve", {"n": 1}, assignee="finance", priority=2, timeout=limit)
+
+
 def in_coordinator(app: perdure.App) -> Any:
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity, limit: float | None) -> Any:
         try:
-            return await perdure.ask_people(
-                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
-            )
+            return await ask(limit)
         except TimeoutError:
             return "late"
 
@@ -46,9 +49,7 @@ def in_plain_coordinator(app: perdure.App) -> Any:
     @app.coordinator
     def asks(memory: perdure.Entity, limit: float | None) -> Any:
         try:
-            return perdure.ask_people(
-                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
-            )
+            return ask(limit)
         except TimeoutError:
             return "late"
 
@@ -59,9 +60,7 @@ def in_hook(app: perdure.App) -> Any:
     @app.hook
     async def inquires(memory: perdure.AsyncEntity, limit: float | None) -> Any:
         try:
-            return await perdure.ask_people(
-                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
-            )
+            return await ask(limit)
         except TimeoutError:
             return "late"
 
@@ -72,9 +71,7 @@ def in_plain_hook(app: perdure.App) -> Any:
     @app.hook
     def inquires(memory: perdure.Entity, limit: float | None) -> Any:
         try:
-            return perdure.ask_people(
-                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
-            )
+            return ask(limit)
         except TimeoutError:
             return "late"
 
