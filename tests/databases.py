@@ -65,6 +65,12 @@ def backend_of(connection: Connection) -> int:
     return int(number)
 
 
+def value(connection: Connection, query: str) -> Any:
+    """Return the one value that a query selects."""
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
 def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:
     """List violated invariants and broken histories in the app of a database."""
     with connected(dsn) as connection:

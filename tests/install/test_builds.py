@@ -15,12 +15,13 @@ import psycopg
 import pytest
 from fingerprint import fingerprint
 from releases import COLOUR, NOW, build
-from test_upgrades import OWNED, OWNERS, ask, misplaced_objects, value
+from test_upgrades import OWNED, OWNERS, ask, misplaced_objects
 
 from perdure.embedded.server import Server
 from perdure.errors import ExtensionOutdated, OtherBuild
 from perdure.installation import script
 from perdure.installation.install import install, reload_functions
+from tests.databases import value
 from tests.servers import AnyServer, database_of
 
 Connection = psycopg.Connection[Any]

@@ -24,6 +24,7 @@ from perdure.embedded import binaries
 from perdure.embedded.server import Server
 from perdure.errors import InstanceNotAdopted, JobFinished, NotMigrated, translated
 from perdure.installation.install import install
+from tests.databases import value
 
 Connection = psycopg.Connection[Any]
 Trees = dict[str, Path]
@@ -81,12 +82,6 @@ def databases(extended: Server, request: pytest.FixtureRequest) -> Iterator[list
         for place in ("here", "there"):
             admin.execute(f"drop database {stem}_{place} with (force)")
         admin.execute(f"drop role {ROLE}")
-
-
-def value(connection: Connection, query: str) -> Any:
-    """Return the one value that a query selects."""
-    row = connection.execute(query.encode()).fetchone()
-    return row[0] if row else None
 
 
 def install_app(database: Database, route: str) -> None:

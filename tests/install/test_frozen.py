@@ -17,10 +17,11 @@ import pytest
 from fingerprint import fingerprint
 from frozen import GOLDEN, build_of, freeze, install_frozen, released
 from releases import LATER, NOW
-from test_upgrades import populate, rows, value
+from test_upgrades import populate, rows
 
 from perdure.installation import script
 from perdure.installation.install import install
+from tests.databases import value
 from tests.servers import AnyServer, database_of
 
 Connection = psycopg.Connection[Any]

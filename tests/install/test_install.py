@@ -22,7 +22,7 @@ import perdure.installation.install
 from perdure.errors import InvalidSchema, NewerSchema, SchemaOccupied
 from perdure.installation import script
 from perdure.installation.install import install, reload_functions
-from tests.databases import find_app
+from tests.databases import find_app, value
 
 Connection = psycopg.Connection[Any]
 VERSION = script.default_version()
@@ -47,12 +47,6 @@ def empty(database: str) -> Iterator[Connection]:
 def source(tmp_path: Path) -> Path:
     """Give a copy of `sql/` that a test may change."""
     return shutil.copytree(str(script.source()), tmp_path / "sql")
-
-
-def value(connection: Connection, query: str) -> Any:
-    """Return the one value that a query selects."""
-    row = connection.execute(query.encode()).fetchone()
-    return row[0] if row else None
 
 
 def jobs(connection: Connection, schema: str) -> Any:

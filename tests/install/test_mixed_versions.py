@@ -32,7 +32,7 @@ from perdure.database.source import Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
 from perdure.installation.install import install
 from perdure.workers.side_connections import BusyConnections
-from tests.databases import PLAIN, Connection
+from tests.databases import PLAIN, Connection, value
 
 Trees = dict[str, Path]
 
@@ -44,12 +44,6 @@ def package(source: Path) -> Iterator[None]:
     """Act as the package that has this `sql/`."""
     with patch("perdure.installation.script.source", lambda: source):
         yield
-
-
-def value(connection: Connection, query: str) -> Any:
-    """Return the one value that a query selects."""
-    row = connection.execute(query.encode()).fetchone()
-    return row[0] if row else None
 
 
 def problems(connection: Connection, schema: str) -> list[Any]:

@@ -27,6 +27,7 @@ from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, translat
 from perdure.installation import install as installer
 from perdure.installation.install import install
 from tests.amount import amount
+from tests.databases import value
 from tests.servers import AnyServer, database_of
 
 Connection = psycopg.Connection[Any]
@@ -65,12 +66,6 @@ def app(dsn: str) -> Iterator[Connection]:
     """Give a connection to the copy."""
     with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
         yield connection
-
-
-def value(connection: Connection, query: str) -> Any:
-    """Return the one value that a query selects."""
-    row = connection.execute(query.encode()).fetchone()
-    return row[0] if row else None
 
 
 def populate(connection: Connection, role: str) -> None:
