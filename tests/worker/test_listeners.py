@@ -22,6 +22,15 @@ IN_TIME = 20.0
 LONG = 60.0
 
 
+async def settled(is_so: Callable[[], object]) -> None:
+    """Let the loop run until a condition holds; fail after IN_TIME."""
+    for _ in range(int(IN_TIME / 0.02)):
+        if is_so():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("it has not settled")
+
+
 @asynccontextmanager
 async def waits(
     dsn: str, is_ready: Callable[[set[asyncio.Event]], bool]
@@ -30,10 +39,7 @@ async def waits(
     async with await perdure.connect_async(dsn) as client:
         order = await client.create_entity("order", "thing", {"n": 0})
         task = asyncio.create_task(order.until("$.n > 0"))
-        for _ in range(int(IN_TIME / 0.02)):
-            if is_ready(client._listener._wakeups.get(TOPIC, set())):
-                break
-            await asyncio.sleep(0.02)
+        await settled(lambda: is_ready(client._listener._wakeups.get(TOPIC, set())))
         yield client._listener, task
         task.cancel()
         await asyncio.wait([task], timeout=IN_TIME)
@@ -89,7 +95,8 @@ def test_hint_without_a_change_costs_one_look(dsn: str, monkeypatch: pytest.Monk
             monkeypatch.setattr(AsyncListener, "_call", counted)
             (wakeup,) = listener._wakeups[TOPIC]
             wakeup.set()  # as a notification does
-            await asyncio.sleep(0.3)
+            # Until it waits again, or looks without end.
+            await settled(lambda: looks and (wakeup._waiters or len(looks) > 1))
             assert looks == ["entity_meets"]
             monkeypatch.undo()
 
@@ -131,10 +138,7 @@ def test_wait_cancelled_again_and_again_is_unregistered(dsn: str) -> None:
                 task.cancel()
                 await asyncio.sleep(0)
             assert task.cancelled()
-            for _ in range(int(IN_TIME / 0.02)):
-                if not listener._waiting:
-                    break
-                await asyncio.sleep(0.02)
+            await settled(lambda: not listener._waiting)
             assert listener._link.backend == backend is not None
             assert await listeners(dsn) == 0
 
