@@ -6,6 +6,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -17,6 +19,7 @@ from perdure.database.call import Call
 from perdure.database.calls import Calls
 from perdure.database.connections import AsyncLink
 from perdure.database.source import Source
+from perdure.workers import heartbeats
 from perdure.workers.committer import log_trouble
 from tests.patience import wait_until
 
@@ -75,6 +78,27 @@ def test_other_troubles_are_not_logged_as_an_unreachable_database(
     assert "the database is out of resources, trying again: could not extend file" in caplog.text
     log_trouble(psycopg.errors.AdminShutdown("terminating connection"))
     assert "the database does not answer, trying again: terminating connection" in caplog.text
+
+
+def test_database_that_holds_up_a_heartbeat_is_not_logged_as_a_blocked_loop(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise people would look for a fault of their code, whenever the server is down."""
+    now = [100.0]
+    asked: list[Callable[[], None]] = []
+    monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    loop = SimpleNamespace(call_soon_threadsafe=asked.append)
+    engine: Any = SimpleNamespace(lease_for=30, source=None, running=None, loop=loop)
+    heartbeat = heartbeats.Heartbeat(engine)
+    for _ in range(2):
+        heartbeat._watch()
+        asked.pop()()  # the loop is alive
+        now[0] += 10  # a renewal waits for the database
+    assert not caplog.messages
+    for _ in range(2):
+        heartbeat._watch()
+        now[0] += 3
+    assert "the worker's loop has been blocked for 3.0 s" in caplog.text
 
 
 def test_log_of_a_trouble_leaves_out_the_statements_of_the_server(

@@ -43,6 +43,7 @@ class Heartbeat:
         self._stopped = threading.Event()
         self._loop_thread = threading.get_ident()
         self._seen_at = time.monotonic()
+        self._asked_at: float | None = None
         self._is_reported = False
         self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
 
@@ -78,11 +79,17 @@ class Heartbeat:
     # The loop.
 
     def _watch(self) -> None:
-        """Ask the loop for a sign of life, and report code that blocks it."""
-        silent_for = time.monotonic() - self._seen_at
-        if silent_for > BLOCKED_AFTER and not self._is_reported:
-            self._is_reported = True
-            self._report(silent_for)
+        """Ask the loop for a sign of life, and report code that blocks it.
+
+        It is silent since it was asked: while the database holds up a heartbeat, nobody asks.
+        """
+        if self._asked_at is not None:
+            silent_for = time.monotonic() - self._asked_at
+            if silent_for > BLOCKED_AFTER and not self._is_reported:
+                self._is_reported = True
+                self._report(silent_for)
+            return
+        self._asked_at = time.monotonic()
         try:
             self._engine.loop.call_soon_threadsafe(self._sign)
         except RuntimeError:  # the loop has ended
@@ -91,6 +98,7 @@ class Heartbeat:
     def _sign(self) -> None:
         self._seen_at = time.monotonic()
         self._is_reported = False
+        self._asked_at = None
 
     def _report(self, silent_for: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
