@@ -36,6 +36,8 @@ A_TURN = """select my_app.advance(jsonb_build_array(jsonb_build_object(
 
 LATE = "update my_app.tasks set due_at = due_at - interval '2 hours'"
 
+GIVEN_BACK = A_TURN.replace("%s::text", "'release', 'until', clock_timestamp() + interval '1 min'")
+
 LEASES_END = ("select my_app.claim('{q}', 'me')", LATE)
 
 NEWER_FAILURES = """
@@ -58,6 +60,7 @@ INCIDENTS = {
         "select my_app.pause_queue('q')",
     ),
     "Tasks are stuck": (A_TURN.replace("%s", "'stuck'"),),
+    "No worker can run a task": (GIVEN_BACK,),
     "Tasks end their workers": ("update my_app.tasks set deliveries = 5",),
     "Jobs have failed": (A_TURN.replace("%s", "'failed'"),),
     "Jobs have failed: many others began later": (
