@@ -73,3 +73,21 @@ def test_companions_of_a_deadly_task_are_not_parked(
     assert deaths == 8
     assert poison.status().waiting_for.startswith("somebody to resume it: the task was claimed 8")
     assert [job.result("1 s") for job in jobs] == ["alive"] * 20
+
+
+def test_companion_of_several_deadly_tasks_is_not_parked(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """[P10] It is held alone before it has been claimed too often, if no deadly tasks come anew."""
+    connection.execute("select start('slow', id => 'slow')")
+    connection.execute(
+        "select start('deadly', id => 'deadly-' || n) from generate_series(1, 7) as n"
+    )
+    for number in range(7 * 20):
+        claim = "select claim('{default}', %s, max_tasks => 100) -> 'tasks'"
+        (held,) = connection.execute(claim, [f"worker {number}"]).fetchone() or ([],)
+        if [task["job"] for task in held] == ["slow"]:
+            break
+        connection.execute("update tasks set due_at = clock() where token is not null")
+    assert [task["name"] for task in held] == ["slow"]
+    assert connection.execute("select from tasks where stuck_reason is not null").fetchall() == []
