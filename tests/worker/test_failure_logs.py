@@ -67,6 +67,33 @@ def test_log_names_the_line_of_code_that_failed(
     assert job.endswith(place)
 
 
+def test_log_names_what_nobody_awaited_in_a_coordinator(
+    app: perdure.App, client: perdure.Client, caplog: Any
+) -> None:
+    """A task and a command fail, and the job completes: without the log, the errors were lost."""
+
+    async def fails() -> None:
+        raise ValueError("of a task")
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity) -> str:
+        task = asyncio.create_task(fails())
+        memory.increment("text")
+        await memory.get()
+        perdure.signal("nobody", "go")  # its answer comes after the end
+        return str(task.done())
+
+    with perdure.Worker(app, dsn=client.dsn):
+        assert client.start(forgets, id="j", context={"text": "a"}).result(T) == "True"
+    lost = [text for text in caplog.messages if "nobody awaited" in text]
+    assert all(
+        text.startswith("a call or task that nobody awaited of <coordinator forgets of j,")
+        for text in lost
+    )
+    told = sorted(text.partition("has failed: ")[2].partition(":")[0] for text in lost)
+    assert told == ["JobNotFound", "ValueError", "WrongType"]
+
+
 def test_log_shows_detail_and_hint(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:

@@ -76,6 +76,8 @@ class Durable(Unawaited, Future):
                 self.set_exception(operation.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code
             self.set_exception(error)
+        if self._log_traceback and not self._callbacks:
+            self._loop_of_run.failed.append(self)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraw the operation, unless it was answered."""

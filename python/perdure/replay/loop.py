@@ -45,6 +45,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.places = Lineage()
         self.ready: deque[asyncio.Handle] = deque()
         self.errors: list[BaseException] = []
+        self.failed: list[asyncio.Future[Any]] = []  # calls that nobody awaited when they failed
         self._tasks: list[Task] = []
         self._prune_at = 64
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
@@ -240,6 +241,12 @@ class Loop(asyncio.AbstractEventLoop):
             if is_unretrieved:
                 self.call_exception_handler({"exception": error})
         self._tasks.clear()
+
+    def unawaited_errors(self) -> list[BaseException]:
+        """Return what was raised, and nobody has awaited until now."""
+        ended = [each for each in (*self.failed, *self._tasks) if each.done()]
+        left = [each.exception() for each in ended if each._log_traceback]
+        return [*self.errors, *filter(None, left)]
 
     def _unfinished(self) -> list[Task]:
         return [task for task in self._tasks if not task.done()]

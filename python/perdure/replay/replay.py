@@ -61,10 +61,9 @@ class AsyncRun(Run[Durable]):
         self._loop = Loop(self.journal)  # type: ignore[abstract]
         self._root: Task | None = None
 
-    @property
-    def errors(self) -> list[BaseException]:
-        """What tasks have raised and nobody awaits."""
-        return self._loop.errors
+    def unawaited_errors(self) -> list[BaseException]:
+        """Return what tasks and calls have raised, and nobody has awaited until now."""
+        return self._loop.unawaited_errors()
 
     def advance(self) -> bool:
         """Run until the code has finished (True) or waits for what the journal lacks (False).

@@ -80,6 +80,10 @@ class Run(Generic[W]):
             self.journal.forget()
             self._function, self.runtime = _closed, None
 
+    def unawaited_errors(self) -> list[BaseException]:
+        """Return what was raised, and nobody has awaited: in plain code nothing."""
+        return []
+
     def _unwind(self) -> None:
         pass
 

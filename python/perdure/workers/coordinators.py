@@ -357,6 +357,9 @@ class CoordinatorTurn(Turn):
             self.engine.park(self, self._operations.next_deadline())
         elif state in DROPPED:
             crash_point("coordinator: after final flush")
+            for _, ok, value in answer.get("answers") or ():
+                if not ok:
+                    log_failure(self, UNAWAITED, value)
             self.drop()
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
@@ -433,6 +436,9 @@ class CoordinatorTurn(Turn):
             )
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
+        for error in run.unawaited_errors():
+            if isinstance(error, Exception):  # what ends a process, or unwinds, is no news
+                log_failure(self, UNAWAITED, failure_of(error))
         self._operations.stop()
         self._trace(plan)
         self.submit()
@@ -505,6 +511,8 @@ class CoordinatorTurn(Turn):
         if self._run is not None:
             self.submit()
 
+
+UNAWAITED = "a call or task that nobody awaited"
 
 _PHASES = {"keep": "flush", PARK: "park"}
 """States in which the task continues, and the name of the crash point before each."""
