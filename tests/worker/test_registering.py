@@ -121,6 +121,76 @@ def test_name_is_unique_among_functions_of_one_kind() -> None:
         app.activity(nothing)
 
 
+@pytest.mark.parametrize(
+    ("kind", "inside"),
+    [("activity", "async coordinator"), ("hook", "coordinator"), ("coordinator", "hook")],
+)
+def test_function_is_not_registered_by_code_that_runs(
+    app: perdure.App, dsn: str, kind: str, inside: str
+) -> None:
+    """At its first run, and not only when the name is taken at the second."""
+
+    def defines(memory: Any) -> None:
+        @getattr(app, kind)
+        def inner(memory: Any) -> None: ...
+
+    @app.coordinator(name="async coordinator")
+    async def awaits(memory: perdure.AsyncEntity) -> None:
+        defines(memory)
+
+    app.coordinator(name="coordinator")(defines)
+    maintain = app.hook(defines)
+
+    @app.coordinator(name="hook")
+    async def hooks(memory: perdure.AsyncEntity) -> None:
+        await maintain(memory)
+
+    known = app.functions()
+    with (
+        Lab(app, dsn=dsn) as lab,
+        pytest.raises(perdure.JobFailed, match=f"{kind} inner is defined inside of") as failed,
+    ):
+        lab.run(inside)
+    assert failed.value.hint is not None
+    assert failed.value.hint.startswith("Define it at the top level of a module")
+    assert app.functions() == known
+
+
+def test_running_code_may_import_a_module_that_registers(
+    app: perdure.App, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it may make an app of its own."""
+    (tmp_path / "late.py").write_text("from the_app import app\n@app.activity\ndef s(): return 1\n")
+    monkeypatch.setitem(sys.modules, "the_app", SimpleNamespace(app=app))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @app.coordinator
+    def imports(memory: perdure.Entity) -> Any:
+        perdure.App().activity(lambda: None)
+        return importlib.import_module("late").s()
+
+    try:
+        with Lab(app, dsn=dsn) as lab:
+            assert lab.run(imports) == 1
+    finally:
+        sys.modules.pop("late", None)
+
+
+def test_function_that_is_defined_again_is_told_so() -> None:
+    """A handler that registers what it starts meets this at its second request."""
+    app = perdure.App()
+
+    def handles() -> None:
+        @app.coordinator
+        def answers(memory: perdure.Entity) -> None: ...
+
+    handles()
+    with pytest.raises(perdure.InvalidName, match="a coordinator named answers already") as refused:
+        handles()
+    assert refused.value.hint is not None
+    assert refused.value.hint.startswith("Define it at the top level of a module")
+
+
 def test_bound_and_static_methods_can_be_registered(app: perdure.App, dsn: str) -> None:
     charge = app.activity(Bank().charge)
     pay = app.activity(inspect.getattr_static(Bank, "pay"))  # as @app.activity above @staticmethod

@@ -13,6 +13,7 @@ from perdure.basics.retry import Retry
 from perdure.codecs import Codec, check_codec
 from perdure.errors import InvalidArgument, InvalidName
 
+from .context import runtime
 from .work import Activity, Coordinator, Hook, Isolation, LimitKey, Transaction, Work
 
 if TYPE_CHECKING:
@@ -282,18 +283,47 @@ class App:
         def enter(function: Callable[..., Any]) -> W:
             _check_function(function)
             work = make(function, **options)
+            self._check_place(work)
             before = table.get(work.name)
             if before is not None and not work.comes_after(before):
                 article = "an" if work.kind == "activity" else "a"
                 raise InvalidName(
                     f"this app has {article} {work.kind} named {work.name} already",
-                    hint="Give one of them another name: name=…. A decorator beneath keeps the name"
-                    " of its function with functools.wraps.",
+                    hint=_ONCE if _is_made_again(work, before) else _OTHER_NAME,
                 )
             table[work.name] = work
             return work
 
         return enter(*given) if given else enter
+
+    def _check_place(self, work: Work[..., Any]) -> None:
+        """Refuse what running code of this app defines. Raises InvalidArgument.
+
+        Code that runs may be the first to import a module; what that registers is there everywhere.
+        """
+        serving = runtime()
+        if serving is not None and serving.app is self and _is_local(work):
+            raise InvalidArgument(
+                f"{work.kind} {work.name} is defined inside of {serving.info.name}, which runs now",
+                detail="A worker that has not run this code would not have it.",
+                hint=_ONCE,
+            )
+
+
+_ONCE = "Define it at the top level of a module: the code around it runs more than once."
+_OTHER_NAME = (
+    "Give one of them another name: name=…. A decorator beneath keeps the name of its function"
+    " with functools.wraps."
+)
+
+
+def _is_local(work: Work[..., Any]) -> bool:
+    return "<locals>" in getattr(work, "__qualname__", "")
+
+
+def _is_made_again(work: Work[..., Any], before: Work[..., Any]) -> bool:
+    code = getattr(work.function, "__code__", None)
+    return code is getattr(before.function, "__code__", work) and _is_local(work)
 
 
 def _check_function(given: Any) -> None:
@@ -301,7 +331,7 @@ def _check_function(given: Any) -> None:
     if not (callable(given) or isinstance(given, classmethod)):  # a Work refuses that one
         raise InvalidArgument(
             f"{given!r} is not a function to register"[:500],
-            hint='Give a name as an option: @app.activity(name="charge").',
+            hint='Give options by name: @app.hook(name="charge", queue="payments").',
         )
     if isinstance(given, Work):
         raise InvalidArgument(
