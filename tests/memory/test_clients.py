@@ -90,6 +90,16 @@ def test_waiting_inside_an_open_transaction_is_rejected(dsn: str, memory: Any) -
 # Mistakes that are rejected before anything is sent.
 
 
+def test_memory_has_no_attributes_to_assign_to(memory: Any) -> None:
+    """`memory.n = 3` would look like a write, and be lost."""
+    inside = perdure.AsyncEntity(memory._access, "m")
+    for each in (memory, memory.typed(dict), inside, inside.typed(dict)):
+        with pytest.raises(AttributeError, match="n"):
+            each.n = 3
+    assert (memory.get(), memory.is_new) == ({"n": 1}, True)
+    assert memory._client.entity("m").is_new is None
+
+
 def test_command_with_key_none_gets_a_random_key(memory: Any) -> None:
     """[P12] Without a key, a command could be applied twice when its reply is lost."""
     memory.increment("n", key=None, expected_version=None)

@@ -66,10 +66,13 @@ class AsyncMemory(
     Its methods are those of Memory, awaited: `async for change in memory.watch(): ...`
     """
 
+    __slots__ = ("_client", "_connection", "is_new")
+
     def __init__(self, client: AsyncClient, job: str, connection: Any):
         super().__init__(ClientMemoryAccess(client, job, connection), job)
         self._client: AsyncClient = client
         self._connection = connection
+        self.is_new = None
 
 
 class AsyncHandle(

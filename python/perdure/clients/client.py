@@ -57,10 +57,13 @@ class Memory(
     `watch()`.
     """
 
+    __slots__ = ("_client", "_connection", "is_new")
+
     def __init__(self, client: Client, job: str, connection: Any):
         super().__init__(ClientMemoryAccess(client, job, connection), job)
         self._client: Client = client
         self._connection = connection
+        self.is_new = None
 
 
 def _at_once(verb: Callable[P, Awaited[Result]]) -> Callable[P, Result]:

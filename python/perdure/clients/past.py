@@ -90,8 +90,10 @@ class LogItem:
 class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch]):
     """The methods by which a client reads the past of a memory."""
 
+    __slots__ = ()
+
     id: str
-    is_new: bool | None = None
+    is_new: bool | None
     """Whether `create_entity()` has created it; None for other calls."""
     _client: BaseClient
     _connection: Any

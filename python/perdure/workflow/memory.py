@@ -69,6 +69,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     ContractBroken, JobNotFound and the errors of limits (PD301 to PD304).
     """
 
+    __slots__ = ("_access", "id")  # so that `memory.status = "done"` is refused
+
     def __init__(self, access: MemoryAccess, job: str):
         self._access = access
         self.id = job
@@ -175,6 +177,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]]):
     """The memory of a job in async code: `await memory.merge({"status": "done"})`."""
 
+    __slots__ = ()
+
     def typed(self, kind: type[_State]) -> TypedAsyncEntity[_State]:
         """Return this memory with a type: `state = await memory.typed(State).get()`."""
         from .typed_memory import TypedAsyncEntity
@@ -192,6 +196,8 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
 
 class Entity(Verbs[Any, int, float, bool]):
     """The memory of a job in plain code: `memory.merge({"status": "done"})`."""
+
+    __slots__ = ()
 
     def typed(self, kind: type[_State]) -> TypedEntity[_State]:
         """Return this memory with a type: `state = memory.typed(State).get()`."""

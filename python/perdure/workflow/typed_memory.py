@@ -26,6 +26,8 @@ _Bool = TypeVar("_Bool")
 class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _Int, _Float, _Bool]):
     """The methods that use a type, in plain and in async code."""
 
+    __slots__ = ("_decode", "kind")
+
     def __init__(self, access: MemoryAccess, job: str, kind: type[T]):
         super().__init__(access, job)
         self.kind = kind
@@ -80,6 +82,8 @@ class TypedEntity(TypedVerbs[T, T, Any, int, float, bool], Entity, Generic[T]):
     ValidationError). To prevent such a memory from being written, define a contract.
     """
 
+    __slots__ = ()
+
 
 class TypedAsyncEntity(
     TypedVerbs[T, Awaited[T], Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]],
@@ -90,6 +94,8 @@ class TypedAsyncEntity(
 
     See TypedEntity.
     """
+
+    __slots__ = ()
 
     async def _decoded(self, told: Awaitable[Any]) -> Any:
         """Await an answer that was already requested.
