@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.patience import wait_until
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -25,6 +26,48 @@ def test_job_returns_its_result(app: perdure.App, client: perdure.Client, work: 
     work()
     assert client.start(greet, "you").result(T) == {"hello": "you!"}
     assert client.start("greet", name="me", mark="?").result(T) == {"hello": "me?"}
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_memory_that_was_given_to_other_code_is_refused(
+    app: perdure.App, client: perdure.Client, work: Any, kind: str
+) -> None:
+    """It would change the other job, in the name of its code, or end as an error of asyncio."""
+    kept: list[Any] = []
+
+    async def keeps(memory: perdure.AsyncEntity) -> Any:
+        kept.append(memory)
+        return await perdure.wait_for("go")
+
+    async def uses(memory: perdure.AsyncEntity) -> None:
+        await kept[0].set(3, "n")
+
+    def keeps_plain(memory: perdure.Entity) -> Any:
+        kept.append(memory)
+        return perdure.wait_for("go")
+
+    def uses_plain(memory: perdure.Entity) -> None:
+        kept[0].set(3, "n")
+
+    app.hook(name="keeps")(keeps if kind == "async" else keeps_plain)
+    app.hook(name="uses")(uses if kind == "async" else uses_plain)
+
+    @app.coordinator
+    async def runs(memory: perdure.AsyncEntity, hook: str) -> Any:
+        return await perdure.exec_hook(hook)
+
+    work()
+    keeper = client.start(runs, "keeps", id="keeper")
+    wait_until(lambda: bool(kept))
+    with pytest.raises(perdure.JobFailed, match="given to keeps of job keeper") as failed:
+        client.start(runs, "uses").result(T)
+    assert "perdure.memory()" in str(failed.value.hint)
+    keeper.signal("go", "went")
+    assert keeper.result(T) == "went"
+    assert keeper.memory.get() == {}
+    if kind == "plain":
+        with pytest.raises(BaseException, match="has left memory: its calls have no effect"):
+            kept[0].set(3, "n")
 
 
 def test_plain_coordinator_has_the_same_verbs(

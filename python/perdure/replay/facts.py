@@ -22,6 +22,10 @@ SENT_AHEAD = frozenset({"command", "read", "send"})
 class Evicted(BaseException):
     """The run is leaving memory: durable calls in its `finally` blocks end here, and do nothing."""
 
+    def __str__(self) -> str:
+        """Say it to code that has kept something of the run."""
+        return "this run has left memory: its calls have no effect any more"
+
 
 class Suspend(BaseException):
     """A plain function has to wait: it unwinds, and runs again from the top when there is more."""

@@ -241,27 +241,39 @@ class TaskMemoryAccess:
         if options:
             raise _given_inside(", ".join(options))
         argument = next(iter(named.values()), None)
-        return self._serving.give(
-            self._serving.request(operations.command_operation(op, path, argument, expected))
+        serving = self._own()
+        return serving.give(
+            serving.request(operations.command_operation(op, path, argument, expected))
         )
 
     def read(self, path: list[str]) -> Any:
         """Read from the own memory."""
-        return self._serving.give(self._serving.request(operations.read_operation(path)))
+        serving = self._own()
+        return serving.give(serving.request(operations.read_operation(path)))
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for the own memory to fulfil a condition."""
-        return self._serving.give(
-            self._serving.within(operations.until_operation(condition), timeout)
-        )
+        serving = self._own()
+        return serving.give(serving.within(operations.until_operation(condition), timeout))
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the own job a signal; in a hook, this may be its answer."""
         if key is not None:
             raise _given_inside("key")
-        return self._serving.give(
-            self._serving.request(operations.send_operation(None, name, payload))
-        )
+        serving = self._own()
+        return serving.give(serving.request(operations.send_operation(None, name, payload)))
+
+    def _own(self) -> Runtime:
+        """Return what serves this code. Raises InvalidArgument if the memory was given to other."""
+        serving, running = self._serving, runtime()
+        if running is not None and running is not serving:
+            raise InvalidArgument(
+                f"this memory was given to {serving.info.name} of job {serving.job}",
+                detail=f"It is used by {running.info.name} of job {running.job}.",
+                hint="Keep no memory in a global or an object: use the one that the code was given,"
+                " or perdure.memory().",
+            )
+        return serving
 
 
 def _given_inside(names: str) -> InvalidArgument:
