@@ -15,8 +15,10 @@ import psycopg
 import pytest
 
 import perdure
+from perdure.workers.engine import Engine
 from perdure.workers.side_connections import MAX_SIDE_CONNECTIONS
 from perdure.workers.sql_hooks import SqlConnections
+from tests.patience import wait_until
 from tests.worker.processes import worker_process
 
 T = "40 s"
@@ -282,6 +284,32 @@ def test_worker_that_stops_during_an_sql_hook_gives_back_other_tasks(
         time.sleep(0.02)
     worker.stop()
     assert connection.execute(held).fetchone() == (0,)
+
+
+def test_task_of_the_engine_that_arrives_when_its_worker_stops_is_carried_out(
+    app: perdure.App, client: perdure.Client, connection: Connection, work: Work, monkeypatch: Any
+) -> None:
+    """Only the database can end it, so the worker cannot give it back in a turn of its own."""
+    admit = Engine.admit
+
+    def stops_first(engine: Engine, row: dict[str, Any]) -> None:
+        if row["name"] == "$parent_end":
+            engine.begin_stopping()
+        admit(engine, row)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> None:
+        await perdure.child("nobody has it", id="child", queue="nowhere")
+
+    monkeypatch.setattr(Engine, "admit", stops_first)
+    worker = work(lease=60)
+    client.start(parent, id="parent")
+    wait_until(lambda: connection.execute("select 1 from jobs where id = 'child'").fetchone())
+    client.handle("parent").terminate()
+    ends = "select count(*) from tasks where name = '$parent_end'"
+    wait_until(lambda: connection.execute(f"{ends} and token is null").fetchone() == (0,))
+    worker.stop()
+    assert connection.execute(ends).fetchone() == (0,)
 
 
 def test_task_that_arrives_while_all_connections_end_gets_one(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from perdure.basics.names import is_own
 from perdure.basics.threads import Threads
 from perdure.database.calls import Calls
 from perdure.database.clock import Clock
@@ -128,7 +129,7 @@ class Engine:
         self._guarded(turn, turn.begin)
 
     def _turn_for(self, row: Json) -> Turn:
-        if self.is_stopping:
+        if self.is_stopping and not is_own(row["name"]):  # the database ends its own, and at once
             return LateTurn(self, row)
         if row["queue"] == SQL_QUEUE:
             return SqlHookTurn(self, row)
