@@ -241,6 +241,14 @@ def test_call_that_was_not_awaited_is_rejected_as_a_value(dsn: str) -> None:
     asyncio.run(test())
 
 
+def test_client_that_was_not_awaited_says_so(dsn: str) -> None:
+    connecting: Any = perdure.connect_async(dsn)
+    with pytest.raises(AttributeError, match="was not awaited: write `client = await"):
+        connecting.start("w")
+    assert not hasattr(connecting, "__wrapped__")
+    connecting.close()
+
+
 BY_ID: dict[str, Use] = {
     "fork": lambda client: client.fork(ID),
     "forget": lambda client: client.forget(ID),

@@ -314,7 +314,9 @@ def test_forgotten_await_is_reported(
         ">": lambda call: call > 1,
         "not": lambda call: not call,
         "method": lambda call: call.items(),
+        "result": lambda call: call.result(),
     }
+    kinds = {"method": "AttributeError", "result": "InvalidStateError"}
 
     @app.coordinator
     async def forgets(memory: perdure.AsyncEntity, use: str) -> Any:
@@ -331,7 +333,7 @@ def test_forgotten_await_is_reported(
 
     work()
     for use in uses:
-        kind = "AttributeError" if use == "method" else "TypeError"
+        kind = kinds.get(use, "TypeError")
         told = rf"{kind}: the durable call (get|counts) was not awaited: await it"
         with pytest.raises(perdure.JobFailed, match=told):
             client.start(forgets, use).result(T)

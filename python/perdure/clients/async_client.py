@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from perdure.basics.faults import crash_point
@@ -256,6 +256,16 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
     def close(self) -> None:
         """Give up connecting."""
         self._connecting.close()
+
+    if not TYPE_CHECKING:  # for a type checker it has no other attributes
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse what the client would have."""
+            told = (
+                f"connect_async() was not awaited: write `client = await perdure.connect_async()`"
+                f" or `async with`, and use client.{name}"
+            )
+            raise AttributeError(told if name[0] != "_" else name, name=name, obj=self)
 
     async def __aenter__(self) -> AsyncClient:
         self._client = await self

@@ -79,6 +79,13 @@ class Durable(Unawaited, Future):
         if self._log_traceback and not self._callbacks:
             self._loop_of_run.failed.append(self)
 
+    def result(self) -> Any:
+        """Return the answer that has come; in plain code it would be waited for."""
+        if not self.done():
+            told = f"{self._called()} was not awaited: await it, without .result()"
+            raise asyncio.InvalidStateError(told)
+        return super().result()
+
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraw the operation, unless it was answered."""
         operation, self._operation = self._operation, None
