@@ -412,7 +412,7 @@ def test_function_must_not_end_its_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
     """psycopg refuses `commit()` and `rollback()`. A statement that ends the transaction fails the
-    job, and the function does not run again."""
+    job, and so does `close()`; the function does not run again."""
     work()
     book.steps += [lambda connection: connection.commit()] * 2
     with pytest.raises(perdure.JobFailed, match="commit"):
@@ -427,6 +427,11 @@ def test_function_must_not_end_its_transaction(
         with pytest.raises(perdure.JobFailed, match="has ended the transaction"):
             client.start("books", statement).result(T)
         assert book.runs == 1
+    book.runs = 0
+    book.steps += [lambda connection: connection.close()]
+    with pytest.raises(perdure.JobFailed, match="has ended the transaction"):
+        client.start("books", "closed").result(T)
+    assert book.runs == 1
     assert bank.rows() == ["commit", "commit and chain"]
 
 

@@ -300,6 +300,9 @@ class TransactionAttempt:
             # These would end the worker's loop, or the awaiting code.
             raise FinalError(error) from error
         self._is_inside = False
+        connection = self._connection
+        if connection is not None and connection.closed and not connection.broken:
+            raise Unapplied(None)  # closed by the function: with another it would do so again
 
     async def _ending(self, value: Any, began: str) -> Call:
         """Take the turn, and return the call that records the result: nothing else is sent now."""
@@ -378,5 +381,5 @@ def _ended_by_itself(name: str) -> InvalidArgument:
     return InvalidArgument(
         f"transaction {name} has ended the transaction that it was given",
         detail="What it committed stays, but its result could not be recorded with it.",
-        hint="Do not commit or roll back; connection.transaction() makes a savepoint.",
+        hint="Do not commit, roll back or close; connection.transaction() makes a savepoint.",
     )
