@@ -10,10 +10,7 @@ select the_time_is('2030-01-01 12:00+00');
 select have_held_job('keep');
 create temporary table before_it as select the_task('keep') as task;
 select is(tell(a_turn('keep')), '{"state": "keep"}', 'an empty turn keeps its task');
-select is(
-    the_task('keep'),
-    (select task || '{"deliveries": 0}' from before_it),
-    'an empty turn changes nothing but the count of deliveries');
+select is(the_task('keep'), (select task from before_it), 'an empty turn changes nothing');
 select is(
     tell(a_turn('keep', facts => '[{"kind": "activity", "key": "a", "value": 1}]') || '{"asked": 3}'),
     '{"state": "keep"}',

@@ -2,7 +2,7 @@
 -- [P10].
 
 begin;
-select plan(48);
+select plan(51);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -117,14 +117,40 @@ select given(start('w', id => 'slow', queue => 'slow'));
 select die_with('slow', 19);
 select given(take('ada', '{slow}'));
 select is(the_task('slow') ->> 'deliveries', '20', 'a task was claimed twenty times');
-select given(tell(a_turn('slow')));
-select is(the_task('slow') ->> 'deliveries', '0', 'any turn that succeeds resets the count');
+select given(tell(a_turn('slow', requests => '[{"key": "h", "name": "h"}]')));
+select is(the_task('slow') ->> 'deliveries', '20', 'a turn that is kept and records nothing leaves the count');
+select given(tell(a_turn('slow', facts => '[{"key": "a", "value": 1}]')));
+select is(the_task('slow') ->> 'deliveries', '0', 'a turn that records a fact resets the count');
 select given(start('w', id => state, queue => state)) from unnest('{park,release,retry}'::text[]) as state;
 select given(take('ada', array[state])) from unnest('{park,release,retry}'::text[]) as state;
 select given(tell(a_turn(state, state => state, until => clock(), awaits => '{}')))
   from unnest('{park,release,retry}'::text[]) as state;
 select is(the_task(state) ->> 'deliveries', '0', format('a turn that ends as %s resets the count', state))
   from unnest('{park,release,retry}'::text[]) as state;
+
+-- A signal that was sent before the wait arrives with the answer to the turn. If the code that takes it kills the worker,
+-- that turn was answered each time, and recorded nothing.
+
+select given(start('w', id => 'greeted', queue => 'greeted'));
+select given(signal('greeted', 'go'));
+
+create function die_of_a_signal(times integer) returns text
+language plpgsql
+as $$
+declare
+    states text[];
+begin
+    for n in 1 .. die_of_a_signal.times loop
+        perform take('ada', '{greeted}');
+        states := states || (tell(a_turn('greeted', state => 'park', awaits => '{go}')) ->> 'state');
+        perform time_passes('31 s');
+    end loop;
+    return (select string_agg(distinct s, ' ') from unnest(states) as s);
+end
+$$;
+
+select is(die_of_a_signal(20), 'keep', 'a task that wants to park and has a signal is kept');
+select is(take('ada', '{greeted}'), '[]', 'a task whose signal kills its workers is parked [P10]');
 
 -- Tasks that share a worker with a poisonous one are not blamed for it: suspects.
 
@@ -166,7 +192,7 @@ select is(
     'a worker that gets one of several suspects also learns that it should ask again soon');
 select time_passes('1 ms');
 select is(names_taken('bob', 'dark', 3), 'suspect-3', 'another worker gets another suspect');
-select given(tell(a_turn('suspect-1', worker => 'ada')));
+select given(tell(a_turn('suspect-1', facts => '[{"key": "a", "value": 1}]')));
 select is(names_taken('ada', 'dark', 3), 'suspect-4', 'a worker whose suspect made progress gets the next one');
 select given(start('w', id => 'broad', queue => 'narrow'));
 select is(names_taken('ada', 'narrow', 3), 'broad', 'a worker that holds a suspect gets none from another queue');

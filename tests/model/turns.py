@@ -35,7 +35,9 @@ def keep_or_park(s: State, turn: Turn, has_messages: bool) -> None:
     if facts is not None:
         last = moment(facts[-1].get("at")) if facts else None
         row["told_at"] = max(row["told_at"] or 0, s.now if last is None else last)
-    row |= {"deliveries": 0, "until": until}
+    row["until"] = until
+    if facts or lets_go:
+        row["deliveries"] = 0
     row["attempt"] += state == "retry"
     if state in ("retry", "release") and turn.get("value") is not None:
         row["failure"] = turn.get("value")

@@ -192,11 +192,11 @@ declare
     with_messages integer[] := array(select a.turn from unnest(keep_or_park.arrivals) as a);
 begin
     update tasks as t
-       set position = t.position + coalesce(jsonb_array_length(r.facts), 0),
+       set position = t.position + r.told,
            asked = greatest(t.asked, r.asked),
            told_at = case when r.facts is null then t.told_at
                           else greatest(t.told_at, coalesce((r.facts -> -1 ->> 'at')::timestamptz, keep_or_park.now_at)) end,
-           deliveries = 0,
+           deliveries = case when r.told > 0 or r.ends_lease then 0 else t.deliveries end,
            attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
            awaits = case when not r.ends_lease then t.awaits when r.state = 'park' then r.awaits end,
            until = r.until,
@@ -210,7 +210,8 @@ begin
                          when r.state = 'stuck' then 'infinity'
                          when r.state = 'park' then coalesce(r.until, 'infinity')
                          else coalesce(r.until, keep_or_park.now_at) end
-      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and g.number = any(with_messages)) as ends_lease
+      from (select g.*, coalesce(jsonb_array_length(g.facts), 0) as told,
+                   g.state <> 'keep' and not (g.state = 'park' and g.number = any(with_messages)) as ends_lease
               from unnest(keep_or_park.turns) as g
              where g.state in ('keep', 'park', 'retry', 'stuck', 'release')) as r
      where t.job_id = any(array[r.job])
@@ -218,7 +219,7 @@ begin
 end
 $$;
 comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arrival[], timestamptz) is
-    'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has messages is kept.';
+    'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has messages is kept. A turn that keeps the lease and records nothing is no progress. [P10]';
 
 
 -- A task that was asked to cancel may clean up, with all beneath it, even if its asker ends first and hears nothing of
