@@ -89,7 +89,8 @@ begin
     if name_failure.name is null or name_failure.name = '' then
         return make_failure(
             'PD104', 'InvalidName', format('%s must not be empty', what),
-            'A name is a text of 1 to 200 bytes.', 'Give it a name.');
+            case when name_failure.name is null then 'It is null. ' else '' end || 'A name is a text of 1 to 200 bytes.',
+            'Give it a name; if it has a default, you may leave it out instead.');
     end if;
     if octet_length(name_failure.name) > 200 or name_failure.name ~ '[[:cntrl:]]' then
         return make_failure(
@@ -270,7 +271,7 @@ begin
         raise exception 'a lease must last between 100 ms and 1 day'
             using errcode = 'PD107',
                   detail = format('It was given %s.', coalesce(check_lease.lease_for::text, 'null')),
-                  hint = 'Choose a few times the interval between your heartbeats.';
+                  hint = 'Choose a few times the interval between your heartbeats. A number without a unit means seconds.';
     end if;
 end
 $$;

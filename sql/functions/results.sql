@@ -99,7 +99,7 @@ begin
         raise exception 'the timeout is longer than a minute, or negative'
             using errcode = 'PD107',
                   detail = format('It is %s. Vacuum has to wait as long.', coalesce(await_result.timeout::text, 'null')),
-                  hint = 'Give at most a minute, and call again if needed.';
+                  hint = 'Give at most a minute, and call again if needed. A number without a unit means seconds.';
     end if;
     while ended.status = 'running' and waited < seconds and sees_commits() loop
         pause := least(greatest(waited / 8, 0.0009), seconds - waited);

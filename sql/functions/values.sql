@@ -163,7 +163,7 @@ begin
             format('This is %s.', type_found(call_failure.args)), 'Put a single argument into an array.') end,
         case when (call_failure.priority between 0 and 9) is not true then make_failure(
             'PD107', 'InvalidArgument', 'a priority must be between 0 (first) and 9 (last)',
-            format('This is %s.', coalesce(call_failure.priority::text, 'null')), 'Correct the call.') end);
+            format('This is %s.', coalesce(call_failure.priority::text, 'null')), 'Correct it, or leave it out.') end);
 end
 $$;
 comment on function @extschema@.call_failure(text, text, jsonb, text, integer) is

@@ -50,7 +50,8 @@ begin
         due_failure(wanted.due_at),
         case when (wanted.if_exists in ('error', 'existing', 'new_run')) is not true then make_failure(
             'PD107', 'InvalidArgument', 'if_exists must be error, existing or new_run',
-            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Use error, existing or new_run.') end);
+            format('It was given %s.', quote_nullable(wanted.if_exists)),
+            'Use error, existing or new_run, or leave it out.') end);
 end
 $$;
 comment on function @extschema@.start_failure(@extschema@.new_job) is
