@@ -20,6 +20,8 @@ from perdure.database import connections, sending
 from perdure.database.call import Call
 from perdure.database.connections import AsyncLink
 from perdure.workers import claim_pace, search_mark
+from perdure.workers.committer import Committer
+from perdure.workers.side_connections import EncodedTurn
 from tests.databases import UNHINTED
 from tests.patience import wait_until
 from tests.worker.test_until import wait_for
@@ -51,6 +53,43 @@ def test_locked_job_does_not_hold_up_other_jobs(
         assert locked.status().status == "running"
         connection.commit()
     assert locked.result(T) == 13
+
+
+def test_children_that_wait_for_their_parent_are_sent_together(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One by one, each would hold the lock of the parent, and make the rest busy again."""
+    sizes: list[int] = []
+    advance_call = Committer.advance_call
+
+    def counted(self: Committer, batch: list[EncodedTurn], *given: Any, **named: Any) -> Call:
+        sizes.extend([len(batch)] if named.get("waiting") else [])
+        return advance_call(self, batch, *given, **named)
+
+    @app.coordinator(queue="children")
+    async def child(memory: perdure.AsyncEntity) -> int:
+        return 1
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> int:
+        return sum(await asyncio.gather(*(perdure.child(child) for _ in range(30))))
+
+    monkeypatch.setattr(Committer, "advance_call", counted)
+    work(queues=["default"])
+    handle = client.start(parent)
+    wait_for(dsn, "select count(*) = 30 from perdure.tasks where queue = 'children'")
+    wait_for(dsn, f"select token is null from perdure.tasks where job_id = '{handle.id}'")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("select from perdure.jobs where id = %s for update", [handle.id])
+        work(queues=["children"])
+        wait_until(lambda: sizes)
+        connection.commit()
+    assert handle.result(T) == 30
+    assert len(sizes) < 10 <= max(sizes)
 
 
 @pytest.mark.direct("it reads sessions, and sets their limits")

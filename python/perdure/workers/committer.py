@@ -5,7 +5,7 @@ with whatever has gathered when the call returns. New tasks are claimed in the s
 in one of their own: `ClaimPace` says when, and `SearchMark` from where a claim searches.
 
 A turn that would have to wait for another session's lock is answered `busy`, and is sent again,
-waiting, on a connection of its own, together with all others of its job.
+waiting, on a connection of its own, together with all others that need the same job.
 """
 
 from __future__ import annotations

@@ -30,6 +30,11 @@ class EncodedTurn:
         self.text = turn.engine.calls.turn(body, turn.row)
         self.is_final = body["state"] != "keep"
 
+    def contended(self) -> str:
+        """Name the job that most other turns may need too: that of its asker, else its own."""
+        touched: list[str] = self.body.get("touches") or [self.turn.job]
+        return touched[0]
+
     def makes_tasks_due(self) -> bool:
         """Tell whether it may make a task due by requests, signals, answers or giving back."""
         body, state = self.body, self.body["state"]
@@ -77,15 +82,19 @@ class SideConnections(ABC):
 
 
 class BusyConnections(SideConnections):
-    """Send busy turns again, waiting, one job in a call."""
+    """Send busy turns again, waiting: in a call, all that need the same job.
+
+    Children that end together all answer their parent. One by one they would hold its lock in turn,
+    and make whatever else needs it busy.
+    """
 
     def __init__(self, engine: Engine):
         super().__init__(engine)
         self._waiting: dict[str, list[EncodedTurn]] = {}
 
     def send(self, encoded: EncodedTurn) -> None:
-        """Send a turn when its job is free."""
-        job = encoded.turn.job
+        """Send a turn when the job that it needs is free."""
+        job = encoded.contended()
         is_new = job not in self._waiting
         self._waiting.setdefault(job, []).append(encoded)
         if is_new:
