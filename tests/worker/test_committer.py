@@ -55,12 +55,14 @@ def test_locked_job_does_not_hold_up_other_jobs(
     assert locked.result(T) == 13
 
 
+@pytest.mark.parametrize("tells", ["its answer", "a signal"])
 def test_children_that_wait_for_their_parent_are_sent_together(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     dsn: str,
     monkeypatch: pytest.MonkeyPatch,
+    tells: str,
 ) -> None:
     """One by one, each would hold the lock of the parent, and make the rest busy again."""
     sizes: list[int] = []
@@ -71,12 +73,15 @@ def test_children_that_wait_for_their_parent_are_sent_together(
         return advance_call(self, batch, *given, **named)
 
     @app.coordinator(queue="children")
-    async def child(memory: perdure.AsyncEntity) -> int:
+    async def child(memory: perdure.AsyncEntity, parent: str) -> int:
+        if tells == "a signal":
+            await perdure.signal(parent, "one")
         return 1
 
     @app.coordinator
     async def parent(memory: perdure.AsyncEntity) -> int:
-        return sum(await asyncio.gather(*(perdure.child(child) for _ in range(30))))
+        own = perdure.info().job
+        return sum(await asyncio.gather(*(perdure.child(child, own) for _ in range(30))))
 
     monkeypatch.setattr(Committer, "advance_call", counted)
     work(queues=["default"])

@@ -6,6 +6,7 @@ Connections on which the database runs tasks share the base class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from perdure.database.connections import REFUSALS, AsyncLink
@@ -31,9 +32,9 @@ class EncodedTurn:
         self.is_final = body["state"] != "keep"
 
     def contended(self) -> str:
-        """Name the job that most other turns may need too: that of its asker, else its own."""
-        touched: list[str] = self.body.get("touches") or [self.turn.job]
-        return touched[0]
+        """Name the job that most others may need too: of its asker, of a signal, or its own."""
+        signalled = (fact["target"] for fact in self.body.get("facts", ()) if fact.get("target"))
+        return next(chain(self.body.get("touches", ()), signalled), self.turn.job)
 
     def makes_tasks_due(self) -> bool:
         """Tell whether it may make a task due by requests, signals, answers or giving back."""
@@ -84,8 +85,8 @@ class SideConnections(ABC):
 class BusyConnections(SideConnections):
     """Send busy turns again, waiting: in a call, all that need the same job.
 
-    Children that end together all answer their parent. One by one they would hold its lock in turn,
-    and make whatever else needs it busy.
+    Children that end together all answer their parent, and many jobs may signal one. One by one
+    they would hold its lock in turn, and make whatever else needs it busy.
     """
 
     def __init__(self, engine: Engine):
