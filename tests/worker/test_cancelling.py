@@ -16,6 +16,7 @@ import perdure
 from perdure.database.calls import Calls
 from perdure.workers import waits
 from perdure.workers.hooks import HookTurn
+from tests.patience import wait_until
 from tests.worker.test_until import note_earlier_attempt, wait_for
 
 T = "40 s"
@@ -480,12 +481,14 @@ def test_shielded_work_is_completed_after_a_cancel(
     cache: int,
 ) -> None:
     """In a coordinator and in a hook, the code after the shielded work does not run."""
+    waiting: set[str] = set()
 
     @app.hook
     async def part(memory: perdure.AsyncEntity, who: str) -> str:
         return f"part of {who}"
 
     async def pay(memory: perdure.AsyncEntity, who: str) -> str:
+        waiting.add(who)
         number = await perdure.wait_for(f"go {who}")
         await memory.set([number, await part(memory, who)], who)
         return "paid"
@@ -511,7 +514,7 @@ def test_shielded_work_is_completed_after_a_cancel(
 
     work(cache=cache)
     handle = client.start(both)
-    wait_for(dsn, BOTH_HAD_A_TURN)
+    wait_until(lambda: waiting == {"hook", "coordinator"})
     handle.cancel("enough")
     consumed = (
         "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
