@@ -34,6 +34,7 @@
 \ir functions/journal.sql
 \ir functions/journal/runs.sql
 \ir functions/inbox.sql
+\ir functions/inbox/taking.sql
 \ir functions/inbox/forgetting.sql
 \ir functions/tasks/pinning.sql
 \ir functions/queues/limits.sql

@@ -1,0 +1,90 @@
+-- The inbox, taken from: facts consume messages. Each is taken once, by one task. [P5]
+
+-- Read as read_facts() reads them, also if they are text: what is checked is what will be taken. Null if one cannot be
+-- read: read_facts() refuses it and says where it is.
+create function @extschema@.messages_of(facts jsonb) returns bigint[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(select f.message from jsonb_to_recordset(messages_of.facts) as f (message bigint) where f.message is not null);
+exception
+    when data_exception then
+        return null;
+end
+$$;
+comment on function @extschema@.messages_of(jsonb) is
+    'Return the messages that facts consume; null if what they name is not a number.';
+
+
+-- Volatile, so that it sees what a turn has taken that was committed while this one waited for the task.
+create function @extschema@.messages_are_open(job text, task text, facts jsonb) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    named bigint[] := messages_of(messages_are_open.facts);
+begin
+    return named is null or cardinality(named) = (
+        select count(*)
+          from (select i.job_id, i.task from inbox as i where i.id = any(named) and i.consumed_at is null offset 0) as m
+         where m.job_id = messages_are_open.job
+           and (m.task is null or m.task = messages_are_open.task));
+end
+$$;
+comment on function @extschema@.messages_are_open(text, text, jsonb) is
+    'Tell whether all messages that facts consume are open and for this task to take: a signal may have gone to another task of the job.';
+
+
+-- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job, or, for
+-- answers, of the task. [P5]
+-- A worker that does not replay may leave out what the message says by itself. The answer to a request stays until its
+-- asker ends. A signal goes, and its key is kept out of the way: the next one must not be searched for among all that a
+-- job has ever taken.
+create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    named bigint[] := array(select f.message from unnest(consume_messages.facts) as f where f.message is not null);
+    completed fact[];
+begin
+    with answers as (
+        update inbox as i
+           set consumed_at = consume_messages.consumed_at
+         where i.id = any(named)
+           and i.task is not null
+        returning i.id, i.key, i.name, i.ok, i.payload
+    ), signals as (
+        delete from inbox as i
+         where i.id = any(named)
+           and i.task is null
+        returning i.*
+    ), kept as (
+        insert into inbox (job_id, id, task, key, name, sender, dedupe_key, sent_at, consumed_at) overriding system value
+        select s.job_id, s.id, '$taken', s.dedupe_key, s.name, s.sender, s.dedupe_key, s.sent_at, consume_messages.consumed_at
+          from signals as s
+         where s.dedupe_key is not null
+    ), consumed as (
+        select a.* from answers as a
+         union all
+        select s.id, s.key, s.name, s.ok, s.payload from signals as s
+    )
+    select array_agg((f.turn, f.job, f.task, f.seq,
+                      case when c.id is null or f.kind <> 'note' then f.kind when c.key is null then 'signal'
+                           when c.key = '$cancel' then 'cancel' else 'answer' end,
+                      coalesce(f.key, c.key), case when c.key is null then coalesce(f.name, c.name) else f.name end,
+                      f.fingerprint, coalesce(c.ok, f.ok),
+                      case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
+                      f.message, f.signal, f.target, f.is_untimely, f.expects)::fact order by f.job, f.turn, f.seq)
+      into completed
+      from unnest(consume_messages.facts) as f
+      left join consumed as c on c.id = f.message;
+    facts := completed;
+end
+$$;
+comment on function @extschema@.consume_messages(@extschema@.fact[], timestamptz) is
+    'Consume the messages that facts name; the journal repeats what the inbox said, and of which kind each message is if the fact does not say so.';
