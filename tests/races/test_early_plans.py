@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import TABLES, Session, hook
+from tests.races.sessions import TABLES, Session, hook, take
 from tests.races.test_every_verb import calls_of_pairs
 
 MANY = 2_000
@@ -226,3 +226,27 @@ def test_child_is_found_among_many_of_its_parent(early: Session) -> None:
 
     assert read["jobs"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+MESSAGES = f"""
+insert into inbox (job_id, task, key, name, sent_at)
+select 'other', %s, %s || n, 'other', clock() from generate_series(1, {MANY}) as n
+"""
+SIGNALS, ANSWERS = (None, None), ("1/main", "h#")
+
+
+@pytest.mark.parametrize(("known", "more"), [(ANSWERS, SIGNALS), (SIGNALS, ANSWERS)])
+def test_message_that_is_taken_is_found_by_its_id(
+    early: Session, known: tuple[str | None, str | None], more: tuple[str | None, str | None]
+) -> None:
+    """[P5] Also if the statistics know no signal, or no answer, and there are many."""
+    task = early.held("j")
+    early.call("signal", id="j", name="go")
+    (message,) = early.advance(task.park("go")).messages
+    early.run(MESSAGES, *known)
+    early.run("analyze inbox")
+    early.run(MESSAGES, *more)
+
+    read = rows_read(early, task, lambda session, held: session.advance(held.keep(take(message))))
+
+    assert 0 < read["inbox"] <= A_FEW

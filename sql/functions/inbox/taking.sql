@@ -42,7 +42,8 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
 -- answers, of the task. [P5]
 -- A worker that does not replay may leave out what the message says by itself. The answer to a request stays until its
 -- asker ends. A signal goes, and its key is kept out of the way: the next one must not be searched for among all that a
--- job has ever taken.
+-- job has ever taken. Messages are found by their ids: with `is null`, a plan may search for all signals in the index of
+-- answers, if the statistics know of none.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
@@ -56,12 +57,12 @@ begin
         update inbox as i
            set consumed_at = consume_messages.consumed_at
          where i.id = any(named)
-           and i.task is not null
+           and num_nulls(i.task) = 0
         returning i.id, i.key, i.name, i.ok, i.payload
     ), signals as (
         delete from inbox as i
          where i.id = any(named)
-           and i.task is null
+           and num_nulls(i.task) = 1
         returning i.*
     ), kept as (
         insert into inbox (job_id, id, task, key, name, sender, dedupe_key, sent_at, consumed_at) overriding system value
