@@ -98,7 +98,7 @@ comment on function @extschema@.wake_released(text[], text[], timestamptz) is
 
 
 -- The worker that left it stuck has gone, so the remaining ones may run other code; so has an earlier process with the
--- newcomer's name. A task that never came to a turn is poisonous, and stays stuck. So do tasks that are stuck because of
+-- newcomer's name. A task that was claimed too often is poisonous, and stays stuck. So do tasks that are stuck because of
 -- code of the database or a schedule's memory, which no worker brings along. A locked task is about to move anyway.
 create function @extschema@.wake_stuck(queues text[], newcomer text, woken_at timestamptz) returns text[]
 language plpgsql
