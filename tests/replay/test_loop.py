@@ -6,6 +6,7 @@ alone."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay_driver import SECOND, STARTED_AT, load, outcome, runtime, signal, step
+from replay_driver import SECOND, STARTED_AT, StepFailed, load, outcome, runtime, signal, step
 from replay_programs import plus
 
 from perdure.errors import IoInCoordinator, NonDeterminism
@@ -253,6 +254,28 @@ def test_errors_that_nobody_awaits_are_collected(capfd: pytest.CaptureFixture[st
     gc.collect()
     assert {type(error) for error in errors} == {ValueError, ZeroDivisionError}
     assert capfd.readouterr().err == ""
+
+
+def test_failed_call_is_held_by_the_code_alone() -> None:
+    """A run that goes on after a thousand failures must not hold them all until its end."""
+
+    async def code() -> None:
+        kept = step(plus, 1)
+        for number in range(3):
+            with contextlib.suppress(StepFailed):
+                await step(plus, number)
+        await step(plus, 5)
+        kept.done()
+
+    run = load(code, [])
+    run.advance()
+    for number in range(1, 5):
+        fact = Fact("activity", f"plus#{number}", False, "no", run.journal.now, "plus")
+        run.journal.append(fact)
+        run.advance()
+    assert len(run._loop.failed) == 1
+    assert [str(error) for error in run.unawaited_errors()] == ["no"]
+    run.close()
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

@@ -10,7 +10,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -118,7 +118,22 @@ async def fails(memory: perdure.AsyncEntity) -> None:
     raise ValueError("as it should")
 
 
-COORDINATORS = [quick, steps, others, parks, cleans_up, plain, fails]
+@programs.activity
+async def breaks() -> None:
+    raise ValueError("as it should")
+
+
+@programs.coordinator
+async def copes(memory: perdure.AsyncEntity) -> None:
+    """Catch one failure, and overlook another."""
+    overlooked = breaks()
+    with suppress(perdure.ActivityFailed):
+        await breaks()
+    await double(1)
+    assert overlooked.done()
+
+
+COORDINATORS = [quick, steps, others, parks, cleans_up, plain, fails, copes]
 
 
 @pytest.mark.parametrize("cache", [0, 1000], ids=["replayed", "kept"])

@@ -7,8 +7,8 @@ must be the same in every process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from perdure.values.decoding import read_as
 from perdure.values.unawaited import Unawaited
@@ -76,15 +76,21 @@ class Durable(Unawaited, Future):
                 self.set_exception(operation.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code
             self.set_exception(error)
-        if self._log_traceback and not self._callbacks:
-            self._loop_of_run.failed.append(self)
+        if self._log_traceback:
+            self._loop_of_run.failed.add(self)
 
-    def result(self) -> Any:
-        """Return the answer that has come; in plain code it would be waited for."""
-        if not self.done():
-            told = f"{self._called()} was not awaited: await it, without .result()"
-            raise asyncio.InvalidStateError(told)
-        return super().result()
+    @property
+    def result(self) -> Callable[[], Any]:
+        """Say how to get the answer that has come; in plain code it would be waited for.
+
+        A method would be in the traceback of each failure. Its frame would hold those of the
+        worker, and by these the call itself, until the collector runs.
+        """
+        return super().result if self.done() else self._has_no_result
+
+    def _has_no_result(self) -> NoReturn:
+        told = f"{self._called()} was not awaited: await it, without .result()"
+        raise asyncio.InvalidStateError(told)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraw the operation, unless it was answered."""

@@ -22,7 +22,7 @@ from zlib import crc32
 from perdure.basics.durations import FOREVER, MICROSECONDS
 from perdure.errors import IoInCoordinator
 
-from .awaitables import Future, FutureCoroutine, Task, Timer
+from .awaitables import Durable, Future, FutureCoroutine, Task, Timer
 from .differences import no_order
 from .facts import OpenOperation
 from .journal import Journal
@@ -45,7 +45,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.places = Lineage()
         self.ready: deque[asyncio.Handle] = deque()
         self.errors: list[BaseException] = []
-        self.failed: list[asyncio.Future[Any]] = []  # calls that nobody awaited when they failed
+        self.failed: weakref.WeakSet[Durable] = weakref.WeakSet()  # while the code holds them
         self._tasks: list[Task] = []
         self._prune_at = 64
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
@@ -243,8 +243,12 @@ class Loop(asyncio.AbstractEventLoop):
         self._tasks.clear()
 
     def unawaited_errors(self) -> list[BaseException]:
-        """Return what was raised, and nobody has awaited until now."""
-        ended = [each for each in (*self.failed, *self._tasks) if each.done()]
+        """Return what was raised, and nobody has awaited until now.
+
+        What the code has dropped has reported its error itself, as asyncio's futures do.
+        """
+        calls = sorted(self.failed, key=hash)  # in order of creation
+        ended = [each for each in (*calls, *self._tasks) if each.done()]
         left = [each.exception() for each in ended if each._log_traceback]
         return [*self.errors, *filter(None, left)]
 
