@@ -408,6 +408,19 @@ def test_hook_ends_while_its_abandoned_transaction_fails_to_commit(
     assert bank.rows() == []
 
 
+def fails_and_closes(connection: Any) -> Any:
+    """End as code does that closes its connection in a `finally` block."""
+    closing = connection.close()
+
+    async def fails() -> None:
+        await closing
+        raise ValueError("of its own")
+
+    if inspect.isawaitable(closing):
+        return fails()
+    raise ValueError("of its own")
+
+
 def test_function_must_not_end_its_transaction(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
@@ -432,6 +445,11 @@ def test_function_must_not_end_its_transaction(
     with pytest.raises(perdure.JobFailed, match="has ended the transaction"):
         client.start("books", "closed").result(T)
     assert book.runs == 1
+    book.runs = 0
+    book.steps += [fails_and_closes] * 9
+    with pytest.raises(perdure.JobFailed, match="of its own"):
+        client.start("books", "failed").result(T)
+    assert book.runs == 2  # as often as the policy allows
     assert bank.rows() == ["commit", "commit and chain"]
 
 

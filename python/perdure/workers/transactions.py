@@ -357,7 +357,7 @@ class TransactionAttempt:
         """Make sure that no request to cancel meets the next user of the connection."""
         with self._leaving:
             self._connection = None
-            self._is_lost = connection.closed
+            self._is_lost = connection.broken  # and not closed by the function
             if self._is_abandoned:
                 connection.pgconn.finish()
 
