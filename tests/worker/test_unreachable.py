@@ -101,6 +101,24 @@ def test_database_that_holds_up_a_heartbeat_is_not_logged_as_a_blocked_loop(
     assert "the worker's loop has been blocked for 3.0 s" in caplog.text
 
 
+def test_loop_may_answer_while_the_heartbeat_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two are threads. An error here would leave out a renewal."""
+    asked: list[Callable[[], None]] = []
+
+    def answers_first() -> float:
+        if asked:
+            asked.pop()()
+        return 100.0
+
+    monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=answers_first))
+    loop = SimpleNamespace(call_soon_threadsafe=asked.append)
+    engine: Any = SimpleNamespace(lease_for=30, source=None, running=None, loop=loop)
+    heartbeat = heartbeats.Heartbeat(engine)
+    heartbeat._watch()
+    heartbeat._watch()
+    assert not asked
+
+
 def test_log_of_a_trouble_leaves_out_the_statements_of_the_server(
     connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

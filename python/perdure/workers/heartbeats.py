@@ -83,8 +83,9 @@ class Heartbeat:
 
         It is silent since it was asked: while the database holds up a heartbeat, nobody asks.
         """
-        if self._asked_at is not None:
-            silent_for = time.monotonic() - self._asked_at
+        asked_at = self._asked_at  # read once: the loop may answer at any moment
+        if asked_at is not None:
+            silent_for = time.monotonic() - asked_at
             if silent_for > BLOCKED_AFTER and not self._is_reported:
                 self._is_reported = True
                 self._report(silent_for)
