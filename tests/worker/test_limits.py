@@ -379,3 +379,34 @@ def test_limit_that_was_removed_from_the_code_no_longer_applies(
     run(dsn, TWO_HOURS_LATER)
     with perdure.Worker(app_of(None), dsn=dsn):
         assert handle.result(T) == "done"
+
+
+def test_limit_that_was_added_to_the_code_applies_to_the_next_attempt(
+    client: perdure.Client, dsn: str
+) -> None:
+    """The code of an activity is replaced in the pause between two attempts."""
+
+    def app_of(**limits: Any) -> perdure.App:
+        app = perdure.App()
+
+        @app.activity(retry=IN_AN_HOUR, **limits)
+        async def act() -> None:
+            if not limits:
+                raise ConnectionError
+            await asyncio.sleep(60)
+
+        @app.coordinator
+        async def asks(memory: perdure.AsyncEntity) -> Any:
+            await act()
+
+        return app
+
+    handle = client.start("asks")
+    with perdure.Worker(app_of(), dsn=dsn):
+        wait_for(dsn, PAUSES.format(1))
+    run(dsn, TWO_HOURS_LATER)
+    with (
+        perdure.Worker(app_of(within=0.3), dsn=dsn),
+        pytest.raises(perdure.JobFailed, match="act was not done within 0.3 s"),
+    ):
+        handle.result(T)

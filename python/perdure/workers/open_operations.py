@@ -47,7 +47,7 @@ class OpenOperations:
 
     Timers and signals come from outside, commands and requests need a flush, activities run here:
     each is to start, pauses between two attempts, or is under way. No step of the code looks at all
-    that is open, however much that is.
+    that is open, however much that is; only transactions that wait for another one are looked at.
     """
 
     def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
@@ -90,8 +90,10 @@ class OpenOperations:
                 prior = PriorAttempts(prior.made, prior.failure, end)
             call = OpenActivity(operation, isinstance(activity, Transaction), prior)
             self._activities[key] = call
+            if call.needs_end():
+                self._endless.append(call)
             if again_at is None:
-                self._ready(call)
+                self.to_start.append(call)
             else:
                 self.pause(call, again_at)
         elif kind == "timer":
@@ -157,13 +159,8 @@ class OpenOperations:
 
     # Activities.
 
-    def _ready(self, call: OpenActivity) -> None:
-        self.to_start.append(call)
-        if call.needs_end():
-            self._endless.append(call)
-
     def activity_without_end(self) -> OpenActivity | None:
-        """Return an activity to start whose end must be recorded first."""
+        """Return an activity whose end must be recorded before its next attempt begins."""
         endless = self._endless
         while endless and not (self.is_open(endless[0]) and endless[0].needs_end()):
             endless.popleft()
@@ -175,8 +172,7 @@ class OpenOperations:
 
     def end_pauses(self, now: int) -> None:
         """Let attempts begin whose pause is over."""
-        for call in self._pauses.take_due(now):
-            self._ready(call)
+        self.to_start += self._pauses.take_due(now)
 
     def is_under_way(self, now: int, short_pause: int) -> bool:
         """Tell whether something runs here: an attempt, or a short pause (µs) before one."""
