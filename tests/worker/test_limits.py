@@ -407,6 +407,6 @@ def test_limit_that_was_added_to_the_code_applies_to_the_next_attempt(
     run(dsn, TWO_HOURS_LATER)
     with (
         perdure.Worker(app_of(within=0.3), dsn=dsn),
-        pytest.raises(perdure.JobFailed, match="act was not done within 0.3 s"),
+        pytest.raises(perdure.JobFailed, match="act was not done within"),
     ):
         handle.result(T)
