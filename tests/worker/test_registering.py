@@ -156,11 +156,24 @@ def test_function_is_not_registered_by_code_that_runs(
     assert app.functions() == known
 
 
+LATE = """
+from the_app import app
+
+def made(name):
+    @app.activity(name=name)
+    def returns():
+        return 1
+    return returns
+
+s = made("s")
+"""
+
+
 def test_running_code_may_import_a_module_that_registers(
     app: perdure.App, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it may make an app of its own."""
-    (tmp_path / "late.py").write_text("from the_app import app\n@app.activity\ndef s(): return 1\n")
+    """The module may call what defines a function, and the code may make an app of its own."""
+    (tmp_path / "late.py").write_text(LATE)
     monkeypatch.setitem(sys.modules, "the_app", SimpleNamespace(app=app))
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import psycopg
@@ -302,7 +303,9 @@ class App:
         Code that runs may be the first to import a module; what that registers is there everywhere.
         """
         serving = runtime()
-        if serving is not None and serving.app is self and _is_local(work):
+        if serving is None or serving.app is not self:
+            return
+        if _is_local(work) and not _is_imported_now():
             raise InvalidArgument(
                 f"{work.kind} {work.name} is defined inside of {serving.info.name}, which runs now",
                 detail="A worker that has not run this code would not have it.",
@@ -319,6 +322,12 @@ _OTHER_NAME = (
 
 def _is_local(work: Work[..., Any]) -> bool:
     return "<locals>" in getattr(work, "__qualname__", "")
+
+
+def _is_imported_now() -> bool:
+    """Tell whether a module is being imported, whose functions may define others."""
+    names = (frame.f_globals.get("__name__") for frame, _ in walk_stack(None))
+    return "importlib._bootstrap" in names
 
 
 def _is_made_again(work: Work[..., Any], before: Work[..., Any]) -> bool:
