@@ -69,7 +69,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     ContractBroken, JobNotFound and the errors of limits (PD301 to PD304).
     """
 
-    __slots__ = ("_access", "id")  # so that `memory.status = "done"` is refused
+    # No __dict__, so that `memory.status = "done"` is refused.
+    __slots__ = ("__weakref__", "_access", "id")
 
     def __init__(self, access: MemoryAccess, job: str):
         self._access = access
