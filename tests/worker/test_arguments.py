@@ -246,6 +246,7 @@ def test_client_that_was_not_awaited_says_so(dsn: str) -> None:
     with pytest.raises(AttributeError, match="was not awaited: write `client = await"):
         connecting.start("w")
     assert not hasattr(connecting, "__wrapped__")
+    assert not hasattr(connecting, "")
     connecting.close()
 
 

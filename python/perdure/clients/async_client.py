@@ -261,11 +261,13 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
 
         def __getattr__(self, name: str) -> NoReturn:
             """Refuse what the client would have."""
+            if name.startswith("_"):  # what Python asks everything for
+                raise AttributeError(name, name=name, obj=self)
             told = (
-                f"connect_async() was not awaited: write `client = await perdure.connect_async()`"
+                "connect_async() was not awaited: write `client = await perdure.connect_async()`"
                 f" or `async with`, and use client.{name}"
             )
-            raise AttributeError(told if name[0] != "_" else name, name=name, obj=self)
+            raise AttributeError(told, name=name, obj=self)
 
     async def __aenter__(self) -> AsyncClient:
         self._client = await self
