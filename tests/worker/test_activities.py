@@ -297,6 +297,37 @@ def test_slow_attempt_times_out(
     assert runs == {"hangs": 2, "plain ended": runs["plain ended"]}
 
 
+@pytest.mark.parametrize("inside", ["coordinator", "hook"])
+def test_pause_before_a_retry_takes_no_slot_from_others(
+    app: perdure.App, client: perdure.Client, work: Any, inside: str
+) -> None:
+    """Else, while a service is down, tasks that do not need it would wait for the pauses."""
+    has_run = threading.Event()
+
+    @app.activity(retry=perdure.Retry(attempts=3, delay=0.1))
+    async def needs_other() -> bool:
+        if not has_run.is_set():
+            raise ConnectionError("the other has not run yet")
+        return True
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> bool:
+        return await needs_other()
+
+    @app.coordinator
+    async def fails(memory: perdure.AsyncEntity) -> bool:
+        return await (needs_other() if inside == "coordinator" else hook(memory))
+
+    @app.coordinator
+    async def other(memory: perdure.AsyncEntity) -> None:
+        has_run.set()
+
+    first, second = client.start(fails), client.start(other, priority=6)
+    work(slots=1)
+    assert first.result(T)
+    second.result(T)
+
+
 def test_status_explains_a_long_pause_before_a_retry(
     app: perdure.App, client: perdure.Client, work: Any, runs: Counter[str], dsn: str
 ) -> None:

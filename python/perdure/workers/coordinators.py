@@ -24,7 +24,7 @@ from perdure.workflow.work import Coordinator
 from .activities import UNSTORABLE, AttemptOutcome, begin_attempt
 from .coordinator_calls import AnyRun, open_run
 from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
-from .open_operations import SHORT_PAUSE, OpenActivity, OpenOperations
+from .open_operations import OpenActivity, OpenOperations
 from .pending_events import PendingEvents
 from .turns import (
     DROPPED,
@@ -50,6 +50,9 @@ EMPTY = OpenOperations()
 FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
 """Seconds between looks into the inbox while something is under way here: from the first on, twice
 as many each time; at first more where nothing but a cancel is to be expected."""
+
+SHORT_PAUSE = 5_000_000
+"""Microseconds: a longer pause between two attempts parks the coordinator."""
 
 PARK = "park"
 
@@ -173,7 +176,7 @@ class CoordinatorTurn(Turn):
         self._unflushed += journal.take_facts()
         self._plan = None
         operations.end_pauses(now)
-        is_under_way = operations.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
+        is_under_way = operations.is_under_way() or self._stays_for_pause(now)
         must_flush = self._must_flush_first() or self._events.is_timer_unsure(now)
         if self.engine.is_stopping and operations.to_start and not is_under_way:
             self._plan = {"state": "release"}
@@ -186,6 +189,16 @@ class CoordinatorTurn(Turn):
         else:
             self._plan = {"state": PARK}
             self.submit()
+
+    def _stays_for_pause(self, now: int) -> bool:
+        """Tell whether to wait here for the end of a pause between two attempts.
+
+        If all slots are taken, other tasks would wait for it too: all the more when a service is
+        down, and most of what this worker holds pauses.
+        """
+        until, engine = self._operations.end_of_pause(), self.engine
+        is_short = until is not None and until < now + SHORT_PAUSE
+        return is_short and engine.room() > 0 and not engine.hurries
 
     def _must_flush_first(self) -> bool:
         """Tell whether the database must know more before anything begins."""

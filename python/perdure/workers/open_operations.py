@@ -17,9 +17,6 @@ from perdure.workflow.work import Transaction
 from .activities import NO_ATTEMPTS, AttemptOutcome, PriorAttempts
 from .deadlines import Deadlines
 
-SHORT_PAUSE = 5_000_000
-"""Microseconds: a longer pause between two attempts parks the coordinator."""
-
 
 @dataclass(slots=True, eq=False)
 class OpenActivity:
@@ -154,7 +151,7 @@ class OpenOperations:
 
     def next_deadline(self) -> int | None:
         """Return the earliest of the deadlines and the ends of pauses between attempts."""
-        timer, pause = self.timers.earliest(), self._pauses.earliest()
+        timer, pause = self.timers.earliest(), self.end_of_pause()
         return pause if timer is None else timer if pause is None else min(timer, pause)
 
     # Activities.
@@ -174,12 +171,13 @@ class OpenOperations:
         """Let attempts begin whose pause is over."""
         self.to_start += self._pauses.take_due(now)
 
-    def is_under_way(self, now: int, short_pause: int) -> bool:
-        """Tell whether something runs here: an attempt, or a short pause (µs) before one."""
-        if len(self._activities) > len(self.to_start) + len(self._pauses):
-            return True
-        pause = self._pauses.earliest()
-        return pause is not None and pause < now + short_pause
+    def is_under_way(self) -> bool:
+        """Tell whether an attempt runs here."""
+        return len(self._activities) > len(self.to_start) + len(self._pauses)
+
+    def end_of_pause(self) -> int | None:
+        """Return when the next of the pauses between attempts is over."""
+        return self._pauses.earliest()
 
     def has_all_begun(self) -> bool:
         """Tell whether there are activities, and each has an attempt under way."""
