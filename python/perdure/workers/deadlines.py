@@ -48,23 +48,23 @@ class Deadlines(Generic[T]):
 
     def earliest(self) -> int | None:
         """Return the earliest time."""
-        first = self._first()
+        first = self._top()
         return None if first is None else first[0]
 
     def first(self) -> T | None:
         """Return what is due at the earliest time."""
-        first = self._first()
+        first = self._top()
         return None if first is None else first[3]
 
     def take_due(self, now: int) -> list[T]:
         """Remove and return what is due, the earliest first."""
         due: list[T] = []
-        while (first := self._first()) is not None and first[0] <= now:
+        while (first := self._top()) is not None and first[0] <= now:
             self.discard(first[2])
             due.append(first[3])
         return due
 
-    def _first(self) -> tuple[int, int, str, T] | None:
+    def _top(self) -> tuple[int, int, str, T] | None:
         heap = self._heap
         while heap and self._entries.get(heap[0][2]) is not heap[0]:
             heappop(heap)

@@ -88,7 +88,7 @@ class Waits:
         try:
             fact: Fact | None = await wait.future
         except asyncio.CancelledError:
-            self._close(wait)
+            self._close(wait)  # or it would be offered its signal again
             self._offer_again(wait)
             raise
         finally:
