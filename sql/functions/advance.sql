@@ -1,6 +1,6 @@
 -- Advancing: workers report what became of the tasks they hold. One call and one commit for a batch of turns of different
 -- jobs; then, if the worker has room, the next tasks. A batch never waits for an existing job: turns of jobs that
--- somebody else has locked are answered `busy`, and the worker sends them again, waiting, job by job.
+-- somebody else has locked are answered `busy`, and the worker sends them again, waiting, with others of the job.
 
 create function @extschema@.receiving_jobs(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
 language plpgsql
