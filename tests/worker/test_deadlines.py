@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -74,3 +75,42 @@ def test_no_step_looks_at_all_timers() -> None:
         operations.close(each)
     assert operations.first_timer() is None
     assert read == len(timers)
+
+
+class Unread(dict[str, Any]):
+    """A dict that is looked up, and never walked through."""
+
+    def values(self) -> Any:
+        raise AssertionError("it has looked at all activities")
+
+    __iter__ = items = keys = values
+
+
+def test_no_step_looks_at_all_activities() -> None:
+    """Each is to start, pauses or is under way; lengths and the earliest pause say all."""
+
+    def asked(number: int) -> Any:
+        activity = SimpleNamespace(limits=SimpleNamespace(within=None))
+        spec = SimpleNamespace(activity=activity)
+        return SimpleNamespace(kind="activity", key=f"a#{number}", spec=spec)
+
+    operations = OpenOperations()
+    operations._activities = Unread()
+    for number in range(3):
+        operations._enter(asked(number))
+    calls = operations.to_start
+    assert not operations.is_under_way()
+    assert not operations.has_all_begun()
+    operations.to_start = []
+    assert operations.is_under_way()
+    assert operations.has_all_begun()
+    operations.finish(calls[0])
+    for call, until in zip(calls[1:], (7, 5), strict=True):
+        assert operations.is_under_way()
+        operations.pause(call, until)
+    assert not operations.is_under_way()
+    assert not operations.has_all_begun()
+    assert operations.next_deadline() == operations.end_of_pause() == 5
+    operations.end_pauses(now=6)
+    assert operations.to_start == [calls[2]]
+    assert operations.next_deadline() == 7
