@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and assert_invariants() reports exactly its code. (T31)
 
 begin;
-select plan(153);
+select plan(156);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -208,17 +208,21 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ insert into perdure.inbox (job_id, task, key, ok, sent_at)
             values ('parked', '1/main', '$cancel', false, clock()) $$,
          '{I5}'),
-        ('an answer that was consumed without a fact',
+        ('a message that was consumed without a fact',
          $$ insert into perdure.inbox (job_id, task, key, sent_at, consumed_at)
             values ('waiting', '1/main', 'x', clock(), clock()) $$,
          '{I19}'),
-        ('an answer that was recorded under another key', $$ update perdure.journal set key = 'x' where key = 'i' $$,
-        '{I19}'),
-        ('an answer that was recorded twice',
+        ('a request to cancel that was recorded twice',
          $$ insert into perdure.journal (job_id, task, seq, kind, key, at)
-            values ('inviting', '1/main', 2, 'answer', 'i', clock());
-            update perdure.tasks set position = 2 where job_id = 'inviting' $$,
+            select job_id, task, position + 1, 'cancel', '$cancel', clock() from perdure.tasks where job_id = 'heard';
+            update perdure.tasks set position = position + 1 where job_id = 'heard' $$,
          '{I19}'),
+        ('an answer to a request whose answer was told',
+         $$ insert into perdure.inbox (job_id, task, key, sent_at) values ('inviting', '1/main', 'i', clock()) $$,
+         '{I19,I5}'),
+        ('an answer to an item that was recorded under another key',
+         $$ update perdure.journal set key = 'x' where key = 'i' $$,
+         '{I17}'),
         ('a message with an id that is still to be issued',
          $$ insert into perdure.inbox (job_id, id, name, sent_at) overriding system value
             values ('running', 1000000000000, 'other', clock()) $$,
@@ -422,7 +426,9 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I17', 'an item that was resolved without an answer',
          $$ update perdure.items set resolved_at = null where key = 'j';
             select resolve_item(id) from perdure.items where key = 'j' $$),
-        ('I19', 'an answer that was recorded under another key', $$ select terminate('inviting'), retry('inviting') $$),
+        ('I19', 'a request to cancel that was recorded twice', $$ select terminate('heard'), retry('heard') $$),
+        ('I19', 'an answer to a request whose answer was told',
+         $$ delete from perdure.inbox where job_id = 'inviting' and key = 'i' $$),
         ('I20', 'a message without a job', $$ delete from perdure.inbox where job_id = 'nobody' $$),
         ('I22', 'tables of an earlier version than the functions', 'select migrate()'),
         ('I22', 'tables of a later version than the functions',
@@ -504,6 +510,9 @@ select is(error_of(statement), '23505', format('%s is refused by an index', abou
         ('a second answer to one request',
          $$ insert into perdure.inbox (job_id, task, key, sent_at)
              select 'waiting', '1/main', 'h', clock() from generate_series(1, 2) $$),
+        ('an answer that is told twice',
+         $$ insert into perdure.journal (job_id, task, seq, kind, key, at, is_answer)
+             values ('inviting', '1/main', 9, 'answer', 'i', clock(), true) $$),
         ('a second open item of one request',
          $$ insert into perdure.items (job_id, task, key, name, asked_at)
              values ('inviting', '1/main', 'j', 'sign', clock()) $$),

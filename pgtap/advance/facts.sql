@@ -1,7 +1,7 @@
 -- Facts: everything that a task has been told, in one ordered list, with commands, signals and messages.
 
 begin;
-select plan(50);
+select plan(52);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -201,7 +201,7 @@ select given(cancel('asks', 'enough'));
 select given(tell(a_turn('asks', facts => jsonb_build_array(
     jsonb_build_object('kind', 'answer', 'key', 'h1', 'message', message_of('asks', 'h1')),
     jsonb_build_object('kind', 'answer', 'key', 'h2', 'message', message_of('asks', 'h2')),
-    jsonb_build_object('kind', 'dropped', 'key', 'h3', 'message', message_of('asks', 'h3')),
+    jsonb_build_object('kind', 'dropped', 'key', 'other', 'message', message_of('asks', 'h3')),
     jsonb_build_object('kind', 'cancel', 'key', '$cancel', 'message', message_of('asks', '$cancel'))))));
 select is(
     journal_of('asks'),
@@ -210,8 +210,16 @@ select is(
     [2, "answer", "h2", false, {"type": "E", "message": "m"}],
     [3, "dropped", "h3", true, 3],
     [4, "cancel", "$cancel", false, "enough"]]',
-    'answers, dropped answers and a request to cancel are facts like any other');
+    'answers, dropped answers and a request to cancel are facts; an answer has the key of its request');
+select is(
+    array(select f.key from journal as f where f.job_id = 'asks' and f.is_answer order by f.key),
+    '{h1,h2,h3}',
+    'the journal knows which facts are answers, of whatever kind [P4]');
 select is(mail_of('asks'), '[]', 'consumed messages are no longer open');
+select is(
+    array(select i.key from inbox as i where i.job_id = 'asks'),
+    '{$cancel}',
+    'of consumed messages, only a request to cancel stays: the next one is not searched for among all');
 select is(
     tell(a_turn('asks', state => 'park', until => clock() + interval '1 h')) ->> 'state',
     'parked',

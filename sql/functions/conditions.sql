@@ -85,7 +85,7 @@ begin
           from unnest(await_conditions.turns) as r
          cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text, fingerprint text)
          where q.kind = 'until'
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not is_answered(r.job, r.task, q.key)
            and not exists (
             select from items as p where p.job_id = r.job and p.task = r.task and p.key = q.key and p.is_open offset 0)
            and not is_requested(r.job, r.task, q.key)

@@ -23,7 +23,8 @@ begin
                 case when f.signal is not null then coalesce(f.target, r.job) end,
                 coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false),
                 case when f.expected_version ~ '^[0-9]{1,18}$' then f.expected_version::bigint
-                     when f.expected_version is not null then -1 end)::fact
+                     when f.expected_version is not null then -1 end,
+                false)::fact
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (
                    kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
@@ -208,6 +209,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     sent record;
+    early turn[];
 begin
     -- A loop: it fills in two fields of those facts that send a signal.
     for sent in
@@ -223,12 +225,17 @@ begin
         facts[sent.place].ok := sent.failure is null;
         facts[sent.place].value := sent.failure;
     end loop;
-    perform insert_answers(array(
+    early := array(
         select ending_turn(r.job, r.task, 'done', f.argument, asker_job => r.asker_job, asker_task => r.asker_task,
                            asker_key => r.asker_key, fingerprint => r.fingerprint, signal => r.signal)
           from unnest(facts) with ordinality as f
           join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target
-         order by f.ordinality), send_signals.sent_at);
+         where not r.answered
+         order by f.ordinality);
+    if early <> '{}' then
+        perform insert_answers(early, send_signals.sent_at);
+        perform mark_answered(early);
+    end if;
     perform insert_signals(array(
         select f
           from unnest(facts) as f

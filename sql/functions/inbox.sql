@@ -118,6 +118,27 @@ $$;
 comment on function @extschema@.insert_signal(text, text, jsonb, text, timestamptz) is 'Insert a signal from outside.';
 
 
+create function @extschema@.is_answered(job text, task text, key text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+            select from inbox as i where i.job_id = is_answered.job and i.task = is_answered.task and i.key = is_answered.key)
+        or exists (
+            select
+              from journal as f
+             where f.job_id = is_answered.job
+               and f.task = is_answered.task
+               and f.key = is_answered.key
+               and f.is_answer);
+end
+$$;
+comment on function @extschema@.is_answered(text, text, text) is
+    'Tell whether a request has an answer: on its way, or taken. A repeated request then makes nothing. [P4] [P12]';
+
+
 create function @extschema@.insert_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
 language plpgsql
 volatile
@@ -128,7 +149,8 @@ begin
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
            insert_answers.answered_at, r.fingerprint
       from unnest(insert_answers.turns) with ordinality as r
-     where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
+     where r.answered is not true
+       and exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
      order by r.ordinality
         on conflict (job_id, task, key) do nothing;
 end

@@ -6,10 +6,10 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, version, op, path, argument, at)
+    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, version, op, path, argument, at, is_answer)
     select f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok,
            case when (f.op = 'get' and f.argument ? 'bytes') is not true then f.value end,
-           f.version, f.op, f.path, f.argument, f.at
+           f.version, f.op, f.path, f.argument, f.at, f.is_answer
       from unnest(append_facts.facts) as f;
 end
 $$;

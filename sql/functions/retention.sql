@@ -1,6 +1,6 @@
 -- Retention: deleting jobs that nobody needs any more, each as a whole, with its memory, history and messages. [P13]
 
--- A live task asks again for what it has begun when it runs again. Its inbox shows that a child has answered. Of a
+-- A live task asks again for what it has begun when it runs again. Its inbox or journal shows that a child has answered. Of a
 -- detached child nothing is told: only the job itself shows that it was begun. [P1]
 create function @extschema@.is_at_work(id text) returns boolean
 language plpgsql
@@ -15,13 +15,7 @@ begin
               from (select c.parent, c.asked_as from jobs as c where c.id = is_at_work.id offset 0) as j
              cross join unnest(possible_askers(j.asked_as)) as a (task)
              cross join lateral (select from tasks as t where t.job_id = j.parent and t.task = a.task offset 0) as t
-             where not exists (
-                select
-                  from inbox as i
-                 where i.job_id = j.parent
-                   and i.task = a.task
-                   and i.key = substr(j.asked_as, length(a.task) + 2)
-                offset 0));
+             where not is_answered(j.parent, a.task, substr(j.asked_as, length(a.task) + 2)));
 end
 $$;
 comment on function @extschema@.is_at_work(text) is

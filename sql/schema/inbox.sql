@@ -1,5 +1,5 @@
 -- The inbox: signals and answers on their way. Whoever holds the lock of the job may write it. The task that is told
--- moves a row into its journal in the turn that consumes it, for which the lock of the task is enough if it is an answer.
+-- moves a row into its journal in the turn that takes it, for which the lock of the task is enough if it is an answer.
 
 create table @extschema@.inbox (
     job_id       text collate "C"  not null,
@@ -18,7 +18,7 @@ create table @extschema@.inbox (
     constraint one_message_per_id primary key (id),
     constraint answer_or_signal
         check (case when task is null then key is null and name is not null else key is not null end)
-) with (fillfactor = 50);
+);
 
 comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';
 comment on column @extschema@.inbox.job_id is 'The job that receives the message.';
@@ -35,13 +35,13 @@ comment on column @extschema@.inbox.sender is 'The job and task that sent the me
 comment on column @extschema@.inbox.dedupe_key is 'The key of the caller: a signal with the same key is accepted once.';
 comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
 comment on column @extschema@.inbox.consumed_at is
-    'When a task took the message. An answer stays until the asking task ends; of a signal only its key stays.';
+    'When a task took the message. Only a request to cancel and the key of a signal stay.';
 comment on column @extschema@.inbox.fingerprint is
     'The hash of the request that is answered: code that runs again compares it with its request.';
 
 create unique index answered_once on @extschema@.inbox (job_id, task, key);
 comment on index @extschema@.answered_once is
-    'Ensures that a request has one answer, which a repeated request finds; signals, which answer no request, stand behind.';
+    'Ensures that a request has one answer on its way, which a repeated request finds; signals, which answer no request, stand behind.';
 
 create unique index signalled_once on @extschema@.inbox (job_id, dedupe_key) where dedupe_key is not null;
 comment on index @extschema@.signalled_once is 'Ensures that a key of a caller stands for one signal.';

@@ -16,6 +16,7 @@ create table @extschema@.journal (
     path         text[] collate "C",
     argument     jsonb,
     at           timestamptz       not null,
+    is_answer    boolean           not null default false,
 
     constraint one_fact_per_place primary key (job_id, task, seq),
     constraint version_belongs_to_a_command check (version is null or op is not null)
@@ -43,6 +44,11 @@ comment on column @extschema@.journal.path is 'Where in the memory.';
 comment on column @extschema@.journal.argument is
     'What the command was given; for a read, the version that was read, and its size if it is large.';
 comment on column @extschema@.journal.at is 'When the task was told, in workflow time.';
+comment on column @extschema@.journal.is_answer is 'Whether the inbox answered a request of the task with it.';
+
+create unique index told_once on @extschema@.journal (job_id, task, key) where is_answer;
+comment on index @extschema@.told_once is
+    'Ensures that a task is told the answer to a request once, and finds it when the request is repeated. [P4] [P5]';
 
 create unique index one_command_per_version on @extschema@.journal (job_id, version) where version is not null;
 comment on index @extschema@.one_command_per_version is 'Ensures that one command made each version of a memory.';

@@ -93,7 +93,8 @@ create type @extschema@.turn as (
     told_at      timestamptz,
     verdict      text,
     failure      jsonb,
-    fingerprint  text
+    fingerprint  text,
+    answered     boolean
 );
 comment on type @extschema@.turn is 'A turn of advance() with the row of its task and the verdict on it.';
 
@@ -117,7 +118,8 @@ create type @extschema@.fact as (
     signal       text,
     target       text,
     is_untimely  boolean,
-    expects      bigint
+    expects      bigint,
+    is_answer    boolean
 );
 comment on type @extschema@.fact is
     'A row of the journal before it is written, with what it does beside being recorded.';

@@ -176,7 +176,7 @@ def continue_coordinator(s: State, turn: Turn) -> None:
         its = {name: deadline[name] for name in ("kind", "name", "queue", "priority")}
         add_task(s, turn.job, f"{following}/$deadline", **its, due_at=due_at)
     if is_cancelled:
-        s.answered(turn.job, turn.task, "$cancel")["task"] = following
+        s.message(turn.job, turn.task, "$cancel")["task"] = following
 
 
 def terminate(s: State, id: str, reason: str | None = None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model.jobs import take_signal
+from tests.model.jobs import take_message
 from tests.model.judging import Fact, Turn
 from tests.model.state import Row, State, failure
 from tests.races.memory_model import MISSING, Refused, found
@@ -21,11 +21,9 @@ def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -
         if fact.message is not None:
             for number, message in list(s.inbox.items()):
                 if (message["job_id"], message["id"]) == (fact.turn.job, fact.message):
-                    message["consumed_at"] = s.now
                     fact.row |= {"ok": message["ok"], "value": message["payload"]}
                     fact.row |= said_by_itself(fact.row, message)
-                    if message["task"] is None:
-                        take_signal(s, number)
+                    take_message(s, number)
     send_signals(s, [fact for fact in facts if fact.said.get("signal")], known)
     for fact in facts:
         s.tell(fact.turn.job, fact.turn.task, fact.seq, **fact.row)
@@ -37,8 +35,9 @@ def said_by_itself(row: Row, message: Row) -> Row:
     kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
     return {
         "kind": kind if row["kind"] == "note" else row["kind"],
-        "key": key if row["key"] is None else row["key"],
+        "key": key if row["key"] is None or kind == "answer" else row["key"],
         "name": message["name"] if key is None and row["name"] is None else row["name"],
+        "is_answer": kind == "answer",
     }
 
 
@@ -98,6 +97,7 @@ def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
     own = [fact for fact in facts if is_own(fact)]
     for fact in sorted(own, key=lambda fact: fact.turn.number):
         job, task, key = fact.turn.asker
+        fact.turn.row["answered"] = True
         if (job, task) in s.tasks:
             sender = f"{fact.turn.job} {fact.turn.task}"
             name, payload = fact.said["signal"], fact.said.get("value")

@@ -113,7 +113,7 @@ def is_still_asked_for(s: State, row: Row) -> bool:
     """Return whether the task that requested a child is alive and has no answer."""
     parent, name = row["parent"], row["asked_as"] or ""
     return any(
-        name.startswith(f"{task}/") and not s.answered(parent, task, name[len(task) + 1 :])
+        name.startswith(f"{task}/") and not s.is_answered(parent, task, name[len(task) + 1 :])
         for task, _ in (s.tasks_of(parent) if parent else ())
     )
 

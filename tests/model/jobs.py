@@ -28,8 +28,9 @@ NEW_TASK: Row = {
     "priority": 5, "token": None, "last_token": None, "worker": None, "last_worker": None,
     "position": 0, "asked": 0, "deliveries": 0, "attempt": 0, "paused": False, "limit_key": "",
     "in_line": False, "pinned_version": None, "args": None, "awaits": None, "until": None,
-    "signal": None, "detached": False, "accept_changes": False, "asker": None, "progress": None,
-    "failure": None, "stuck_reason": None, "started_at": None, "told_at": None, "fingerprint": None,
+    "signal": None, "answered": False, "detached": False, "accept_changes": False, "asker": None,
+    "progress": None, "failure": None, "stuck_reason": None, "started_at": None, "told_at": None,
+    "fingerprint": None,
 }  # fmt: skip
 
 
@@ -196,10 +197,12 @@ def is_ready(s: State, wanted: Row) -> bool:
     return wanted["if_exists"] == "new_run" and not is_its and not is_running
 
 
-def take_signal(s: State, number: int) -> None:
-    """Remove a signal, and keep its key."""
+def take_message(s: State, number: int) -> None:
+    """Remove a message, but keep a request to cancel, and the key of a signal."""
     message = s.inbox[number]
-    if message["dedupe_key"] is None:
+    if message["key"] == "$cancel":
+        message["consumed_at"] = s.now
+    elif message["dedupe_key"] is None:
         del s.inbox[number]
     else:
         key = message["dedupe_key"]
@@ -215,7 +218,7 @@ def restart(s: State, wanted: Row, reason: str) -> None:
     if not s.user_tasks(wanted["id"]):
         for number, message in list(s.inbox.items()):
             if message["job_id"] == wanted["id"] and message["task"] is None:
-                take_signal(s, number)
+                take_message(s, number)
     same = ("workflow", "args", "parent", "headers", "pinned_version", "queue", "priority")
     job |= {name: wanted[name] for name in (*same, "limit_key")}
     job |= dict.fromkeys(("result", "error", "asked_as", "on_parent_end", "started_at"))

@@ -178,9 +178,8 @@ def check_turn(turn: Turn) -> None:
 def makes_a_wait(s: State, turn: Turn, request: Row) -> bool:
     """Return whether a request makes something that the task waits for."""
     kind, key = request.get("kind"), request.get("key")
-    place = (turn.job, turn.task, key)
     is_withdrawn = kind in ("until", "item") and key in turn.list("cancels")
-    is_answered = any((m["job_id"], m["task"], m["key"]) == place for m in s.inbox.values())
+    is_answered = key is not None and s.is_answered(turn.job, turn.task, key)
     has_child = kind == "job" and any(
         (job["parent"], job["asked_as"], job["status"])
         == (turn.job, f"{turn.task}/{key}", "running")
@@ -220,7 +219,7 @@ def check_open(s: State, turn: Turn) -> None:
         if item["resolved_at"] is None:
             asked.append(((item["job_id"], item["task"], item["key"]), item))
     known = [(place[2], row) for place, row in asked if place[:2] == name]
-    known = [(key, row) for key, row in known if not s.answered(*name, key)]
+    known = [(key, row) for key, row in known if not s.is_answered(*name, key)]
     known += [
         (message["key"], message)
         for message in s.open_messages(*name, ())

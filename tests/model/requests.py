@@ -27,7 +27,7 @@ def request_tasks(s: State, turns: list[Turn]) -> None:
     """Make the hooks and activities that turns request."""
     for turn, request in requests_of(turns, "hook", "activity"):
         task, detached = requested_task(turn.task, request), request.get("detached", False)
-        if s.answered(turn.job, turn.task, request["key"]):
+        if s.is_answered(turn.job, turn.task, request["key"]):
             continue
         if detached and s.has_ended(turn.job, task):
             continue
@@ -82,7 +82,7 @@ def request_children(s: State, turns: list[Turn]) -> None:
     wanted = [
         child_of(turn, request)
         for turn, request in requests_of(turns, "job")
-        if not s.answered(turn.job, turn.task, request["key"]) and not is_begun(s, turn, request)
+        if not s.is_answered(turn.job, turn.task, request["key"]) and not is_begun(s, turn, request)
     ]
     for child in wanted:
         asker = (child["parent"], child["asker_task"], child["asker_key"])
@@ -161,7 +161,7 @@ def await_conditions(s: State, turns: list[Turn]) -> None:
     asked: set[str] = set()
     for turn, request in requests_of(turns, "until"):
         place = (turn.job, turn.task, request["key"])
-        if s.answered(*place) or place in s.conditions:
+        if s.is_answered(*place) or place in s.conditions:
             continue
         s.conditions[place] = {
             "condition": request["condition"],
@@ -183,7 +183,7 @@ def ask_people(s: State, turns: list[Turn]) -> None:
             (item["job_id"], item["task"], item["key"]) == place and item["resolved_at"] is None
             for item in s.items.values()
         )
-        if is_there or s.answered(*place):
+        if is_there or s.is_answered(*place):
             continue
         empty = ("id", "claimed_by", "claimed_at", "resolution", "resolved_by", "resolved_at")
         s.items[s.number()] = dict.fromkeys(empty) | {

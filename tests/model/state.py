@@ -127,16 +127,24 @@ class State:
             and (message["task"] == task or (message["task"] is None and message["name"] in names))
         ]
 
-    def answered(self, job: str, task: str, key: str) -> Row | None:
-        """Return the answer to a request, consumed or not."""
+    def message(self, job: str, task: str, key: str) -> Row | None:
+        """Return the message to a task under a key."""
         for message in self.inbox.values():
             if (message["job_id"], message["task"], message["key"]) == (job, task, key):
                 return message
         return None
 
+    def is_answered(self, job: str, task: str, key: str) -> bool:
+        """Return whether a request has an answer, consumed or not."""
+        return self.message(job, task, key) is not None or any(
+            row["is_answer"] and row["key"] == key
+            for (owner, name, _), row in self.journal.items()
+            if (owner, name) == (job, task)
+        )
+
     def cancel_is_open(self, job: str, task: str) -> bool:
         """Return whether a task has a request to cancel that it has not consumed."""
-        message = self.answered(job, task, "$cancel")
+        message = self.message(job, task, "$cancel")
         return message is not None and message["consumed_at"] is None
 
     def is_cleaning_up(self, job: str, task: str, beneath: str) -> bool:
@@ -163,7 +171,7 @@ class State:
         empty = ("id", "task", "key", "name", "payload", "sender", "dedupe_key", "fingerprint")
         row = dict.fromkeys(empty)
         row |= {"job_id": job, "ok": True, "sent_at": self.now, "consumed_at": None, **message}
-        if row["key"] is not None and self.answered(job, row["task"], row["key"]):
+        if row["key"] is not None and self.is_answered(job, row["task"], row["key"]):
             return False
         self.inbox[self.number()] = row
         return True
@@ -265,6 +273,7 @@ class State:
         """Write a row of a journal."""
         columns = ("key", "name", "fingerprint", "value", "version", "op", "path", "argument")
         row = dict.fromkeys(columns) | {"kind": kind, "ok": True, "at": self.now}
+        row |= {"is_answer": False}
         self.journal[job, task, seq] = row | fact
 
     def length(self, job: str, task: str) -> int:

@@ -223,6 +223,29 @@ def test_one_batch_that_asks_for_a_child_id_twice_makes_one_child(
     assert len(a.claim("children")) == 1
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_hook_that_answered_early_ends_while_its_answer_is_taken(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] What it returns is no second answer. The asker takes the first under the lock of its own
+    task, so the hook does not wait.
+    """
+    task = a.held("j")
+    a.advance(task.keep(requests=[hook("x#1", signal="ready")]))
+    answering = b.claim_one("hooks")
+    b.advance(answering.keep(send("ready", "early")))
+    (message,) = a.advance(task.keep(awaits=[])).messages
+
+    a.begin()
+    assert a.advance(task.keep(take(message))).state == "keep"
+    assert b.advance(answering.told().done("late")).state == "done"
+    a.end(end)
+
+    left = [] if end == "commit" else ["early"]
+    assert [payload for (payload,) in a.run("select payload from inbox")] == left
+    assert a.broken() == []
+
+
 # Many requests at once
 
 

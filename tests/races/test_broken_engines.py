@@ -128,7 +128,7 @@ MUTANTS: dict[str, Mutant] = {
         "messages_are_open",
         r"and i\.consumed_at is null",
         "",
-        two(takers.test_answer_is_taken_once),
+        two(takers.test_request_to_cancel_is_taken_once),
     ),
     "one batch gives a message to two turns": Mutant(
         "apply_batch",
@@ -210,10 +210,10 @@ MUTANTS: dict[str, Mutant] = {
         "",
         written(conditions.test_write_after_park_wakes_task, "a command"),
     ),
-    "a request for a condition looks up open answers only": Mutant(
+    "a request for a condition looks up no answers": Mutant(
         "await_conditions",
-        r"i\.key = q\.key offset 0\)",
-        "i.key = q.key and i.consumed_at is null offset 0)",
+        r"and not is_answered\(r\.job, r\.task, q\.key\)",
+        "",
         two(conditions.test_condition_is_answered_only_once),
     ),
     "a withdrawn condition stays": Mutant(
@@ -360,13 +360,19 @@ MUTANTS: dict[str, Mutant] = {
         two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
     ),
     "requests look up open answers only": Mutant(
-        "request_tasks",
-        r"i\.key = q\.key offset 0\)",
-        "i.key = q.key and i.consumed_at is null offset 0)",
+        "is_answered",
+        r"or exists \( select from journal as f .*? and f\.is_answer\)",
+        "",
         two(
             requests.test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing,
             requests.KINDS["a hook that returns"],
         ),
+    ),
+    "a hook forgets that it has answered early": Mutant(
+        "mark_answered",
+        r"set answered = true",
+        "set answered = false",
+        two(requests.test_hook_that_answered_early_ends_while_its_answer_is_taken, "commit"),
     ),
     "a hook that has ended is forgotten": Mutant(
         "task_has_ended",

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import TABLES, Session, hook, take
+from tests.races.sessions import TABLES, Session, Task, hook, take
 from tests.races.test_every_verb import calls_of_pairs
 
 MANY = 2_000
@@ -250,3 +250,26 @@ def test_message_that_is_taken_is_found_by_its_id(
     read = rows_read(early, task, lambda session, held: session.advance(held.keep(take(message))))
 
     assert 0 < read["inbox"] <= A_FEW
+
+
+def test_request_is_not_looked_up_among_all_that_were_answered(early: Session) -> None:
+    """[P4] Nor is an answer: those that a run has taken are in nobody's way."""
+    task = early.held("j")
+    early.advance(task.keep(requests=[hook(f"h#{n}") for n in range(MANY)]))
+    while hooks := early.claim("hooks", max_tasks=MANY):
+        early.advance_all([asked.done() for asked in hooks])
+    while messages := early.advance(task.keep(awaits=[])).messages:
+        early.advance(task.keep(*map(take, messages)))
+        task = task.told(len(messages))
+
+    def ask_again_and_one_more(session: Session, held: Task) -> None:
+        session.advance(held.keep(requests=[hook("h#0"), hook("one more")]))
+        (asked,) = session.claim("hooks")
+        session.advance(asked.done())
+        (answer,) = session.advance(held.park()).messages
+        assert session.advance(held.park("go", facts=[take(answer)])).state == "parked"
+
+    read = rows_read(early, task, ask_again_and_one_more)
+
+    assert 0 < read["inbox"] <= A_FEW
+    assert 0 < read["journal"] <= A_FEW

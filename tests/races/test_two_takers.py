@@ -42,7 +42,7 @@ def test_first_task_that_takes_signal_gets_it_and_other_turn_is_stale(
 
 
 def test_answer_is_taken_once(a: Session, b: Session) -> None:
-    """[P5] It stays until the coordinator ends, but a later turn that takes it again is stale."""
+    """[P5] It is gone, and a later turn that takes it again is stale."""
     coordinator = a.held("j")
     a.advance(coordinator.keep(requests=[hook("h#1")]))
     b.advance(b.claim_one("hooks").done("once"))
@@ -52,6 +52,20 @@ def test_answer_is_taken_once(a: Session, b: Session) -> None:
     assert a.advance(coordinator.told().keep(take(message))).state == "stale"
 
     assert a.one("select count(*) from journal where kind = 'answer'") == 1
+
+
+def test_request_to_cancel_is_taken_once(a: Session, b: Session) -> None:
+    """[P5] It stays, since it counts for the tasks beneath, but a later turn that takes it again is
+    stale.
+    """
+    coordinator = a.held("j")
+    b.call("cancel", id="j")
+    (message,) = a.advance(coordinator.keep(awaits=[])).messages
+
+    assert a.advance(coordinator.keep(take(message))).state == "keep"
+    assert a.advance(coordinator.told().keep(take(message))).state == "stale"
+
+    assert a.one("select count(*) from journal where kind = 'cancel'") == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "reversed"])

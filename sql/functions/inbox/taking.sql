@@ -40,10 +40,10 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
 
 -- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job, or, for
 -- answers, of the task. [P5]
--- A worker that does not replay may leave out what the message says by itself. The answer to a request stays until its
--- asker ends. A signal goes, and its key is kept out of the way: the next one must not be searched for among all that a
--- job has ever taken. Messages are found by their ids: with `is null`, a plan may search for all signals in the index of
--- answers, if the statistics know of none.
+-- A worker that does not replay may leave out what the message says by itself. A message that is taken goes: the next one
+-- must not be searched for among all that were taken. A request to cancel stays, since it counts for the tasks beneath;
+-- so does the key of a signal, out of the way. Messages are found by their ids: with `is null`, a plan may search for all
+-- signals in the index of answers, if the statistics know of none.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
@@ -53,34 +53,35 @@ declare
     named bigint[] := array(select f.message from unnest(consume_messages.facts) as f where f.message is not null);
     completed fact[];
 begin
-    with answers as (
+    with heard as (
         update inbox as i
            set consumed_at = consume_messages.consumed_at
          where i.id = any(named)
-           and num_nulls(i.task) = 0
-        returning i.id, i.key, i.name, i.ok, i.payload
-    ), signals as (
+           and i.key = '$cancel'
+        returning i.*
+    ), taken as (
         delete from inbox as i
          where i.id = any(named)
-           and num_nulls(i.task) = 1
+           and i.key is distinct from '$cancel'
         returning i.*
     ), kept as (
         insert into inbox (job_id, id, task, key, name, sender, dedupe_key, sent_at, consumed_at) overriding system value
-        select s.job_id, s.id, '$taken', s.dedupe_key, s.name, s.sender, s.dedupe_key, s.sent_at, consume_messages.consumed_at
-          from signals as s
-         where s.dedupe_key is not null
+        select m.job_id, m.id, '$taken', m.dedupe_key, m.name, m.sender, m.dedupe_key, m.sent_at, consume_messages.consumed_at
+          from taken as m
+         where m.dedupe_key is not null
     ), consumed as (
-        select a.* from answers as a
+        select h.id, h.key, h.name, h.ok, h.payload, 'cancel' as kind from heard as h
          union all
-        select s.id, s.key, s.name, s.ok, s.payload from signals as s
+        select m.id, m.key, m.name, m.ok, m.payload, case when m.task is null then 'signal' else 'answer' end from taken as m
     )
     select array_agg((f.turn, f.job, f.task, f.seq,
-                      case when c.id is null or f.kind <> 'note' then f.kind when c.key is null then 'signal'
-                           when c.key = '$cancel' then 'cancel' else 'answer' end,
-                      coalesce(f.key, c.key), case when c.key is null then coalesce(f.name, c.name) else f.name end,
+                      case when f.kind = 'note' then coalesce(c.kind, f.kind) else f.kind end,
+                      case c.kind when 'answer' then c.key else coalesce(f.key, c.key) end,
+                      case when c.key is null then coalesce(f.name, c.name) else f.name end,
                       f.fingerprint, coalesce(c.ok, f.ok),
                       case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
-                      f.message, f.signal, f.target, f.is_untimely, f.expects)::fact order by f.job, f.turn, f.seq)
+                      f.message, f.signal, f.target, f.is_untimely, f.expects,
+                      coalesce(c.kind = 'answer', false))::fact order by f.job, f.turn, f.seq)
       into completed
       from unnest(consume_messages.facts) as f
       left join consumed as c on c.id = f.message;
@@ -88,4 +89,4 @@ begin
 end
 $$;
 comment on function @extschema@.consume_messages(@extschema@.fact[], timestamptz) is
-    'Consume the messages that facts name; the journal repeats what the inbox said, and of which kind each message is if the fact does not say so.';
+    'Consume the messages that facts name; the journal repeats what the inbox said, which of them are answers to which requests, and of which kind each message is if the fact does not say so.';

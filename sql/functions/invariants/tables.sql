@@ -14,8 +14,8 @@ begin
       from inbox as i
       join tasks as t on t.job_id = i.job_id and t.task = i.task
       join jobs as j on j.id = i.job_id
-      -- What a fork has copied was told to another job, which may have been cancelled too. A worker may take an answer
-      -- under a kind of its own.
+      -- What a fork has copied was told to another job, which may have been cancelled too. A worker may take a request to
+      -- cancel under a kind of its own.
       left join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key
                             and f.kind not in ('activity', 'attempt', 'command', 'read', 'send', 'signal',
                                                 'timer', 'patch', 'note', 'end', 'run')
@@ -24,13 +24,17 @@ begin
      group by i.job_id, i.id, i.task
     having count(f.seq) <> 1
     union all
+    select 'I19', i.job_id, i.task, format('message %s answers %s, whose answer was told before', i.id, i.key)
+      from inbox as i
+      join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key and f.is_answer
+    union all
     select 'I21', i.job_id, i.task, format('message %s exists, but the last id that was issued is %s', i.id, issued)
       from inbox as i
      where i.id > issued;
 end
 $$;
 comment on function @extschema@.broken_messages() is
-    'Find messages that were taken by a task but not told, or told twice (I19), and ids that will be issued again (I21).';
+    'Find requests to cancel that were taken but not told, or told twice, and answers that would be told a second time (I19), and ids that will be issued again (I21).';
 
 
 create function @extschema@.broken_tables() returns setof @extschema@.broken_invariant

@@ -13,9 +13,9 @@ begin
                        else 'item %s is resolved, but its task was not told' end, p.id)
       from items as p
       left join tasks as t on t.job_id = p.job_id and t.task = p.task
-      left join inbox as i on i.job_id = p.job_id and i.task = p.task and i.key = p.key
-     where p.is_open and (t.task is null or i.id is not null)
-        or not p.is_open and t.task is not null and i.id is null;
+     cross join lateral (select is_answered(p.job_id, p.task, p.key) as answered) as a
+     where p.is_open and (t.task is null or a.answered)
+        or not p.is_open and t.task is not null and not a.answered;
 end
 $$;
 comment on function @extschema@.broken_items() is

@@ -15,7 +15,7 @@ begin
            key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz,
            fingerprint text)
      where q.kind = 'item'
-       and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+       and not is_answered(r.job, r.task, q.key)
        and not exists (select from conditions as c where c.job_id = r.job and c.task = r.task and c.key = q.key offset 0)
        and not is_requested(r.job, r.task, q.key)
         on conflict (job_id, task, key) where is_open do nothing;

@@ -28,7 +28,7 @@ comment on function @extschema@.lock_job(text) is 'Lock one job and read it. Err
 
 -- The answer to a request belongs to the task that made it, and only the holder of that task takes it. So the lock of
 -- the task is enough, as it is for facts alone. A signal may go to any task of the job, and a request to cancel counts
--- for the tasks beneath it, too.
+-- for the tasks beneath it, too. A message that is gone was taken, maybe by this same turn, and is not taken again.
 create function @extschema@.jobs_with_shared_messages(turns jsonb, known jsonb) returns text[]
 language plpgsql
 stable
@@ -39,11 +39,11 @@ begin
         select r.turn ->> 'job'
           from jsonb_path_query(jobs_with_shared_messages.turns, '$[*] ? (@.state == "keep")') as r (turn)
          cross join lateral jsonb_path_query(r.turn, '$.facts[*].message ? (@ != null)') as m (id)
-          left join lateral (
+         cross join lateral (
             select i.job_id, i.task, i.key
               from inbox as i
              where i.id = case when m.id #>> '{}' ~ '^[0-9]{1,18}$' then (m.id #>> '{}')::bigint end
-            offset 0) as a on true
+            offset 0) as a
          where (jobs_with_shared_messages.known ? (r.turn ->> 'job')) is not true
            and (a.job_id = r.turn ->> 'job' and a.task = r.turn ->> 'task' and a.key <> '$cancel') is not true);
 end

@@ -74,9 +74,9 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, op, path, argument, at)
+    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, op, path, argument, at, is_answer)
     select copy_journal.new_job, '1/main', f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, coalesce(f.value, r.value),
-           f.op, f.path, case when f.kind <> 'read' then f.argument end, f.at
+           f.op, f.path, case when f.kind <> 'read' then f.argument end, f.at, f.is_answer
       from journal as f
       left join large_reads(copy_journal.job, copy_journal.task, 0, copy_journal.upto::integer) as r on r.seq = f.seq
      where f.job_id = copy_journal.job

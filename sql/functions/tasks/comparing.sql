@@ -18,6 +18,7 @@ begin
        and t.task > pending_requests.task || '/'
        and t.task < pending_requests.task || '0'
        and t.asker_task = pending_requests.task
+       and not t.answered
      union all
     select c.asker_key, c.fingerprint
       from tasks as c
@@ -38,10 +39,9 @@ begin
 end
 $$;
 comment on function @extschema@.pending_requests(text, text) is
-    'Return the keys of what others are doing for a task, with the fingerprints of the requests.';
+    'Return the keys of what others are doing for a task, with the fingerprints of the requests; a hook that has answered early is not among them.';
 
 
--- A hook that has answered early continues.
 create function @extschema@.open_requests(
     job              text,
     task             text,
@@ -59,13 +59,6 @@ begin
     return query
     select w.key, w.fingerprint
       from pending_requests(open_requests.job, open_requests.task) as w
-     where not exists (
-            select
-              from inbox as i
-             where i.job_id = open_requests.job
-               and i.task = open_requests.task
-               and i.key = w.key
-            offset 0)
      union all
     select i.key, i.fingerprint
       from inbox as i

@@ -201,8 +201,7 @@ begin
     if exists (select from jsonb_to_recordset(nullif(wait_failure.requests, 'null')) as q (key text, kind text, detached boolean)
                 where q.detached is not true
                   and not coalesce(q.kind in ('until', 'item') and q.key = any(withdrawn), false)
-                  and not exists (select from inbox as i
-                                   where i.job_id = wait_failure.job and i.task = wait_failure.task and i.key = q.key)
+                  and not is_answered(wait_failure.job, wait_failure.task, q.key)
                   and not exists (select from jobs as c
                                    where q.kind = 'job' and c.parent = wait_failure.job and c.status = 'running'
                                      and c.asked_as = wait_failure.task || '/' || q.key))

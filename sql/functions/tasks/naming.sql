@@ -87,7 +87,7 @@ comment on function @extschema@.request_key_failure(text) is
 
 
 -- A key without a number may lead to others, as `a` to `a/b#1`; then the other requests decide. Repeated requests were
--- judged before. Any answer stays until the asker ends.
+-- judged before. What was answered stays known until the asker ends.
 create function @extschema@.nested_failure(job text, task text, requests jsonb) returns jsonb
 language plpgsql
 stable
@@ -109,8 +109,7 @@ begin
            and not exists (select from tasks as t
                             where t.job_id = nested_failure.job and t.task = q.name
                               and t.asker_job = nested_failure.job and t.asker_task = nested_failure.task)
-           and not exists (select from inbox as i
-                            where i.job_id = nested_failure.job and i.task = nested_failure.task and i.key = q.key)
+           and not is_answered(nested_failure.job, nested_failure.task, q.key)
            and not exists (select from jobs as j where j.id = q.id and j.parent = nested_failure.job and j.asked_as = q.name)
            and (exists (select from jsonb_array_elements(nested_failure.requests) as o (request)
                          where starts_with(o.request ->> 'key', q.key || '/')
@@ -119,10 +118,15 @@ begin
                             where t.job_id = nested_failure.job
                               and t.asker_job = nested_failure.job and t.asker_task = nested_failure.task
                               and (t.task = any(q.above) or t.task > q.name || '/' and t.task < q.name || '0'))
+                or exists (select from unnest(q.above) as a (task)
+                            where is_answered(nested_failure.job, nested_failure.task,
+                                              substr(a.task, length(nested_failure.task) + 2)))
                 or exists (select from inbox as i
                             where i.job_id = nested_failure.job and i.task = nested_failure.task
-                              and (nested_failure.task || '/' || i.key = any(q.above)
-                                   or i.key > q.key || '/' and i.key < q.key || '0'))
+                              and i.key > q.key || '/' and i.key < q.key || '0')
+                or exists (select from journal as f
+                            where f.job_id = nested_failure.job and f.task = nested_failure.task and f.is_answer
+                              and f.key > q.key || '/' and f.key < q.key || '0')
                 or exists (select from jobs as j
                             where j.parent = nested_failure.job
                               and (j.asked_as = any(q.above) or j.asked_as > q.name || '/' and j.asked_as < q.name || '0')))

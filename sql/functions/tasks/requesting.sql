@@ -25,7 +25,7 @@ begin
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
                detached boolean, pinned_version text, limit_key text, fingerprint text)
          where coalesce(q.kind, 'hook') in ('hook', 'activity')
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not is_answered(r.job, r.task, q.key)
            and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
@@ -82,7 +82,7 @@ begin
                    priority integer, due_at timestamptz, headers jsonb, pinned_version text, detached boolean,
                    limit_key text, on_parent_end text, timeout interval, fingerprint text)) with ordinality as q
          where q.kind = 'job'
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not is_answered(r.job, r.task, q.key)
            and not exists (
             select
               from jobs as p
