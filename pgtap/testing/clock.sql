@@ -1,7 +1,7 @@
 -- The clock of a test: its owner moves it forward, it advances from there, and it can skip to the next due task [P7].
 
 begin;
-select plan(29);
+select plan(30);
 
 create function pg_temp.distance(one timestamptz, other timestamptz) returns interval
 language plpgsql
@@ -67,6 +67,11 @@ select given(hook('e', 'h', key => 'last', due_at => clock() + interval '1 day')
 select is(skip_time(), null, 'skip_time() skips nothing while a task is held');
 select given(move_clock('1 min'));
 select isnt(skip_time(), null, 'skip_time() ignores a task whose lease has ended');
+select given(start('w', id => 'strange', queue => 's'));
+select given(take('bob', '{s}'));
+select given(tell(a_turn('strange', state => 'release', value => '{"code": "PD406"}', worker => 'bob')));
+select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() waits for no task without code');
+select given(terminate('strange'));
 select given(start('w', id => 'waits', queue => 'q'));
 select given(take('bob', '{q}'));
 select given(tell(a_turn('waits', state => 'park', until => clock() + interval '30 days', worker => 'bob')));

@@ -337,6 +337,12 @@ def test_job_that_nothing_will_wake_is_reported(lab: Lab) -> None:
         lab.run(waits_for_ever)
 
 
+def test_job_without_code_is_reported_at_once(lab: Lab) -> None:
+    """Time is not skipped from one attempt of the worker to the next, up to the patience."""
+    with pytest.raises(perdure.ResultTimeout, match=r"nothing is due\n.*nosuch.*\n.*the function"):
+        lab.run("nosuch")
+
+
 def test_work_that_hangs_is_reported(dsn: str) -> None:
     released.clear()
     try:

@@ -103,7 +103,9 @@ class Lab(Doubles):
                 raise ResultTimeout(
                     f"job {handle.id} has not ended{why}",
                     detail=f"It waits for {status.waiting_for}.",
-                    hint="Send it what it waits for, and call result() again.",
+                    hint="Give the lab the app that has the function, or mock it."
+                    if status.needs == "worker"
+                    else "Send it what it waits for, and call result() again.",
                 )
             self.settle()
 

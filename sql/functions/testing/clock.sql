@@ -92,7 +92,8 @@ begin
       from tasks as t
      where t.due_at > now_at
        and t.due_at < 'infinity'
-       and not t.paused;
+       and not t.paused
+       and not (t.awaits is null and lacked_code_or_key(t.failure));
     next_at := least(next_at, next_token_at(array(select distinct t.queue from tasks as t), now_at));
     -- A worker that holds a task may be about to report something; and a test must not end a lease.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
@@ -102,7 +103,7 @@ begin
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz) is
-    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task.';
+    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. A task that no worker can run is not waited for. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task.';
 
 
 create function @extschema@.reset_clock() returns timestamptz
