@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,7 +25,12 @@ scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
 
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     lists = st.lists(inner, max_size=4)
-    return st.one_of(lists, lists.map(tuple), st.dictionaries(keys, inner, max_size=5))
+    pairs = st.lists(st.tuples(keys, inner), unique_by=_text_of_key, max_size=5)
+    return st.one_of(lists, lists.map(tuple), pairs.map(dict))
+
+
+def _text_of_key(pair: tuple[Any, Any]) -> str:
+    return json.dumps({pair[0]: None})
 
 
 values = st.recursive(scalars, _containers, max_leaves=15)

@@ -57,7 +57,7 @@ def test_stored_value_is_stored_unchanged(value: Any) -> None:
     [
         ({"bb": 1, "a": 2}, "{'a': 2, 'bb': 1}"),
         ({"é": 1, "zz": 2, "aaa": 3}, "{'zz': 2, 'é': 1, 'aaa': 3}"),
-        ({1: "a", "1": "b"}, "{'1': 'b'}"),
+        ({1: "a", None: "b"}, "{'1': 'a', 'null': 'b'}"),
         (1e16, "10000000000000000"),
         (1e23, "100000000000000000000000"),
         (-0.0, "0.0"),
@@ -86,6 +86,7 @@ def test_values_take_the_form_of_jsonb(value: Any, stored: str) -> None:
         ({"a": b"bytes"}, InvalidValue, "'a'"),
         ({"a": Decimal(1)}, InvalidValue, "'a'"),
         ({(1, 2): 3}, InvalidValue, "a key of it"),
+        ({"a": {1: "lost", "1": "kept"}}, InvalidValue, "'a'"),
         ({1: {2, 3}}, InvalidValue, "'1'"),
         ([10**308 + 1], NumberOutOfRange, "'0'"),
         ({10**5000: 1}, NumberOutOfRange, "a key of it"),

@@ -112,12 +112,14 @@ def test_invalid_retry_policy_is_rejected_where_it_is_defined(app: perdure.App) 
     for never in (5, (5,), int, (ValueError, None)):
         with pytest.raises(perdure.InvalidArgument, match="does not name exceptions"):
             policy(attempts=3, never=never)
-    for nonsense in ({"attempts": "3"}, {"attempts": 2.5}, {"factor": "2"}, {"factor": math.nan}):
+    wrong_attempts = [{"attempts": attempts} for attempts in ("3", 2.5, True)]
+    for nonsense in (*wrong_attempts, {"factor": "2"}, {"factor": math.nan}):
         with pytest.raises(perdure.InvalidArgument, match="makes no sense"):
             policy(**nonsense)
     decorators: list[Any] = [app.activity, app.transaction, app.hook, app.coordinator]
     for decorator in decorators:
-        for wrong in ({"retry": 3}, {"retry": perdure.Retry}, {"retries": "3"}, {"retries": -1}):
+        wrong_retries = [{"retries": retries} for retries in ("3", -1, True)]
+        for wrong in ({"retry": 3}, {"retry": perdure.Retry}, *wrong_retries):
             with pytest.raises(
                 perdure.InvalidArgument, match=r"not a retry policy|number of retries"
             ):

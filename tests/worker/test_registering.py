@@ -84,6 +84,7 @@ WRONG: dict[str, tuple[str, Callable[..., Any], dict[str, Any], str]] = {
         "no parameter for the connection",
     ),
     "a name that is no text": ("activity", nothing, {"name": 3}, "3 is not a name for a function"),
+    "an empty name": ("activity", nothing, {"name": ""}, "'' is not a name for a function"),
 }
 
 

@@ -116,4 +116,7 @@ def _is_exception_type(kind: object) -> bool:
 
 
 def _are_numbers(*given: object) -> bool:
-    return all(isinstance(each, int | float) and math.isfinite(each) for each in given)
+    return all(
+        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+        for each in given
+    )

@@ -161,8 +161,11 @@ def _size(text: str) -> int:
 
 
 def _with_text_keys(value: dict[Any, Any]) -> dict[str, Any]:
-    """Make text of keys as json.dumps does; if two become equal, the last one wins."""
-    return {_key(key): value[key] for key in value}
+    """Make text of keys as json.dumps does. Raises InvalidValue if two become equal."""
+    texts = {_key(key): one for key, one in value.items()}
+    if len(texts) < len(value):
+        raise InvalidValue("two keys of a dict are the same JSON text", hint="rename one of them")
+    return texts
 
 
 def _key(key: Any) -> str:

@@ -416,6 +416,8 @@ def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> N
     """Refuse a worker without work or without pauses. Raises InvalidArgument and InvalidName."""
     check_argument("slots", slots, INTEGER)
     check_argument("cache", cache, INTEGER)
+    if cache < 0:
+        raise InvalidArgument(f"a worker cannot keep {cache} coordinators", hint="Use cache=1000.")
     if not queues or slots < 1:
         raise InvalidArgument(
             "a worker needs a list of queues and at least one slot",

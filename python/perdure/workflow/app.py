@@ -273,7 +273,7 @@ class App:
     ) -> Any:
         if retries and options.get("retry") is not None:
             raise InvalidArgument("retries and retry were both given", hint="Give one of them.")
-        if not isinstance(retries, int) or retries < 0:
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidArgument(
                 f"retries={retries!r} is not a number of retries"[:500],
                 hint="Write retries=3, or retry=perdure.Retry(attempts=4).",

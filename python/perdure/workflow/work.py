@@ -78,7 +78,7 @@ class Work(Generic[P, R, Result_co]):
         if isinstance(function, staticmethod | classmethod):  # the decorator stands above that
             function = function.__func__
         self.function = function
-        own_name: Any = name or getattr(function, "__name__", "")
+        own_name: Any = getattr(function, "__name__", "") if name is None else name
         self.queue = queue
         self.limit_key = limit_key
         self.entity: str | None = None
