@@ -27,7 +27,7 @@ import pytest
 
 import perdure
 from perdure.database import connections, source, worker_calls
-from perdure.workers import waits
+from perdure.workers import heartbeats, waits
 from perdure.workers.engine import Engine
 from perdure.workers.turns import Turn
 from tests.databases import SCHEMA
@@ -43,6 +43,8 @@ LONGEST_PAUSE = 0.2
 """Seconds between two tries of a call in storms; otherwise up to 5."""
 GRACE = 0.05
 """Seconds that a hook waits in memory before it parks; otherwise 1."""
+LONGEST_STOP = 600
+"""Seconds for which a storm may stop a worker that then continues; otherwise 60, and a lease."""
 AT_WORK = 0.4
 """Seconds that a worker lives before it is asked to stop, if its fuse needs that."""
 
@@ -57,6 +59,7 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
     os.environ |= {"LEDGER": f"{folder}/ledger", "SLOW": str(LEASE / 2)}
     connections.LONGEST_PAUSE = LONGEST_PAUSE
     waits.GRACE = GRACE
+    heartbeats.HUNG_AFTER = LONGEST_STOP
     worker_calls.COMMIT_WITHIN = f"{2 * LEASE} s"
     if fuse is not None:
         pass_through(Passages(fuse, f"{folder}/points"))
