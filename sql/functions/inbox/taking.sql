@@ -42,8 +42,8 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
 -- answers, of the task. [P5]
 -- A worker that does not replay may leave out what the message says by itself. A message that is taken goes: the next one
 -- must not be searched for among all that were taken. A request to cancel stays, since it counts for the tasks beneath;
--- so does the key of a signal, out of the way. Messages are found by their ids: with `is null`, a plan may search for all
--- signals in the index of answers, if the statistics know of none.
+-- so does the key of a signal, out of the way. Messages are found by their ids: with an equation of keys, a plan may search
+-- for all requests to cancel in the index of answers, if the statistics know of few jobs.
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
@@ -57,12 +57,12 @@ begin
         update inbox as i
            set consumed_at = consume_messages.consumed_at
          where i.id = any(named)
-           and i.key = '$cancel'
+           and (i.key = '$cancel') is true
         returning i.*
     ), taken as (
         delete from inbox as i
          where i.id = any(named)
-           and i.key is distinct from '$cancel'
+           and (i.key = '$cancel') is not true
         returning i.*
     ), kept as (
         insert into inbox (job_id, id, task, key, name, sender, dedupe_key, sent_at, consumed_at) overriding system value
