@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -48,10 +49,55 @@ select 'asleep ' || n, '1/main', 'i#0', 'decide', clock() from generate_series(1
 """
 
 
-def fill(session: Session) -> None:
-    """Insert many jobs beside those of the test."""
-    for statement in BESIDE.split(";"):
+MESSAGES = f"""
+insert into inbox (job_id, task, key, name, sent_at)
+select {{}}, 'other', clock() from generate_series(1, {MANY}) as n
+"""
+SIGNALS = MESSAGES.format("'other', null, null")
+ANSWERS = MESSAGES.format("'other', '1/main', 'h#' || n")
+CANCELS = MESSAGES.format("'other ' || n, '1/main', '$cancel'")
+ONE_JOB = f"""
+insert into jobs (id, workflow, status, args) values ('one', 'other', 'running', '[]');
+insert into jobs (id, entity, parent, asked_as)
+select 'child ' || n, 'other', 'one', '1/main/c#1' from generate_series(1, {MANY}) as n;
+insert into tasks (job_id, task, kind, name, queue, due_at, token, worker, started_at,
+                   asker_job, asker_task, asker_key)
+select 'one', '1/main/h#' || n, 'hook', 'held', 'other', clock() + interval '1 h',
+       gen_random_uuid(), 'busy', clock(), 'one', '1/main', 'h#' || n
+  from generate_series(1, {MANY}) as n;
+insert into inbox (job_id, name, sent_at)
+select 'one', 'unheard', clock() from generate_series(1, {MANY}) as n;
+insert into inbox (job_id, task, key, sent_at)
+select 'one', '1/main', 'h#' || n, clock() from generate_series(1, {MANY}) as n;
+insert into journal (job_id, task, seq, kind, key, at, is_answer)
+select 'one', '1/main', n, 'answer', 'h#' || n, clock(), true from generate_series(1, {MANY}) as n;
+insert into conditions (job_id, task, key, condition, asked_at)
+select 'one', '1/main', 'u#' || n, '$.n > 5', clock() from generate_series(1, {MANY}) as n;
+insert into items (job_id, task, key, name, asked_at)
+select 'one', '1/main', 'i#' || n, 'decide', clock() from generate_series(1, {MANY}) as n
+"""
+
+
+def fill(session: Session, statements: str = BESIDE) -> None:
+    """Insert many rows beside those of the test."""
+    for statement in statements.split(";"):
         session.run(statement)
+
+
+@contextmanager
+def knowing_what_is_here(session: Session) -> Iterator[Session]:
+    """Give a session whose server knows only what the tables hold now."""
+    for table in TABLES:
+        session.run(f"vacuum (analyze, truncate off) {table}")
+        session.run(f"alter table {table} set (autovacuum_enabled = off)")
+    session.run("discard plans")
+    try:
+        yield session
+    finally:
+        for table in TABLES:
+            session.run(f"delete from {table}")
+            session.run(f"alter table {table} reset (autovacuum_enabled)")
+            session.run(f"vacuum (analyze) {table}")
 
 
 @pytest.fixture
@@ -60,15 +106,8 @@ def early(a: Session) -> Iterator[Session]:
     fill(a)
     for table in TABLES:
         a.run(f"delete from {table}")
-    for table in TABLES:
-        a.run(f"vacuum (analyze, truncate off) {table}")
-        a.run(f"alter table {table} set (autovacuum_enabled = off)")
-    a.run("discard plans")
-    yield a
-    for table in TABLES:
-        a.run(f"delete from {table}")
-        a.run(f"alter table {table} reset (autovacuum_enabled)")
-        a.run(f"vacuum (analyze) {table}")
+    with knowing_what_is_here(a):
+        yield a
 
 
 def rows_read(session: Session, actors: Any, do: Callable[[Session, Any], Any]) -> dict[str, int]:
@@ -86,15 +125,15 @@ def rows_read(session: Session, actors: Any, do: Callable[[Session, Any], Any]) 
         session.rollback()
 
 
-def test_plans_for_empty_tables_do_not_scan_full_ones(early: Session) -> None:
-    """(E1) Each verb, and each kind of turn, finds its rows by an index."""
+def check_plans(session: Session, more: str) -> None:
+    """Plan each verb, and each kind of turn; with more rows each may still read only a few."""
     # forget_finished() would forget the other jobs too.
     all_calls = [call for call in calls_of_pairs() if not call[0].startswith("forget finished")]
     for _, stage, do in all_calls:
-        rows_read(early, stage(early), do)
-    fill(early)
+        rows_read(session, stage(session), do)
+    fill(session, more)
 
-    read = {name: rows_read(early, stage(early), do) for name, stage, do in all_calls}
+    read = {name: rows_read(session, stage(session), do) for name, stage, do in all_calls}
 
     assert sum(map(bool, read.values())) > len(read) / 2
     assert {
@@ -103,6 +142,25 @@ def test_plans_for_empty_tables_do_not_scan_full_ones(early: Session) -> None:
         for table, rows in tables.items()
         if rows > A_FEW
     } == set()
+
+
+def test_plans_for_empty_tables_do_not_scan_full_ones(early: Session) -> None:
+    """(E1) Each verb, and each kind of turn, finds its rows by an index."""
+    check_plans(early, BESIDE)
+
+
+def test_plans_for_one_large_job_do_not_scan_those_of_others(a: Session) -> None:
+    """(E1) PostgreSQL 18 may skip a leading column of which it knows one value."""
+    fill(a, ONE_JOB)
+    with knowing_what_is_here(a):
+        check_plans(a, f"{BESIDE};{CANCELS}")
+
+
+def test_plans_for_many_jobs_do_not_scan_one_large_job(a: Session) -> None:
+    """(E1) Where each job is small, one of them may be large later."""
+    fill(a)
+    with knowing_what_is_here(a):
+        check_plans(a, ONE_JOB)
 
 
 TEN = "select forget_finished(clock() + interval '2 h', max_jobs => 10)"
@@ -226,15 +284,6 @@ def test_child_is_found_among_many_of_its_parent(early: Session) -> None:
 
     assert read["jobs"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
-
-
-MESSAGES = f"""
-insert into inbox (job_id, task, key, name, sent_at)
-select {{}}, 'other', clock() from generate_series(1, {MANY}) as n
-"""
-SIGNALS = MESSAGES.format("'other', null, null")
-ANSWERS = MESSAGES.format("'other', '1/main', 'h#' || n")
-CANCELS = MESSAGES.format("'other ' || n, '1/main', '$cancel'")
 
 
 @pytest.mark.parametrize(

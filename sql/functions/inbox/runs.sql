@@ -7,12 +7,18 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update inbox as i
-       set task = next_run(r.task)
-      from unnest(forward_cancel_requests.turns) as r
-     where i.job_id = any(array[r.job])
-       and i.task = r.task
-       and i.key = '$cancel'
-       and i.consumed_at is null;
+       set task = next_run(i.task)
+     where i.id = any(array(
+        select c.id
+          from unnest(forward_cancel_requests.turns) as r
+         cross join lateral (
+            select o.id
+              from inbox as o
+             where o.job_id = r.job
+               and o.task = r.task
+               and o.key = '$cancel'
+               and o.consumed_at is null
+            offset 0) as c));
 end
 $$;
 comment on function @extschema@.forward_cancel_requests(@extschema@.turn[]) is
