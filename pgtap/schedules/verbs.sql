@@ -1,7 +1,7 @@
--- The verbs of schedules: create, change, pause, resume, trigger, drop, and list.
+-- The verbs of schedules: create, change, pause, resume, trigger, backfill, drop, and list.
 
 begin;
-select plan(87);
+select plan(100);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -190,6 +190,47 @@ select throws_ok($$ select trigger_schedule('n', repeat('k', 200)) $$, 'PD104', 
 select is(
     (select s.last_job from schedules as s where s.name = 'n'), 'n/2030-01-01T14:00:00Z',
     'the last job of a schedule is one of a due time');
+
+-- backfill_schedule.
+
+select given(create_schedule('past', 'w', '0 9 * * mon-fri', time_zone => 'Europe/Berlin', priority => 2,
+                             overlap => 'skip', queue => 'past', args => '["wind"]'));
+select results_eq(
+    $$ select * from backfill_schedule('past', '2026-03-27 08:00+00', '2026-03-31 07:00+00') $$,
+    $$ values ('past/2026-03-27T08:00:00Z', true), ('past/2026-03-30T07:00:00Z', true) $$,
+    'a backfill starts each due time from the first on and before the last, also over a change of the clock');
+select results_eq(
+    $$ select * from backfill_schedule('past', '2026-03-30Z', '2026-04-01Z', priority => null) $$,
+    $$ values ('past/2026-03-30T07:00:00Z', false), ('past/2026-03-31T07:00:00Z', true) $$,
+    'a backfill that is repeated starts only what is missing [P1] [P12]');
+select is(
+    array(select j.priority || (j.headers ->> 'due_at') from jobs as j where j.id ~ '^past/' order by j.id),
+    '{92026-03-27T08:00:00Z,92026-03-30T07:00:00Z,22026-03-31T07:00:00Z}',
+    'the jobs of a backfill go last, or have the priority of the schedule');
+select is(
+    (select count(*) from backfill_schedule('past', clock() - interval '7 days', clock() + interval '1 year')),
+    5::bigint,
+    'a backfill leaves the due times in the future to the schedule');
+select is_empty($$ select backfill_schedule('past', clock() - interval '1 s', clock() - interval '1 day') $$,
+                'a backfill of no time starts nothing');
+select given(create_schedule('past', 'w', every => '1 day', starts_at => '2029-12-30 06:00+00'));
+select is(
+    array(select b.id from backfill_schedule('past', '2029-12-01Z', clock()) as b),
+    '{past/2029-12-30T06:00:00Z,past/2029-12-31T06:00:00Z,past/2030-01-01T06:00:00Z}',
+    'a schedule was never due before its first time');
+select given(pause_schedule('past'));
+select is((select count(*) from backfill_schedule('past', '2029-12-31Z')), 2::bigint,
+          'a paused schedule can be backfilled, without an end up to now');
+select throws_ok(statement, code, null, format('%s: %s', code, statement))
+  from (values
+        ($$ select backfill_schedule('nobody', '2026-01-01Z', '2026-01-02Z') $$, 'PD410'),
+        ($$ select backfill_schedule('past', null, '2026-01-02Z') $$, 'PD107'),
+        ($$ select backfill_schedule('past', '-infinity', '2026-01-02Z') $$, 'PD107'),
+        ($$ select backfill_schedule('past', '2029-12-01Z', clock(), priority => 10) $$, 'PD107'),
+        ($$ select create_schedule('past', 'w', '* * * * *'), backfill_schedule('past', '2029-12-01Z') $$, 'PD107'),
+        ($$ select entity_set('$schedule/past', '"no"', 'cron'), backfill_schedule('past', '2029-12-01Z') $$, 'PD110')
+       ) as cases (statement, code);
+select given(drop_schedule('past'));
 
 -- drop_schedule.
 

@@ -49,7 +49,8 @@ SECTIONS = {
     "Find, indexes and contracts": "find count_found create_index drop_index define_contract"
     " drop_contract contract_of broken_contracts",
     "Questions to people": "list_items read_item claim_item release_item assign_item resolve_item",
-    "Schedules": "create_schedule pause_schedule resume_schedule trigger_schedule drop_schedule",
+    "Schedules": "create_schedule pause_schedule resume_schedule trigger_schedule"
+    " backfill_schedule drop_schedule",
     "Queues": "set_queue pause_queue resume_queue queue_depths",
     "Hooks in SQL": "register_sql_hook drop_sql_hook run_sql_hooks",
     "Retention": "forget forget_finished forget_old_runs",

@@ -636,6 +636,10 @@ def test_schedules_can_be_created_listed_and_dropped(shell: Shell) -> None:
     assert json.loads(shell("status", "report/now-k"))["waiting_for"].startswith(
         "a worker on queue q"
     )
+    leap_years = ("--since", "2020-01-01T00:00:00Z", "--until", "2026-01-01T00:00:00Z")
+    for new in (2, 0):
+        filled = shell("schedule", "backfill", "report", *leap_years)
+        assert json.loads(filled) == {"jobs": 2, "new": new}
     assert shell("schedule", "pause", "report") == "true"
     assert json.loads(shell("schedule", "list"))["waits_for"] == "somebody to resume it"
     assert shell("schedule", "resume", "report") == "true"

@@ -193,6 +193,12 @@ class Client:
             ("pinned_version", "2", 0.2),
         )  # fmt: skip
 
+    def backfill(self) -> Row:
+        now = self.game.state.now
+        since, until = (max(now + self.chance.randint(-90, 30) * SECOND, 0) for _ in range(2))
+        times = {"since": stamp(since), "until": stamp(until)}
+        return self.schedule() | times | self.maybe(("priority", None, 0.3))
+
     def broken_timetable(self) -> Row:
         name = self.schedule()["name"]
         return {"id": f"$schedule/{name}", "path": "every", "value": "often"}
@@ -277,6 +283,7 @@ CALLS: dict[str, tuple[float, Callable[[Client], Row]]] = {
     "pause_schedule": (0.2, Client.schedule),
     "resume_schedule": (0.3, Client.schedule),
     "trigger_schedule": (0.3, lambda c: c.schedule() | {"key": c.chance.choice("ab")}),
+    "backfill_schedule": (0.3, Client.backfill),
     "drop_schedule": (0.3, Client.schedule),
     "register_sql_hook": (0.5, Client.sql_hook),
     "drop_sql_hook": (0.1, lambda c: {"name": c.chance.choice(["adds", "fails"])}),

@@ -8,7 +8,7 @@ from typing import Any
 from tests.model.forks import forget
 from tests.model.jobs import NEW_JOB, add_task, insert_job, start_job
 from tests.model.memories import run_command
-from tests.model.state import NEVER, SECOND, Row, State, failure, stamp
+from tests.model.state import NEVER, SECOND, Row, State, failure, moment, stamp
 from tests.races.memory_model import Refused
 
 TASK = "$hook/$schedule"
@@ -138,6 +138,22 @@ def trigger_schedule(s: State, name: str, key: str) -> Row:
     return {"id": wanted["id"], "is_new": start_job(s, wanted)}
 
 
+def backfill_schedule(
+    s: State, name: str, since: str, until: str | None = None, priority: int | None = 9
+) -> list[Row]:
+    says = lock_schedule(s, name)["context"]
+    if not is_sound(says):
+        raise Refused("PD110")
+    own = {} if priority is None else {"priority": priority}
+    begun = []
+    here = next_time(says, moment(since) - 1)
+    while here < (s.now if until is None else min(moment(until), s.now)):
+        wanted = due_job(name, says | own, here)
+        begun.append({"id": wanted["id"], "is_new": start_job(s, wanted)})
+        here = next_time(says, here)
+    return begun
+
+
 def drop_schedule(s: State, name: str) -> bool:
     schedule = f"$schedule/{name}"
     if schedule not in s.jobs:
@@ -194,8 +210,13 @@ def start_owed(s: State, name: str, says: Row, times: list[int]) -> None:
     if says["overlap"] == "skip":
         times = [] if is_busy(s, name) else times[:1]
     for due_at in times:
-        written = datetime.fromisoformat(stamp(due_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        start_job(s, scheduled(name, says, {"due_at": written}) | {"id": f"{name}/{written}"})
+        start_job(s, due_job(name, says, due_at))
+
+
+def due_job(name: str, says: Row, due_at: int) -> Row:
+    """Return the job that a schedule starts for a due time."""
+    written = datetime.fromisoformat(stamp(due_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return scheduled(name, says, {"due_at": written}) | {"id": f"{name}/{written}"}
 
 
 def is_busy(s: State, name: str) -> bool:

@@ -216,6 +216,7 @@ class Tour:
         self.send("pause_schedule", name="s")
         self.send("resume_schedule", name="s")
         self.send("trigger_schedule", name="s", key="k")
+        self.send("backfill_schedule", name="s", since=stamp(0), until=stamp(90 * SECOND))
         self.send("drop_schedule", name="s")
         self.send("pause_schedule", name="s")
 

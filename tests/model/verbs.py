@@ -27,14 +27,14 @@ VERBS: dict[str, Callable[..., Any]] = LOOKS_AT_REAL | {
         memories.publish, memories.read_item, memories.register_sql_hook, memories.release_item,
         memories.resolve_item, memories.run_task, memories.time_out_task, schedules.create_schedule,
         schedules.drop_schedule, schedules.pause_schedule, schedules.resume_schedule,
-        schedules.trigger_schedule, ends.terminate,
+        schedules.trigger_schedule, schedules.backfill_schedule, ends.terminate,
     )
 }  # fmt: skip
 
 
 def readable(verb: str, rows: list[Any]) -> Any:
     """Convert an answer of the database to the form of the model."""
-    if verb in ("start_many", "signal_found", "cancel_found"):
+    if verb in ("start_many", "backfill_schedule", "signal_found", "cancel_found"):
         return rows
     (answer,) = rows
     if verb in ("claim", "advance"):

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "pause_schedule": "test_schedule_races",
     "resume_schedule": "test_schedule_races",
     "trigger_schedule": "test_schedule_races",
+    "backfill_schedule": "test_schedule_races",
     "register_sql_hook": "test_sql_tasks",
     "drop_sql_hook": "test_sql_tasks",
     "run_sql_hooks": "test_sql_tasks",

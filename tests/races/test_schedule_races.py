@@ -11,12 +11,14 @@ import pytest
 from tests.races.sessions import Session, Stage, Task, together
 
 JOB, TASK = "$schedule/s", "$hook/$schedule"
+FIRST = "s/2020-01-01T00:00:00Z"
 
 
 def make(session: Session, **options: Any) -> None:
     """Create a schedule that begins in the far future, so that the test decides when it is due."""
-    options = {"name": "s", "workflow": "w", "every": "1 h", **options}
-    session.rows("create_schedule", starts_at="2100-01-01T00:00:00Z", **options)
+    far = "2100-01-01T00:00:00Z"
+    options = {"name": "s", "workflow": "w", "every": "1 h", "starts_at": far, **options}
+    session.rows("create_schedule", **options)
 
 
 def owe(session: Session, hour: int = 0) -> None:
@@ -85,6 +87,48 @@ def test_many_workers_at_one_due_time_start_one_job(stage: Stage) -> None:
         states = together(*(partial(work, session) for session in sessions))
         assert sorted(map(len, states)) == [0, 0, 0, 0, 0, 1]
     assert jobs(sessions[0]) == [f"s/2020-01-01T{hour:02}:00:00Z" for hour in range(5)]
+
+
+def backfill(session: Session) -> list[tuple[str, bool]]:
+    """Start the jobs of a day."""
+    day = {"since": "2020-01-01Z", "until": "2020-01-02Z"}
+    return session.rows("backfill_schedule", name="s", **day)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("first", ["tick", "backfill"])
+def test_backfill_waits_for_tick_or_other_backfill(
+    a: Session, b: Session, first: str, end: str
+) -> None:
+    """[P1] (E14) It starts what the first has not started."""
+    make(a, every="10 years", starts_at="2020-01-01T00:00:00Z")
+    task = taken(a)
+    a.begin()
+    assert (run(a, task) if first == "tick" else backfill(a)) in ("waiting", [(FIRST, True)])
+    filling = b.later(backfill, b)
+    assert filling.waits()
+    a.end(end)
+
+    assert filling.get() == [(FIRST, end == "rollback")]
+    assert jobs(b) == [FIRST]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_tick_that_waits_for_backfill_starts_job_that_is_missing(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] (E14) Only if the backfill was rolled back."""
+    make(a, every="10 years", starts_at="2020-01-01T00:00:00Z")
+    task = taken(a)
+    b.begin()
+    assert backfill(b) == [(FIRST, True)]
+    ticking = a.later(run, a, task)
+    assert ticking.waits()
+    b.end(end)
+
+    assert ticking.get() == "waiting"
+    assert jobs(a) == [FIRST]
+    assert a.one("select priority from jobs where id = %s", FIRST) == (9 if end == "commit" else 5)
 
 
 VERBS: dict[str, Callable[[Session], Any]] = {

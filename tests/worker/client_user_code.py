@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, assert_type
 
 import perdure
 
 app = perdure.App()
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -106,6 +107,7 @@ def plain_results(client: perdure.Client, some: perdure.Coordinator[..., Any]) -
     assert_type(client.fork("j", workflow=research), perdure.Handle[dict[str, Any]])
     assert_type(client.handle("j", review).result(), Review)
     assert_type(client.trigger_schedule("nightly"), perdure.Handle[Any])
+    assert_type(client.backfill_schedule("nightly", NEW_YEAR), list[perdure.Handle[Any]])
     assert_type(handle.children(), list[perdure.Handle[Any]])
     assert_type(handle.run_hook(reply, "good", timeout=1), Review)
     assert_type(handle.run_hook(tidy), None)
@@ -198,6 +200,10 @@ async def asynchronous_results(
     print(handle.run_hook(reply, "good").stars)  # type: ignore[attr-defined]
     of_any: perdure.AsyncHandle = forked
     assert_type(await client.trigger_schedule("nightly"), perdure.AsyncHandle[Any])
+    assert_type(
+        await client.backfill_schedule("nightly", NEW_YEAR),
+        list[perdure.AsyncHandle[Any]],
+    )
     wrong: perdure.AsyncHandle[int] = await client.start(review)  # type: ignore[arg-type]
     print(client.handle("j", review).result().stars)  # type: ignore[attr-defined]
     print(of_any, wrong, await asking)

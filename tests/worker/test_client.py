@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args, get_type_hints
 from uuid import uuid4
 
@@ -198,12 +198,14 @@ def test_client_exposes_its_dsn_and_schema(dsn: str, app: perdure.App, monkeypat
 
 def test_handle_tells_whether_its_call_has_started_the_job(dsn: str) -> None:
     """An existing job is returned as it is, with `is_new` false."""
+    a_day = datetime(2026, 1, 1, tzinfo=UTC)
     begins: list[Callable[[Any], Any]] = [
         lambda client: client.start("order", id="order-1", if_exists="existing"),
         lambda client: client.signal_with_start("order", "order-2", "paid"),
         lambda client: client.start_many("order", [{"id": "order-3", "if_exists": "existing"}]),
         lambda client: client.fork("order-1", "order-4", key="once"),
         lambda client: client.trigger_schedule("nightly", key="once"),
+        lambda client: client.backfill_schedule("nightly", a_day, a_day + timedelta(days=1)),
     ]
     with perdure.connect(dsn) as client:
         client.create_schedule("order", "@daily", name="nightly")

@@ -65,6 +65,23 @@ def test_schedule_is_created_listed_paused_resumed_and_dropped(
     assert client.schedules() == []
 
 
+def test_backfill_starts_each_past_due_time_once(client: perdure.Client) -> None:
+    """[P1] Also those that another call has started, and with the priority that is asked for."""
+    new_year = datetime(2026, 1, 1, tzinfo=UTC)
+    client.create_schedule("w", "@daily", name="daily", starts_at=new_year)
+    second = client.backfill_schedule("daily", new_year.replace(day=2), new_year.replace(day=3))
+    assert [(job.id, job.is_new) for job in second] == [("daily/2026-01-02T00:00:00Z", True)]
+    jobs = client.backfill_schedule("daily", new_year, new_year.replace(day=4), priority=None)
+    assert [(job.id[-20:-10], job.is_new) for job in jobs] == [
+        ("2026-01-01", True),
+        ("2026-01-02", False),
+        ("2026-01-03", True),
+    ]
+    client.create_schedule("w", "* * * * *", name="daily", starts_at=new_year)
+    with pytest.raises(perdure.InvalidArgument, match="more than 10000 times"):
+        client.backfill_schedule("daily", new_year)
+
+
 @pytest.mark.parametrize(("given", "want"), [({}, 3600), ({"timeout": "1 min"}, 60)])
 def test_scheduled_job_has_the_timeout_of_its_workflow_or_schedule(
     app: perdure.App, client: perdure.Client, dsn: str, given: Any, want: int
@@ -113,6 +130,8 @@ async def async_verbs(dsn: str) -> list[perdure.Schedule]:
         assert await client.resume_schedule("monthly")
         handle = await client.trigger_schedule("monthly", key="k")
         assert handle.id == "monthly/now-k"
+        jobs = await client.backfill_schedule("monthly", starts_at, starts_at.replace(month=3))
+        assert jobs == []  # these times are left to the schedule
         schedules = await client.schedules()
         assert await client.drop_schedule("monthly")
         return schedules

@@ -15,6 +15,7 @@ from .terminal import (
     arguments_of,
     as_usage_errors,
     client,
+    moment,
     show,
     show_each,
     workflow_of,
@@ -98,6 +99,26 @@ def trigger_schedule(
     """Start the job of a schedule now, and print its id."""
     with client(dsn, schema) as opened:
         print(opened.trigger_schedule(name, key=key).id)
+
+
+@schedule.command("backfill")
+def backfill_schedule(
+    name: Name,
+    since: Annotated[str, typer.Option(metavar="TIME", help="The first due time.")],
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="All are before this. Default: now.")
+    ] = None,
+    priority: Annotated[
+        int, typer.Option(help="0 is first. Default: all other work goes first.")
+    ] = 9,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Start the jobs of past due times, and print how many there are, and how many are new."""
+    first, end = moment(since), moment(until)
+    with client(dsn, schema) as opened:
+        jobs = opened.backfill_schedule(name, first, end, priority=priority)
+        show({"jobs": len(jobs), "new": sum(bool(job.is_new) for job in jobs)})
 
 
 @schedule.command("drop")

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import psycopg
 import typer
@@ -171,6 +171,12 @@ def parsed(text: str | None) -> Any:
         raise typer.BadParameter(mistake) from error
 
 
+@overload
+def moment(text: str) -> datetime: ...
+@overload
+def moment(text: None) -> None: ...
+@overload
+def moment(text: str | None) -> datetime | None: ...
 def moment(text: str | None) -> datetime | None:
     """Read a time argument."""
     if text is None:

@@ -130,7 +130,11 @@ class AsyncClient(
     ],
     SqlRegistry[Awaited[None], Awaited[bool], Awaited[list[RegisteredSqlHook]]],
     Schedules[
-        Awaited[datetime | None], Awaited[AsyncHandle], Awaited[bool], Awaited[list[Schedule]]
+        Awaited[datetime | None],
+        Awaited[AsyncHandle],
+        Awaited[list[AsyncHandle]],
+        Awaited[bool],
+        Awaited[list[Schedule]],
     ],
     Items[Awaited[AsyncItem], Awaited[list[AsyncItem]]],
     Queues[Awaited[None], Awaited[bool], Awaited[list[QueueDepth]]],

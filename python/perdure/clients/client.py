@@ -117,7 +117,7 @@ class Client(
         list[tuple[str, bool]],
     ],
     SqlRegistry[None, bool, list[RegisteredSqlHook]],
-    Schedules[datetime | None, Handle, bool, list[Schedule]],
+    Schedules[datetime | None, Handle, list[Handle], bool, list[Schedule]],
     Items[Item, list[Item]],
     Queues[None, bool, list[QueueDepth]],
 ):

@@ -26,6 +26,7 @@ from .starts import started
 
 _Time = TypeVar("_Time")
 _Handle = TypeVar("_Handle")
+_Handles = TypeVar("_Handles")
 _Bool = TypeVar("_Bool")
 _Schedules = TypeVar("_Schedules")
 
@@ -91,7 +92,7 @@ def schedule_call(
     return calls.create_schedule(called if name is None else name, called, start["args"], **known)
 
 
-class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
+class Schedules(BaseClient, Generic[_Time, _Handle, _Handles, _Bool, _Schedules]):
     """The methods of a client that concern schedules."""
 
     def create_schedule(
@@ -159,6 +160,25 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
         """
         call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
         return self.give(call.reading(partial(started, self, None)))
+
+    def backfill_schedule(
+        self,
+        name: str,
+        since: datetime,
+        until: datetime | None = None,
+        *,
+        priority: int | None = 9,
+    ) -> _Handles:
+        """Start the jobs of past due times from `since` on, and before `until` (default: now).
+
+        Each due time has one job: `handle.is_new` tells whether this call started it. One call
+        starts at most 10,000. All other work goes first, unless a `priority` says otherwise; None
+        is that of the schedule. Raises ScheduleNotFound, InvalidSchedule and InvalidArgument.
+        """
+        end = None if until is None else to_iso(micros(until))
+        call = self.calls.backfill_schedule(name, to_iso(micros(since)), end, priority)
+        handle = partial(started, self, None)
+        return self.give(call.reading(lambda rows: [handle(row) for row in rows]))
 
     def drop_schedule(self, name: str) -> _Bool:
         """Delete a schedule; its jobs stay. Returns False if there is none. Raises JobAtWork."""

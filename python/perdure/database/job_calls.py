@@ -189,6 +189,14 @@ class JobCalls(AppCalls):
         """Start the job of a schedule now; returns (id, is_new)."""
         return self._call("trigger_schedule", "row", name=name, key=key)
 
+    def backfill_schedule(
+        self, name: str, since: str, until: str | None, priority: int | None
+    ) -> Call:
+        """Start the jobs of past due times; returns rows (id, is_new)."""
+        return self._call(
+            "backfill_schedule", "rows", name=name, since=since, until=until, priority=priority
+        )
+
     def drop_schedule(self, name: str) -> Call:
         """Delete a schedule; returns False if there is none."""
         return self._call("drop_schedule", name=name)

@@ -26,7 +26,7 @@ begin
                              task_state,task_reason,task_needs,schedule_name,write_path,index_state}'
         when 'operator' then '{perdure_version,status,list_jobs,family,queue_depths,has_worker,assert_invariants,
                                cancel,cancel_hook,terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
-                               pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,
+                               pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,backfill_schedule,
                                drop_schedule,define_contract,drop_contract,contract_of,versioned_queue,task_state,
                                task_reason,task_needs,schedule_name,write_path,index_state}'
         when 'monitor' then '{perdure_version,queue_depths,versioned_queue,task_state,task_needs,schedule_name,write_path,index_state}'

@@ -125,6 +125,44 @@ comment on function @extschema@.next_due_time(@extschema@.schedule, timestamptz)
     'Return when a schedule is due next after a time.';
 
 
+create function @extschema@.due_times(
+    it     @extschema@.schedule,
+    since  timestamptz,
+    until  timestamptz
+) returns timestamptz[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    times timestamptz[] := '{}'::timestamptz[];
+    here timestamptz;
+begin
+    if (since between '1970-01-01 00:00+00' and '2200-01-01 00:00+00') is not true then
+        raise exception 'a schedule cannot be followed from % on', coalesce(since::text, 'null')
+            using errcode = 'PD107',
+                  detail = 'It can be due between 1970 and 2200.',
+                  hint = 'Give the first time that you want.';
+    end if;
+    -- A loop: each time is found from the one before.
+    here := next_due_time(it, since - interval '1 microsecond');
+    while here < until loop
+        if cardinality(times) = 10000 then
+            raise exception 'the schedule is due more than 10000 times'
+                using errcode = 'PD107',
+                      detail = format('The 10000th time after %s is %s.', since, times[10000]),
+                      hint = 'Ask for a shorter time, and then for the rest.';
+        end if;
+        times := times || here;
+        here := next_due_time(it, here);
+    end loop;
+    return times;
+end
+$$;
+comment on function @extschema@.due_times(@extschema@.schedule, timestamptz, timestamptz) is
+    'Return the due times of a schedule from a time on and before another, at most 10000. Errors: PD107.';
+
+
 -- Halving finds it in some twenty steps, however many times were missed; each due time that is found is a jump.
 create function @extschema@.last_due_time(it @extschema@.schedule, after timestamptz, until timestamptz)
 returns timestamptz

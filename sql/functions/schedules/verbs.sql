@@ -208,6 +208,46 @@ comment on function @extschema@.trigger_schedule(text, text) is
     'Start the job of a schedule now, also if it is paused or a job of it runs; return the id, name/now-key, and whether it is new. The same key starts once. Errors: PD104, PD110, PD410. [P1]';
 
 
+create function @extschema@.backfill_schedule(
+    name      text,
+    since     timestamptz,
+    until     timestamptz default null,
+    priority  integer default 9
+) returns setof @extschema@.started
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set timezone = 'UTC'
+as $$
+declare
+    it memory := lock_schedule(backfill_schedule.name);
+    settings schedule;
+    wanted new_job[];
+    made text[];
+begin
+    perform raise_failure(schedule_failure(backfill_schedule.name, it.context));
+    settings := read_schedule(it.context);
+    settings.priority := coalesce(backfill_schedule.priority, settings.priority);
+    wanted := array(
+        select scheduled_job(backfill_schedule.name, settings, t.due_at)
+          from unnest(due_times(settings, since, least(until, clock()))) as t (due_at));
+    perform raise_failure(start_failure(w)) from unnest(wanted[:1]) as w;
+    made := start_jobs(wanted);
+    return query
+    select w.id, n.id is not null
+      from unnest(wanted) with ordinality as w
+      left join unnest(made) as n (id) on n.id = w.id
+     order by w.ordinality;
+end
+$$;
+comment on function @extschema@.backfill_schedule(text, timestamptz, timestamptz, integer) is
+    'Start the jobs of a schedule for its past due times from a time on, and before another (default: now), at most 10000; return their ids, and whether each is new. A due time has one job, however often the call is repeated. A priority of null is that of the schedule. Errors: PD107, PD110, PD410. [P1] [P12]';
+
+
 create function @extschema@.drop_schedule(name text) returns boolean
 language plpgsql
 volatile
