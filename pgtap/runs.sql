@@ -1,7 +1,7 @@
 -- Runs: a job continues as its next run, or runs again after it has ended.
 
 begin;
-select plan(67);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -228,6 +228,30 @@ select is(journal_of('j') #> '{0,1}', '"command"', 'forget_old_runs() keeps the 
 select is(jsonb_array_length(journal_of('j')), 1, 'forget_old_runs() keeps nothing but the commands');
 select is(error_of($$ select forget_old_runs('none') $$), 'PD401',
           'forget_old_runs() refuses a job that does not exist');
+
+select have_held_job('keys');
+create function pg_temp.take_signal(key text) returns void
+language plpgsql
+as $$
+begin
+    perform signal('keys', 'go', key => take_signal.key);
+    perform tell(a_turn('keys', facts => jsonb_build_array(jsonb_build_object('message', message_of('keys', 'go')))));
+end
+$$;
+do $$ begin perform pg_temp.take_signal(key) from unnest('{a,b}'::text[]) as key; end $$;
+select time_passes('23 h');
+select given(take('ada', '{keys}'));
+do $$ begin perform pg_temp.take_signal('c'); end $$;
+select given(signal('keys', 'go', key => 'd'));
+select time_passes('2 h');
+select is(
+    array(select forget_old_runs('keys', 1) from generate_series(1, 3)),
+    '{1,1,0}',
+    'forget_old_runs() deletes keys of signals that were taken more than a day ago, a few at a time');
+select is(
+    array(select signal('keys', 'go', key => key) from unnest('{a,c,d}'::text[]) as key),
+    '{t,f,f}',
+    'keys of signals that were taken later, or never, stay [P12]');
 
 -- Open signals stay for hooks that are alive.
 

@@ -53,10 +53,12 @@ set jit = off
 as $$
 declare
     held memory := lock_job(forget_old_runs.id);
+    forgotten integer;
 begin
     perform check_rows(forget_old_runs.max_rows);
-    return forget_runs(held.id, held.run, forget_old_runs.max_rows);
+    forgotten := forget_runs(held.id, held.run, forget_old_runs.max_rows);
+    return forgotten + forget_keys(held.id, clock() - interval '1 day', forget_old_runs.max_rows - forgotten);
 end
 $$;
 comment on function @extschema@.forget_old_runs(text, integer) is
-    'Delete the journals of all runs of a job but the last, at most max_rows facts; return how many. Call it again until it returns 0. Changes of the memory stay. Errors: PD107, PD401.';
+    'Delete the journals of all runs of a job but the last, and the keys of signals that were taken more than a day ago: at most max_rows; return how many. Call it again until it returns 0. Changes of the memory stay. Errors: PD107, PD401.';

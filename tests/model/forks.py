@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.model.jobs import NEW_JOB, check_document, start_job
-from tests.model.state import Row, State, check_name, moment
+from tests.model.state import SECOND, Row, State, check_name, moment
 from tests.races.memory_model import Refused
+
+DAY = 24 * 60 * 60 * SECOND
 
 
 def fork(
@@ -166,4 +168,12 @@ def forget_old_runs(s: State, id: str, max_rows: int = 10000) -> int:
     ]
     for place in old:
         del s.journal[place]
-    return len(old)
+    keys = [
+        number
+        for number, message in s.inbox.items()
+        if (message["job_id"], message["task"]) == (id, "$taken")
+        and message["consumed_at"] < s.now - DAY
+    ]
+    for number in keys:
+        del s.inbox[number]
+    return len(old) + len(keys)

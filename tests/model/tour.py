@@ -79,6 +79,7 @@ class Tour:
         self.schedule()
         self.exceed()
         self.forget()
+        self.forget_keys()
 
     def start(self) -> None:
         self.send("start", workflow="w", id="a", context={"n": 1, "list": [1]}, entity="checked")
@@ -230,3 +231,14 @@ class Tour:
         self.send("forget_old_runs", id="c")
         self.send("forget_finished", before=stamp(self.game.state.now + SECOND))
         self.send("forget", id="e")
+
+    def forget_keys(self) -> None:
+        self.send("start", workflow="w", id="keys", queue="keys")
+        its = lease(self.claim("keys"), "keys")
+        self.send("signal", id="keys", name="go", key="once")
+        heard = self.send("advance", turns=[its | {"state": "keep", "awaits": ["go"]}])
+        (message,) = heard["turns"][0]["messages"]
+        self.send("advance", turns=[its | {"state": "keep", "facts": [{"message": message["id"]}]}])
+        self.send("forget_old_runs", id="keys")
+        self.send("move_clock", by="90000 s")
+        self.send("forget_old_runs", id="keys")

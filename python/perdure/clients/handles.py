@@ -203,9 +203,10 @@ class BaseHandle(
         return items
 
     def forget_old_runs(self) -> _Int:
-        """Delete the journals of all runs but the last; return how many facts were deleted.
+        """Delete the journals of all runs but the last; return how many rows were deleted.
 
-        The changes that those runs made to the memory stay in its history. Raises JobNotFound.
+        Keys of signals that were taken more than a day ago are deleted, too. The changes that those
+        runs made to the memory stay in its history. Raises JobNotFound.
         """
         dropped: _Int = self._client.follow(steps_to_forget(self._client.calls, self.id))
         return dropped

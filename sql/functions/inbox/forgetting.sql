@@ -37,6 +37,30 @@ comment on function @extschema@.forget_inboxes(text[]) is
     'Delete the messages of jobs that have ended, except those of hooks that outlive the run, and the keys of signals.';
 
 
+create function @extschema@.forget_keys(id text, taken_before timestamptz, max_rows integer) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    forgotten integer;
+begin
+    delete from inbox as i
+     where i.id = any(array(
+        select k.id
+          from inbox as k
+         where k.job_id = forget_keys.id
+           and k.task = '$taken'
+           and k.consumed_at < forget_keys.taken_before
+         limit forget_keys.max_rows));
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end
+$$;
+comment on function @extschema@.forget_keys(text, timestamptz, integer) is
+    'Delete the keys of signals that the tasks of a locked job took before a time, at most max_rows; return how many. Such a signal would be accepted again.';
+
+
 create function @extschema@.forget_all_messages(ids text[]) returns void
 language plpgsql
 volatile
