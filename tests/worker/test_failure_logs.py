@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -92,6 +93,38 @@ def test_log_names_what_nobody_awaited_in_a_coordinator(
     )
     told = sorted(text.partition("has failed: ")[2].partition(":")[0] for text in lost)
     assert told == ["JobNotFound", "ValueError", "WrongType"]
+
+
+def test_log_names_waits_that_nobody_awaited(
+    app: perdure.App, client: perdure.Client, caplog: Any
+) -> None:
+    """A sleep without await does not sleep. Whatever has been awaited, by whatever, is no news."""
+
+    @app.coordinator
+    async def hurries(memory: perdure.AsyncEntity) -> None:
+        perdure.sleep("1 h")
+        perdure.wait_for("go")
+        perdure.sleep(0)  # is over before the end
+        came = perdure.wait_for("come")
+        withdrawn = perdure.wait_for("withdrawn")
+        await perdure.sleep(0.01)
+        await came
+        withdrawn.cancel()
+        never, soon = perdure.wait_for("never"), perdure.sleep(0)
+        await asyncio.wait([never, soon], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(perdure.sleep(0), asyncio.shield(perdure.sleep(0)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(perdure.sleep(0))
+        with contextlib.suppress(TimeoutError):
+            await perdure.wait_for("too late", timeout=0)
+
+    handle = client.start(hurries, id="j")
+    handle.signal("come")
+    with perdure.Worker(app, dsn=client.dsn):
+        handle.result(T)
+    (told,) = [text for text in caplog.messages if "never awaited" in text]
+    assert told.startswith("<coordinator hurries of j, task 1/main> has ended")
+    assert told.endswith("it has never awaited sleep, wait_for('go'), sleep")
 
 
 def test_log_shows_detail_and_hint(

@@ -125,8 +125,9 @@ async def breaks() -> None:
 
 @programs.coordinator
 async def copes(memory: perdure.AsyncEntity) -> None:
-    """Catch one failure, and overlook another."""
+    """Catch one failure, and overlook another, and a wait."""
     overlooked = breaks()
+    perdure.sleep(60)
     with suppress(perdure.ActivityFailed):
         await breaks()
     await double(1)

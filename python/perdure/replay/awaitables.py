@@ -109,6 +109,41 @@ class Durable(Unawaited, Future):
         self.cancel()
 
 
+class Wait(Durable):
+    """A durable call that only waits. If nobody awaits it, it is in vain, and the log says so."""
+
+    __slots__ = ()
+
+    def attach(self, operation: OpenOperation) -> Self:
+        """Wait for this operation."""
+        what = "sleep" if operation.kind == "timer" else f"wait_for({operation.name!r})"
+        self._loop_of_run.unawaited_waits[self] = what
+        return super().attach(operation)
+
+    def _is_heeded(self) -> None:
+        self._loop_of_run.unawaited_waits.pop(self, None)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._is_heeded()
+        return super().__await__()
+
+    def add_done_callback(self, *given: Any, **named: Any) -> None:
+        """Call back when the wait is over; `gather()` and others await in this way."""
+        self._is_heeded()
+        super().add_done_callback(*given, **named)
+
+    @property
+    def result(self) -> Callable[[], Any]:
+        """Say how to get the answer that has come."""
+        self._is_heeded()
+        return super().result
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Withdraw the wait."""
+        self._is_heeded()
+        return super().cancel(msg)
+
+
 class FutureCoroutine(Coroutine[Any, Any, Any]):
     """Awaits a future, as a coroutine, since tasks accept nothing else."""
 

@@ -22,7 +22,7 @@ from zlib import crc32
 from perdure.basics.durations import FOREVER, MICROSECONDS
 from perdure.errors import IoInCoordinator
 
-from .awaitables import Durable, Future, FutureCoroutine, Task, Timer
+from .awaitables import Durable, Future, FutureCoroutine, Task, Timer, Wait
 from .differences import no_order
 from .facts import OpenOperation
 from .journal import Journal
@@ -46,6 +46,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.ready: deque[asyncio.Handle] = deque()
         self.errors: list[BaseException] = []
         self.failed: weakref.WeakSet[Durable] = weakref.WeakSet()  # while the code holds them
+        self.unawaited_waits: dict[Wait, str] = {}
         self._tasks: list[Task] = []
         self._prune_at = 64
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
@@ -241,6 +242,7 @@ class Loop(asyncio.AbstractEventLoop):
             if is_unretrieved:
                 self.call_exception_handler({"exception": error})
         self._tasks.clear()
+        self.unawaited_waits.clear()
 
     def unawaited_errors(self) -> list[BaseException]:
         """Return what was raised, and nobody has awaited until now.

@@ -26,7 +26,7 @@ from perdure.errors import NonDeterminism
 from perdure.failures import OURS, last_own
 from perdure.values.decoding import read_as
 
-from .awaitables import Durable, Task
+from .awaitables import Durable, Task, Wait
 from .differences import no_rest
 from .facts import Evicted, Fact, OpenOperation, Suspend
 from .loop import Loop
@@ -64,6 +64,10 @@ class AsyncRun(Run[Durable]):
     def unawaited_errors(self) -> list[BaseException]:
         """Return what tasks and calls have raised, and nobody has awaited until now."""
         return self._loop.unawaited_errors()
+
+    def unawaited_waits(self) -> list[str]:
+        """Name the sleeps and waits for signals that nobody has awaited."""
+        return list(self._loop.unawaited_waits.values())
 
     def advance(self) -> bool:
         """Run until the code has finished (True) or waits for what the journal lacks (False).
@@ -119,8 +123,8 @@ class AsyncRun(Run[Durable]):
             raise asyncio.InvalidStateError("the run has not finished")
         return self._root.result()
 
-    def _waiter(self) -> Durable:
-        return Durable(self._loop)
+    def _waiter(self, kind: str) -> Durable:
+        return (Wait if kind in ("timer", "signal") else Durable)(self._loop)
 
     def _unwind(self) -> None:
         if self._root is not None:
@@ -260,7 +264,7 @@ class SyncRun(Run[Pending]):
             raise self._error
         return self._value
 
-    def _waiter(self) -> Pending:
+    def _waiter(self, _kind: str) -> Pending:
         return Pending(self)
 
     def _unwind(self) -> None:

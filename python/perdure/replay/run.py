@@ -84,6 +84,10 @@ class Run(Generic[W]):
         """Return what was raised, and nobody has awaited: in plain code nothing."""
         return []
 
+    def unawaited_waits(self) -> list[str]:
+        """Name the waits that nobody has awaited: in plain code none."""
+        return []
+
     def _unwind(self) -> None:
         pass
 
@@ -99,12 +103,12 @@ class Run(Generic[W]):
         Await the answer, now or later; in plain code `.result()` waits for it. The other
         arguments are those of `Journal.open_operation()`.
         """
-        waiter = self._waiter()
+        waiter = self._waiter(kind)
         return waiter.attach(
             self.journal.open_operation(self._place(), kind, name, spec, waiter, **more)
         )
 
-    def _waiter(self) -> W:
+    def _waiter(self, kind: str) -> W:
         raise NotImplementedError
 
     def continue_with(self, args: Any) -> NoReturn:

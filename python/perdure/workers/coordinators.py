@@ -443,10 +443,8 @@ class CoordinatorTurn(Turn):
         self._plan = plan = self._ending(run)
         if plan["state"] == "failed":
             log_failure(self, "the job", plan["value"])
-        elif plan["state"] == "done" and (lost := self._operations.never_begun()):
-            logger.warning(
-                "%r has ended: these calls were not awaited and never began: %s", self, lost
-            )
+        elif plan["state"] == "done":
+            self._warn_of_unawaited(run)
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
         for error in run.unawaited_errors():
@@ -455,6 +453,15 @@ class CoordinatorTurn(Turn):
         self._operations.stop()
         self._trace(plan)
         self.submit()
+
+    def _warn_of_unawaited(self, run: AnyRun) -> None:
+        """Report what the code has called in vain."""
+        if lost := self._operations.never_begun():
+            logger.warning(
+                "%r has ended: these calls were not awaited and never began: %s", self, lost
+            )
+        if waits := run.unawaited_waits():
+            logger.warning("%r has ended: it has never awaited %s", self, ", ".join(waits))
 
     def _trace(self, plan: Json) -> None:
         """Make the span of the run that ends."""
