@@ -14,7 +14,23 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", *ROOT.glob("*/*.md"), *ROOT.glob("python/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    *ROOT.glob("*/*.md"),
+    *ROOT.glob("sql/*/*.md"),
+    *ROOT.glob("*/*/README.md"),
+]
+
+
+def prose(page: Path) -> str:
+    """Return the text of a page without its code blocks."""
+    return re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+
+
+def headings(page: Path) -> list[str]:
+    """Return the headings of a page as links name them."""
+    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found]
 
 
 def blocks(language: str) -> list[str]:
@@ -64,7 +80,9 @@ def test_sql_of_the_readme_runs(output: str, connection: psycopg.Connection) -> 
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_relative_links_of_a_page_lead_to_files(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / target).exists(), target
+def test_relative_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^):]+)\)", prose(page)):
+        target, _, heading = link.partition("#")
+        linked = page.parent / target if target else page
+        assert linked.exists(), link
+        assert not heading or heading in headings(linked), link
