@@ -216,6 +216,19 @@ def test_argument_of_a_wrong_type_is_rejected_by_its_name(
     assert client.entity("note").get() == {}
 
 
+def test_option_that_a_call_does_not_have_is_told_which_it_has(client: perdure.Client) -> None:
+    """Python's own error names the function, whose arguments are mixed with these options."""
+    app = perdure.App()
+    ask = app.coordinator(lambda memory: None)
+    note = app.hook(lambda memory: None)
+    with pytest.raises(TypeError, match="'task_queue'") as refused:
+        client.start(ask, task_queue="q")
+    assert "due_at, entity, headers, id, if_exists" in refused.value.__notes__[0]
+    with pytest.raises(TypeError, match="'task_queue'") as refused:
+        client.handle("j").hook(note, task_queue="q")
+    assert "due_at, key, limit_key" in refused.value.__notes__[0]
+
+
 AWAIT = r"the coroutine AsyncClient\.send was not awaited"
 
 

@@ -119,7 +119,7 @@ class Requests:
         """Return the call that starts a hook."""
         check_kind(hook, Hook)
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
-        bound = _bound(hook, args, options, known)
+        bound = _bound(hook, args, options, known, HOOK_OPTIONS)
         if isinstance(hook, Work):
             known = hook.own_options(args, options) | known
         _check_options(known)
@@ -171,7 +171,7 @@ def _start_of(
     """Return the name of a workflow, its arguments and the options of its start."""
     check_kind(workflow, Coordinator)
     given = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
-    bound = _bound(workflow, args, options, given)
+    bound = _bound(workflow, args, options, given, START_OPTIONS)
     known = _known(workflow, args, options, given)
     if "context" in known:
         known["context"] = stored(known["context"])
@@ -221,12 +221,18 @@ def _bound(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: Iterable[str] = (),
+    known: Iterable[str] = (),
 ) -> Any:
-    """Return the arguments of a call as JSON, beside which these options were given."""
+    """Return the arguments of a call as JSON, beside which these of its options were given."""
     if isinstance(work, str):
         return stored(bind_unknown(args, kwargs))
     work.refuse_options(args, options)
-    return stored(work.shape.bind(args, kwargs))
+    try:
+        return stored(work.shape.bind(args, kwargs))
+    except TypeError as error:
+        if known and kwargs.keys() - work.shape.signature.parameters.keys():
+            error.add_note(f"The options of this call are {', '.join(sorted(known))}.")
+        raise
 
 
 def check_number(by: Any) -> None:
