@@ -128,6 +128,11 @@ async def waits_for_ever(memory: perdure.AsyncEntity) -> str:
 
 
 @app.coordinator
+async def waits_for_no_condition(memory: perdure.AsyncEntity) -> None:
+    await memory.until("votes >= 3")
+
+
+@app.coordinator
 async def on_the_clock(memory: perdure.AsyncEntity) -> str:
     await stamped(perdure.now().isoformat())
     await perdure.sleep("1 d")
@@ -343,6 +348,12 @@ def test_job_without_code_is_reported_at_once(lab: Lab) -> None:
         lab.run("nosuch")
 
 
+def test_stuck_job_is_reported_with_what_it_needs(lab: Lab) -> None:
+    """No signal helps a job whose code is wrong."""
+    with pytest.raises(perdure.ResultTimeout, match=r"not a condition.*\n.*Fix the cause"):
+        lab.run(waits_for_no_condition)
+
+
 def test_work_that_hangs_is_reported(dsn: str) -> None:
     released.clear()
     try:
@@ -355,7 +366,8 @@ def test_work_that_hangs_is_reported(dsn: str) -> None:
 
 
 def test_job_that_sleeps_for_ever_is_reported(dsn: str) -> None:
-    too_late = pytest.raises(perdure.ResultTimeout, match=r"after 1.0 s of work\n.*its time")
+    said = r"after 1.0 s of work\n.*its time.*\n.*patience"
+    too_late = pytest.raises(perdure.ResultTimeout, match=said)
     with Lab(app, dsn=dsn, patience=1) as lab, too_late:
         lab.run(sleepless)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from perdure.basics.durations import Duration, seconds
 from perdure.clients.client import Client, Handle, Memory, connect
+from perdure.clients.outcomes import REMEDIES
 from perdure.database.source import Source
 from perdure.errors import NonDeterminism, ResultTimeout
 from perdure.replaying import in_a_line, recordings_of_runs, replay_journal
@@ -25,6 +26,9 @@ from perdure.workflow.work import Workflow
 
 from .doubles import Doubles
 
+NEEDED = REMEDIES | {"worker": "Give the lab the app that has the function, or mock it."}
+SEND_IT = "Send it what it waits for, and call result() again."
+MORE_PATIENCE = "Mock what is slow, or give the lab more patience."
 LOOK_EVERY = 0.002
 """Seconds between two checks whether work is done."""
 
@@ -103,9 +107,7 @@ class Lab(Doubles):
                 raise ResultTimeout(
                     f"job {handle.id} has not ended{why}",
                     detail=f"It waits for {status.waiting_for}.",
-                    hint="Give the lab the app that has the function, or mock it."
-                    if status.needs == "worker"
-                    else "Send it what it waits for, and call result() again.",
+                    hint=NEEDED.get(status.needs or "", MORE_PATIENCE if is_late else SEND_IT),
                 )
             self.settle()
 
@@ -130,7 +132,7 @@ class Lab(Doubles):
                     f"there is still work after {self._patience} s",
                     detail=f"{name} of job {job} is {state}"
                     + (f" by {worker}." if worker else "."),
-                    hint="Mock what is slow, or give the lab more patience.",
+                    hint=MORE_PATIENCE,
                 )
             time.sleep(LOOK_EVERY)
 
