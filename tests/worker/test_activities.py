@@ -157,6 +157,21 @@ def test_pause_grows_to_a_minute_unless_the_delay_is_longer() -> None:
     assert perdure.Retry(delay="1 h", max_delay="5 min", jitter=0).pause(1) == 300
 
 
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [(5, 5), ("1 h", 3600), (0.5, 2), (None, 2), ("soon", 2), (-1, 2), (1 / 3 + 3j, 2)],
+)
+def test_error_may_ask_for_a_longer_pause(
+    asked: Any, pause: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shorter one does not count, and one that is no length of time is shown in the log."""
+    retry = perdure.Retry(attempts=9, delay=2, jitter=0, after=lambda error: error.args[0])
+    assert retry.pause_after(OSError(asked), 1) == pause
+    assert retry.pause_after(OSError(), 1) == 2
+    assert ("not a duration" in caplog.text) == (asked in ("soon", 1 / 3 + 3j))
+    assert "IndexError" in caplog.text
+
+
 class RaisingPolicy(perdure.Retry):
     """A user's retry policy that raises an error."""
 

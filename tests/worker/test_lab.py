@@ -127,6 +127,41 @@ async def waits_for_ever(memory: perdure.AsyncEntity) -> str:
     return await perdure.wait_for("never")
 
 
+come_later = perdure.Retry(attempts=2, delay=0.01, after=lambda error: error.args[0])
+
+
+def turn_away_once() -> int:
+    if not perdure.info().attempt:
+        raise ConnectionError("2 h")
+    return perdure.info().attempt
+
+
+@app.activity(retry=come_later)
+def turned_away_here() -> int:
+    return turn_away_once()
+
+
+@app.activity(retry=come_later, queue="elsewhere")
+def turned_away_elsewhere() -> int:
+    return turn_away_once()
+
+
+@app.hook(retry=come_later)
+async def turned_away_hook(memory: perdure.AsyncEntity) -> int:
+    return turn_away_once()
+
+
+@app.coordinator(retry=come_later)
+async def turned_away(memory: perdure.AsyncEntity) -> list[int]:
+    once = turn_away_once()
+    return [
+        once,
+        await turned_away_here(),
+        await turned_away_elsewhere(),
+        await turned_away_hook(memory),
+    ]
+
+
 @app.coordinator
 async def waits_for_no_condition(memory: perdure.AsyncEntity) -> None:
     await memory.until("votes >= 3")
@@ -276,6 +311,13 @@ def test_lab_skips_waits_for_tokens_of_a_queue(lab: Lab) -> None:
     assert [each.held_back for each in lab.client.queue_depths("elsewhere")] == [3]
     assert lab.result(handle) == 10
     assert timedelta(hours=3) <= lab.now() - began < timedelta(hours=3, minutes=1)
+    lab.check()
+
+
+def test_pause_that_an_error_asks_for_is_made_by_all_that_is_retried(lab: Lab) -> None:
+    began = lab.now()
+    assert lab.run(turned_away) == [1, 1, 1, 1]
+    assert timedelta(hours=8) <= lab.now() - began < timedelta(hours=8, minutes=1)
     lab.check()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from perdure.errors import Failure, InvalidArgument
@@ -12,6 +13,7 @@ from perdure.errors import Failure, InvalidArgument
 from .durations import Duration, seconds
 
 Kind = type[BaseException] | str
+logger = logging.getLogger("perdure.worker")
 
 LONGEST = 60.0
 """Seconds to which pauses grow, unless a policy says otherwise."""
@@ -27,6 +29,8 @@ class Retry:
     - `max_delay`: the longest pause. Default: a minute, or `delay` if that is longer.
     - `jitter`: the share by which a pause is made longer or shorter at random.
     - `never`: exception types, or their names, that fail at once, also in an exception group.
+    - `after`: a function of the exception that returns how long the next attempt has to wait at
+      least, or None: what a server answers as Retry-After.
 
     Raises InvalidArgument if the values make no sense.
     """
@@ -37,6 +41,7 @@ class Retry:
     max_delay: Duration | None = None
     jitter: float = 0.1
     never: Kind | tuple[Kind, ...] = ()
+    after: Callable[[BaseException], Duration | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense here: when work has failed it would be too late."""
@@ -44,6 +49,11 @@ class Retry:
             raise InvalidArgument(
                 f"{self} makes no sense",
                 hint="attempts and factor must be at least 1, jitter between 0 and 1.",
+            )
+        if self.after is not None and not callable(self.after):
+            raise InvalidArgument(
+                f"after={self.after!r} is not a function"[:500],
+                hint="Give a function of the exception; a pause of a fixed length is a delay.",
             )
         object.__setattr__(self, "delay", seconds(self.delay))
         if self.max_delay is not None:
@@ -77,6 +87,19 @@ class Retry:
         except OverflowError:
             pause = longest
         return pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+
+    def pause_after(self, error: BaseException, made: int) -> float:
+        """Return the seconds to wait after `made` attempts, the last of which raised an error."""
+        return max(self.pause(made), self._asked(error))
+
+    def _asked(self, error: BaseException) -> float:
+        """Return how long an error asks to wait. A function that fails must not fail the work."""
+        try:
+            asked = None if self.after is None else self.after(error)
+            return 0.0 if asked is None else seconds(asked)
+        except Exception:
+            logger.warning("the after=%r of a retry policy has failed", self.after, exc_info=True)
+            return 0.0
 
 
 def policy_of(retry: Retry | None) -> Retry:

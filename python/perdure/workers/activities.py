@@ -250,7 +250,7 @@ class Attempt:
         failure, made, retry = self._failure(error), self._prior.made + 1, self._activity.retry
         if not retry.allows(error, made):
             return AttemptOutcome(False, failure)
-        pause, left = retry.pause(made), self._time_left()
+        pause, left = retry.pause_after(error, made), self._time_left()
         if left is not None and pause >= left:
             return self._too_late(made, failure)
         return AttemptOutcome(False, failure, pause)

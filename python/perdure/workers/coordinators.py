@@ -491,7 +491,7 @@ class CoordinatorTurn(Turn):
         try:
             if self._events.is_cancelled or not retry.allows(error, made):
                 return _failed(error)
-            until = to_iso(self.engine.clock.now() + microseconds(retry.pause(made)))
+            until = to_iso(self.engine.clock.now() + microseconds(retry.pause_after(error, made)))
         except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
             return _failed(broken)
         return {"state": "continue", "until": until, "failure": failure_of(error)}

@@ -233,7 +233,7 @@ class HookTurn(Turn):
         failure = failure_of(error, name) | {"attempts": made}
         if not self.hook.retry.allows(error, made):
             return {"state": "failed", "value": failure}
-        again_at = now + microseconds(self.hook.retry.pause(made))
+        again_at = now + microseconds(self.hook.retry.pause_after(error, made))
         if end is not None and again_at >= end:
             return {"state": "failed", "value": too_late(name, limits, made, failure)}
         due = to_iso(again_at)
