@@ -46,7 +46,7 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    hint text := 'Write a JSON path predicate: $.confidence > 0.8, exists($.items[*] ? (@.done == true)), $.approved == true.';
+    hint text := 'Write a JSON path predicate: $.votes >= 3 && $.state == "open", exists($.items[*] ? (@.done == true)).';
 begin
     if (octet_length(condition_failure.condition) <= 1000) is not true then
         return make_failure(
