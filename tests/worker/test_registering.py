@@ -366,3 +366,19 @@ def test_async_function_behind_a_plain_decorator_is_awaited(
     job = client.start(asks)
     assert job.result("40 s") == [["a", "activity"], "b", 3, "d"]
     assert job.memory.get() == {"text": "d"}
+
+
+def test_option_that_a_decorator_does_not_have_is_told_which_it_has() -> None:
+    """The error is raised at the decorator, and names nothing that only perdure knows."""
+    app: Any = perdure.App(version="1")
+    shared = "name, queue, retries, retry, timeout"
+    for decorator, options in (
+        (app.activity, f"limit_key, {shared}, within"),
+        (app.hook, f"limit_key, {shared}, within"),
+        (app.transaction, f"isolation, limit_key, {shared}, within"),
+        (app.coordinator, "entity, limit_key, name, pinned, queue, retries, retry, timeout"),
+    ):
+        with pytest.raises(TypeError) as refused:
+            decorator(task_queue="q")
+        wanted = f"{decorator.__name__}() has no option 'task_queue'; it has {options}"
+        assert str(refused.value) == wanted

@@ -265,12 +265,13 @@ class App:
 
     def _register(
         self,
-        make: Callable[..., W],
+        make: type[W],
         table: dict[str, W],
         given: tuple[Any, ...],
         retries: Any,
         options: dict[str, Any],
     ) -> Any:
+        _check_options(make, options)
         if retries and options.get("retry") is not None:
             raise InvalidArgument("retries and retry were both given", hint="Give one of them.")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
@@ -333,6 +334,19 @@ def _is_imported_now() -> bool:
 def _is_made_again(work: Work[..., Any], before: Work[..., Any]) -> bool:
     code = getattr(work.function, "__code__", None)
     return code is getattr(before.function, "__code__", work) and _is_local(work)
+
+
+def _check_options(make: type[Work[..., Any]], given: Mapping[str, Any]) -> None:
+    """Refuse an option that a decorator does not have. Raises TypeError, with those that it has."""
+    known: set[str] = set()
+    for kind in make.__mro__:
+        known |= (getattr(vars(kind).get("__init__"), "__kwdefaults__", None) or {}).keys()
+    if unknown := sorted(given.keys() - known):
+        names = {"pinned" if name == "pinned_version" else name for name in known} | {"retries"}
+        raise TypeError(
+            f"{make.__name__.lower()}() has no option {unknown[0]!r}; it has"
+            f" {', '.join(sorted(names))}"
+        )
 
 
 def _check_function(given: Any) -> None:
