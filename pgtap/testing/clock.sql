@@ -1,7 +1,7 @@
 -- The clock of a test: its owner moves it forward, it advances from there, and it can skip to the next due task [P7].
 
 begin;
-select plan(30);
+select plan(31);
 
 create function pg_temp.distance(one timestamptz, other timestamptz) returns interval
 language plpgsql
@@ -71,6 +71,11 @@ select given(start('w', id => 'strange', queue => 's'));
 select given(take('bob', '{s}'));
 select given(tell(a_turn('strange', state => 'release', value => '{"code": "PD406"}', worker => 'bob')));
 select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() waits for no task without code');
+select given(start('w', id => 'sleeps', queue => 'sleeps', due_at => clock() + interval '20 min'));
+select given(move_clock('1 min'));
+select given(take('bob', '{s}'));
+select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() skips nothing while a worker has found the code');
+select given(terminate('sleeps'));
 select given(terminate('strange'));
 select given(start('w', id => 'waits', queue => 'q'));
 select given(take('bob', '{q}'));

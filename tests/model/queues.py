@@ -165,9 +165,17 @@ def move_clock(s: State, by: str) -> int:
     return s.now
 
 
+def lacks_code(task: Row) -> bool:
+    """Return whether a task was given back by a worker that has no code for it."""
+    is_parked = task["token"] is None and task["awaits"] is None
+    return is_parked and (task["failure"] or {}).get("code") == "PD406"
+
+
 def skip_time(s: State, up_to: str = "infinity") -> int | None:
     waiting = [
-        task for task in s.tasks.values() if s.now < task["due_at"] < NEVER and not task["paused"]
+        task
+        for task in s.tasks.values()
+        if s.now < task["due_at"] < NEVER and not task["paused"] and not lacks_code(task)
     ]
     token_at = next_token_at(s, sorted({task["queue"] for task in s.tasks.values()}))
     times = [task["due_at"] for task in waiting] + ([] if token_at is None else [token_at])

@@ -81,7 +81,8 @@ class SessionCalls(AppCalls):
             select from {self._quoted}.tasks as t
              where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
                and not paused
-               and not (awaits is null and {self._quoted}.lacked_code_or_key(failure))
+               and not (token is null and awaits is null
+                        and {self._quoted}.lacked_code_or_key(failure))
                and (due_at > {self._quoted}.clock()
                     or queue = any(%s) and {self._kept_back} is null))"""
         return Call("tasks", query.encode(), (up_to, queues))

@@ -93,7 +93,7 @@ begin
      where t.due_at > now_at
        and t.due_at < 'infinity'
        and not t.paused
-       and not (t.awaits is null and lacked_code_or_key(t.failure));
+       and not (t.token is null and t.awaits is null and lacked_code_or_key(t.failure));
     next_at := least(next_at, next_token_at(array(select distinct t.queue from tasks as t), now_at));
     -- A worker that holds a task may be about to report something; and a test must not end a lease.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
