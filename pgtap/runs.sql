@@ -1,7 +1,7 @@
 -- Runs: a job continues as its next run, or runs again after it has ended.
 
 begin;
-select plan(69);
+select plan(76);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -105,6 +105,47 @@ select is(
         ('a hook that continues', a_turn('bad', '1/main/h', 'continue', worker => 'bob'), 'PD107')
        ) as cases (about, turn, code);
 select is((the_job('bad') ->> 'run')::integer, 1, 'nothing of a refused turn is applied');
+
+-- A job that awaits signals when its code returns ends only if none has come.
+
+select have_held_job('gather');
+select given(signal('gather', 'other'));
+select given(signal('gather', 'row', '1'));
+select is(
+    tell(a_turn('gather', state => 'done', value => '"first"', awaits => '{column,row}')),
+    '{"state": "continue"}',
+    'a job does not end while a signal is open that it awaits [P5]');
+select is(
+    jsonb_build_array(the_job('gather') -> 'status', the_job('gather') -> 'run', the_job('gather') -> 'args',
+                      the_job('gather') -> 'result', tasks_of('gather')),
+    '["running", 2, [], null, ["2/main"]]',
+    'its next run begins instead, with the same arguments');
+select given(take('ada', '{gather}'));
+select is(
+    tell(a_turn('gather', '2/main', 'done', value => '"second"', awaits => '{row}',
+                facts => jsonb_build_array(jsonb_build_object('message', message_of('gather', 'row'))))) ->> 'state',
+    'done',
+    'a job ends with a turn that takes the last signal, though others are open');
+select is((result('gather')).result, '"second"', 'its result is that of the last run');
+select is(tell(a_turn('gather', '2/main', 'done', awaits => '{other}')) ->> 'state', 'gone', 'it has ended');
+select have_held_job('gather more');
+select given(tell(a_turn('gather more', requests => '[{"key": "h", "name": "h", "queue": "gather more"}]')));
+select given(take('bob', '{gather more}'));
+select given(signal('gather more', 'row'));
+select is(
+    tell(a_turn('gather more', '1/main/h', 'done', awaits => '{row}', worker => 'bob')) ->> 'state',
+    'done',
+    'a hook ends, whatever it awaits');
+select given(tell(a_turn('gather more', facts => jsonb_build_array(
+    jsonb_build_object('message', message_of('gather more', 'row')),
+    jsonb_build_object('message', message_of('gather more', 'h'))))));
+select given(hook('gather more', 'late', key => 'late', queue => 'gather more'));
+select given(take('bob', '{gather more}'));
+select is(
+    tell(a_turn('gather more', state => 'done', awaits => '{row}'),
+         a_turn('gather more', '$hook/late', facts => '[{"signal": "row"}]', worker => 'bob')) #>> '{0,state}',
+    'continue',
+    'a signal of the same batch counts');
 
 -- A request to cancel reaches the next run.
 

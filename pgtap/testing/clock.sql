@@ -74,7 +74,7 @@ select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() waits
 select given(start('w', id => 'sleeps', queue => 'sleeps', due_at => clock() + interval '20 min'));
 select given(move_clock('1 min'));
 select given(take('bob', '{s}'));
-select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() skips nothing while a worker has found the code');
+select is(skip_time(up_to => clock() + interval '1 h'), null, 'skip_time() skips nothing while such a task is held');
 select given(terminate('sleeps'));
 select given(terminate('strange'));
 select given(start('w', id => 'waits', queue => 'q'));

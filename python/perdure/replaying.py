@@ -99,7 +99,8 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
         try:
             has_finished = run.advance()
             if row["status"] in _COMPARED:
-                return _other_ending(row, run, has_finished)
+                may_run_again = bool(function.again_for) and row["result"] == row["args"]
+                return _other_ending(row, run, has_finished, may_run_again)
             return _other_request(row, run)
         except NonDeterminism as difference:
             return difference
@@ -153,8 +154,13 @@ def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
     return None
 
 
-def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:
-    """Compare the end of a run that ended by itself; others may have been ended from outside."""
+def _other_ending(
+    row: Json, run: AnyRun, has_finished: bool, may_run_again: bool
+) -> NonDeterminism | None:
+    """Compare the end of a run that ended by itself; others may have been ended from outside.
+
+    A run that has returned was followed by another if it may run again, for a signal.
+    """
     is_continued = row["status"] == "continued"
     if not has_finished:
         instead = f"waits for {listed(run.journal.operations.values())}"
@@ -168,7 +174,7 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
         except BaseException as error:  # noqa: BLE001 - whatever the code raised, it is the outcome
             instead = f"raises {error!r}"
         else:
-            if result == row["result"] and not is_continued:
+            if may_run_again if is_continued else result == row["result"]:
                 return None
             instead = f"returns {json.dumps(result)}"
     outcome = f"{_COMPARED[row['status']]} {json.dumps(row['result'])}"

@@ -26,7 +26,7 @@ comment on function @extschema@.receiving_jobs(@extschema@.turn[], @extschema@.f
 -- Children first, since the turn that asks for them may also signal them; then facts; then what turns leave for others;
 -- then the fate of each task itself, so that a task which parks sees what others in the same batch have sent it.
 create function @extschema@.apply_turns(
-    turns         @extschema@.turn[],
+    inout turns   @extschema@.turn[],
     locked        text[],
     applied_at    timestamptz,
     inout facts   @extschema@.fact[],
@@ -38,21 +38,22 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    applied turn[] := apply_turns.turns;
+    applied turn[] := turns;
     batch record;
 begin
     select bool_or(r.requests is not null) as has_requests, bool_or(r.cancels is not null) as has_cancels,
            bool_or(r.state in ('done', 'failed', 'cancelled')) as has_ends, bool_or(r.awaits is not null) as has_awaits,
            bool_or(r.state not in ('done', 'failed', 'cancelled')) as has_live_tasks, bool_or(r.state <> 'keep') as frees_slots,
-           bool_or(r.state = 'continue') as has_continues, count(*) filter (where r.verdict = 'apply') as to_apply,
+           bool_or(r.state = 'continue') as has_continues,
+           bool_or(r.state = 'done' and r.awaits <> '{}') as may_continue, count(*) filter (where r.verdict = 'apply') as to_apply,
            bool_or(r.until is not null or r.state in ('retry', 'release')) as has_due_tasks,
            bool_or(r.state = 'release' and lacked_code_or_key(r.value)) as lacks_code,
            bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reaches_others
       into batch
-      from unnest(apply_turns.turns) as r
+      from unnest(turns) as r
      where r.verdict in ('apply', 'applied');
-    if batch.to_apply < cardinality(apply_turns.turns) then
-        applied := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
+    if batch.to_apply < cardinality(turns) then
+        applied := array(select r from unnest(turns) as r where r.verdict = 'apply');
     end if;
     if batch.lacks_code then
         applied := pause_for_code(applied, apply_turns.applied_at);
@@ -72,6 +73,11 @@ begin
         perform withdraw_items(applied);
         topics := topics || cancel_requests(applied, apply_turns.applied_at);
     end if;
+    if batch.may_continue then
+        turns := continue_for_signals(turns);
+        applied := continue_for_signals(applied);
+        batch.has_continues := true;
+    end if;
     if batch.has_ends then
         perform end_tasks(array(select r from unnest(applied) as r where r.state in ('done', 'failed', 'cancelled')),
                           apply_turns.applied_at);
@@ -84,7 +90,7 @@ begin
                                           apply_turns.applied_at);
     end if;
     if batch.has_awaits then
-        arrivals := find_arrivals(apply_turns.turns);
+        arrivals := find_arrivals(turns);
         if not sees_commits() then
             perform refuse_blind_park(applied, arrivals);
         end if;
@@ -102,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.apply_turns(@extschema@.turn[], text[], timestamptz, @extschema@.fact[]) is
-    'Apply the turns that hold their tasks; return what has arrived for them, and whom to notify.';
+    'Apply the turns that hold their tasks; return what became of them, what has arrived for them, and whom to notify.';
 
 
 create function @extschema@.answer_turns(
@@ -192,7 +198,7 @@ begin
     end if;
     applied := apply_turns(held, locked, applied_at, facts);
     perform notify_listeners(applied.topics);
-    return coalesce(answer_turns(held, applied.facts, applied.arrivals), '[]');
+    return coalesce(answer_turns(applied.turns, applied.facts, applied.arrivals), '[]');
 end
 $$;
 comment on function @extschema@.apply_batch(jsonb, boolean) is

@@ -31,6 +31,40 @@ comment on function @extschema@.continue_runs(@extschema@.turn[], timestamptz) i
     'End runs and all tasks beneath them, and begin the next runs of the same jobs; return their queues. [P6] [P8]';
 
 
+-- It sees the signals of this very batch, too. Whoever sends a later one waits for the lock of the job.
+create function @extschema@.continue_for_signals(inout turns @extschema@.turn[])
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    early record;
+begin
+    -- A loop: few jobs end in this way, and fewer while a signal comes.
+    for early in
+        select r.ordinality as place
+          from unnest(turns) with ordinality as r
+         where r.verdict = 'apply'
+           and r.state = 'done'
+           and r.kind = 'coordinator'
+           and exists (
+            select
+              from inbox as i
+             where i.job_id = r.job
+               and i.task is null
+               and i.name = any(r.awaits)
+               and i.consumed_at is null
+            offset 0)
+    loop
+        turns[early.place].state := 'continue';
+        turns[early.place].value := null;
+    end loop;
+end
+$$;
+comment on function @extschema@.continue_for_signals(@extschema@.turn[]) is
+    'Let jobs whose code has returned continue with another run, with the same arguments, if nobody has taken a signal of a name that the last turn awaits. [P5]';
+
+
 create function @extschema@.restart_failure(wanted @extschema@.new_job) returns jsonb
 language plpgsql
 stable

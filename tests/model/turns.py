@@ -67,6 +67,7 @@ def apply_turns(
     await_conditions(s, applied)
     ask_people(s, applied)
     withdraw(s, applied)
+    continue_for_signals(s, applied)
     end_tasks(s, [turn for turn in applied if turn.state in ENDS])
     continue_runs(s, [turn for turn in applied if turn.state == "continue"])
     arrivals: dict[int, list[Row]] = {}
@@ -87,6 +88,15 @@ def apply_turns(
             turn.row["due_at"] = min(turn.row["due_at"], s.now)
             turn.row["awaits"] = turn.row["awaits"] or []
     return arrivals
+
+
+def continue_for_signals(s: State, turns: list[Turn]) -> None:
+    """Let jobs run again that would end, and for which a signal has come."""
+    for turn in turns:
+        is_end = turn.state == "done" and turn.kind == "coordinator"
+        signals = s.open_messages(turn.job, turn.task, turn.awaits)
+        if is_end and any(message["task"] is None for message in signals):
+            turn.said = turn.said | {"state": "continue", "value": None}
 
 
 def is_able_to_hear(turn: Turn) -> bool:

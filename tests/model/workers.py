@@ -239,6 +239,8 @@ class Worker:
                 until = {"until": later} if chance.random() < 0.4 else {}
                 return ({} if args is None else {"value": args}) | failed | until
         fate: Row = {} if chance.random() < 0.2 else {"value": FAILURE if state != "done" else 5}
+        if state == "done" and chance.random() < 0.3:
+            fate["awaits"] = awaits
         if state in ENDS and lease.asker and chance.random() < 0.95:
             fate["touches"] = [lease.asker[0]]
         return fate

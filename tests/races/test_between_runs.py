@@ -193,6 +193,54 @@ def test_signal_after_end_is_refused_even_while_children_are_ended(
         assert a.advance(a.claim_one("p").park("go")).state == "parked"
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_signal_that_waits_for_end_that_awaits_it(a: Session, b: Session, end: str) -> None:
+    """[P5] None had come when the job ended: the sender of a later one is told."""
+    job = a.held("j")
+    a.begin()
+    assert a.advance(job.turn("done", awaits=["go"])).state == "done"
+    sending = b.later(answer_or_code, b, "signal", id="j", name="go")
+    assert sending.waits()
+    a.end(end)
+
+    assert sending.get() == ("PD403" if end == "commit" else True)
+    if end == "rollback":
+        assert a.advance(job.turn("done", awaits=["go"])).state == "continue"
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_end_that_waits_for_signal_that_it_awaits(a: Session, b: Session, end: str) -> None:
+    """[P5] The next run begins with the same arguments, and takes the signal."""
+    job = a.held("j", args=["same"])
+    b.begin()
+    b.signal("j", "go", 1)
+    ending = a.later(a.advance, job.turn("done", awaits=["go"], value="over"), waiting=True)
+    assert ending.waits()
+    b.end(end)
+
+    assert ending.get().state == ("continue" if end == "commit" else "done")
+    if end == "commit":
+        (again,) = a.claim("j")
+        assert (again.task, again.row["args"]) == ("2/main", ["same"])
+        (message,) = a.advance(again.park("go")).messages
+        taken = a.advance(again.turn("done", take(message), awaits=["go"], value="over"))
+        assert taken.state == "done"
+    assert a.status("j") == "completed"
+    assert a.broken() == []
+
+
+def test_job_does_not_end_without_seeing_signals(a: Session) -> None:
+    """[P5] In a transaction with one snapshot, a signal that has come since would be lost."""
+    job = a.held("j")
+    a.begin()
+    a.run("set transaction isolation level repeatable read")
+    code = answer_or_code(a, "advance", turns=[job.turn("done", awaits=["go"])])
+    a.rollback()
+
+    assert code == "PD107"
+    assert a.status("j") == "running"
+
+
 def test_answer_of_child_does_not_reach_next_run_of_its_parent(a: Session, b: Session) -> None:
     """[P6] [P8] The run that asked for the child is over."""
     parent = a.held("p")

@@ -376,7 +376,10 @@ def test_option_that_a_decorator_does_not_have_is_told_which_it_has() -> None:
         (app.activity, f"limit_key, {shared}, within"),
         (app.hook, f"limit_key, {shared}, within"),
         (app.transaction, f"isolation, limit_key, {shared}, within"),
-        (app.coordinator, "entity, limit_key, name, pinned, queue, retries, retry, timeout"),
+        (
+            app.coordinator,
+            f"again_for, entity, limit_key, {shared}".replace("queue", "pinned, queue"),
+        ),
     ):
         with pytest.raises(TypeError) as refused:
             decorator(task_queue="q")

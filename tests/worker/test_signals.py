@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 import perdure
+from perdure.testing import Lab
 from perdure.workers.turns import Turn
 
 
@@ -321,3 +322,30 @@ def test_short_waits_in_a_row_receive_a_signal(
     time.sleep(0.2)
     handle.signal("go", 1)
     assert handle.result("20 s") == 1
+
+
+@pytest.mark.parametrize("names", ["go", ("stop", "go")])
+def test_job_runs_again_for_signal_that_nobody_has_taken(dsn: str, names: Any) -> None:
+    """[P5] With the same arguments and the same memory; the last run gives the result."""
+    app = perdure.App()
+
+    @app.coordinator(again_for=names)
+    async def takes_one(memory: perdure.AsyncEntity, word: str) -> str:
+        number = await perdure.wait_for("go")
+        return f"{word} {number} {await memory.increment('runs')}"
+
+    with Lab(app, dsn=dsn) as lab:
+        lab.client.pause_queue("default")
+        handle = lab.client.start(takes_one, "go", id="j")
+        for number in range(3):
+            handle.signal("go", number)
+        handle.signal("other")
+        lab.client.resume_queue("default")
+        assert lab.result(handle) == "go 2 3"
+        assert handle.status().run == 3
+        lab.check()
+
+
+def test_name_of_signal_to_run_again_for_is_checked(app: perdure.App) -> None:
+    with pytest.raises(perdure.InvalidName):
+        app.coordinator(again_for=["go", ""])(lambda memory: None)

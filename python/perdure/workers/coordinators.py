@@ -476,7 +476,11 @@ class CoordinatorTurn(Turn):
             return {"state": "continue", "value": run.continuation}
         try:
             value = stored_result(self.function, run.outcome())
-            return {"state": "done", "value": self.engine.calls.sealable(value)}
+            return {
+                "state": "done",
+                "value": self.engine.calls.sealable(value),
+                "awaits": self.function.again_for or None,
+            }
         except asyncio.CancelledError as error:
             state = "cancelled" if self._events.is_cancelled else "failed"
             return {"state": state, "value": failure_of(error)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
@@ -241,6 +241,7 @@ class App:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         limit_key: LimitKey | None = None,
+        again_for: str | Sequence[str] = (),
         pinned: bool = False,
     ) -> CoordinatorDecorator: ...
     def coordinator(
@@ -252,6 +253,8 @@ class App:
         - `retries` or `retry`: a run that raises is followed by another, with the same memory and
           an empty journal.
         - `timeout`: for the job with all its runs. A start may give another.
+        - `again_for`: names of signals. If nobody has taken one when the code returns, the job does
+          not end: another run begins, with the same arguments.
         - `pinned`: only workers of the version of this app run its jobs.
         - `limit_key`, `name`: as for an activity.
         """

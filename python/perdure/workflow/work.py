@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, update_wrapper
 from operator import attrgetter
@@ -22,7 +22,7 @@ from typing import (
 
 from perdure.basics.durations import Duration, seconds
 from perdure.basics.limits import limits_of
-from perdure.basics.names import check_queue
+from perdure.basics.names import check_name, check_queue
 from perdure.basics.retry import Retry, policy_of
 from perdure.errors import InvalidArgument, InvalidName
 from perdure.values.shapes import Shape, shape_of
@@ -288,10 +288,14 @@ class Coordinator(Work[P, R, Result_co]):
         retry: Retry | None = None,
         timeout: Duration | None = None,
         limit_key: LimitKey | None = None,
+        again_for: str | Sequence[str] = (),
     ):
         super().__init__(function, name, queue, limit_key)
         self.entity = entity
         self.pinned_version = pinned_version
+        self.again_for = [again_for] if isinstance(again_for, str) else list(again_for)
+        for signal in self.again_for:
+            check_name(signal, "a signal")
         self.retry = policy_of(retry)
         self.timeout = None if timeout is None else seconds(timeout)
 

@@ -71,22 +71,22 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    parks record;
+    blind record;
 begin
-    select r.job, r.task
-      into parks
+    select r.job, r.task, case r.state when 'done' then 'end' else 'park' end as deed
+      into blind
       from unnest(refuse_blind_park.turns) as r
-     where r.state = 'park'
+     where (r.state = 'park' or r.state = 'done' and r.kind = 'coordinator' and r.awaits <> '{}')
        and not exists (select from unnest(refuse_blind_park.arrivals) as a where a.turn = r.number)
      limit 1;
     if found then
         perform raise_failure(make_failure(
             'PD107', 'InvalidArgument',
-            format('task %s of job %s cannot park in this transaction', quote_literal(parks.task), quote_literal(parks.job)),
-            'Its transaction has one snapshot: a message that was sent since would not be seen, and would wake nobody.',
-            'Keep the task, and park it in a transaction that is READ COMMITTED.'));
+            format('task %s of job %s cannot %s in this transaction', quote_literal(blind.task), quote_literal(blind.job), blind.deed),
+            'Its transaction has one snapshot: a message that was sent since would not be seen, and nobody would take it.',
+            format('Keep the task, and let it %s in a transaction that is READ COMMITTED.', blind.deed)));
     end if;
 end
 $$;
 comment on function @extschema@.refuse_blind_park(@extschema@.turn[], @extschema@.arrival[]) is
-    'Refuse to park a task for which nothing has arrived, in a transaction with one snapshot for all its statements (PD107). [P5]';
+    'Refuse to park a task for which nothing has arrived, or to end a job unless a signal has come, in a transaction with one snapshot for all its statements (PD107). [P5]';
