@@ -44,7 +44,7 @@ select is(
                        'token', null, 'last_token', null, 'worker', null, 'last_worker', null, 'position', 0,
                        'asked', 0, 'deliveries', 0, 'attempt', 0, 'in_line', false, 'paused', false, 'limit_key', 'l',
                        'pinned_version', null, 'args', null, 'awaits', null, 'until', null, 'signal', null,
-                       'answered', false, 'detached', false, 'accept_changes', false,
+                       'detached', false, 'accept_changes', false,
                        'asker_job', 'p', 'asker_task', '1/main', 'asker_key', 'c#1', 'progress', null, 'failure', null,
                        'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false,
                        'fingerprint', 'c4'),

@@ -40,10 +40,10 @@ select is(
                        'worker', null, 'last_worker', 'ada', 'position', 0, 'deliveries', 0, 'attempt', 0,
                        'paused', false, 'in_line', false, 'progress', null, 'limit_key', '',
                        'pinned_version', null, 'args', null,
-                       'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'answered', false,
-                       'detached', false, 'accept_changes', false,
-                       'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null, 'stuck_reason', null,
-                       'started_at', clock(), 'told_at', null, 'is_suspect', false, 'fingerprint', null),
+                       'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
+                       'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,
+                       'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null,
+                       'is_suspect', false, 'fingerprint', null),
     'a parked task has no holder, remembers the last one, and has no due time');
 select is(take('ada', '{park}'), '[]', 'a parked task is not claimed');
 select time_passes('10 years');

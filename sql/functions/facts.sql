@@ -209,7 +209,6 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     sent record;
-    early turn[];
 begin
     -- A loop: it fills in two fields of those facts that send a signal.
     for sent in
@@ -225,17 +224,12 @@ begin
         facts[sent.place].ok := sent.failure is null;
         facts[sent.place].value := sent.failure;
     end loop;
-    early := array(
+    perform insert_answers(array(
         select ending_turn(r.job, r.task, 'done', f.argument, asker_job => r.asker_job, asker_task => r.asker_task,
                            asker_key => r.asker_key, fingerprint => r.fingerprint, signal => r.signal)
           from unnest(facts) with ordinality as f
           join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target
-         where not r.answered
-         order by f.ordinality);
-    if early <> '{}' then
-        perform insert_answers(early, send_signals.sent_at);
-        perform mark_answered(early);
-    end if;
+         order by f.ordinality), send_signals.sent_at);
     perform insert_signals(array(
         select f
           from unnest(facts) as f

@@ -118,6 +118,8 @@ $$;
 comment on function @extschema@.insert_signal(text, text, jsonb, text, timestamptz) is 'Insert a signal from outside.';
 
 
+-- Stable: one snapshot shows an answer that is being taken, under the lock of its task alone, in the inbox or in the
+-- journal.
 create function @extschema@.is_answered(job text, task text, key text) returns boolean
 language plpgsql
 stable
@@ -136,7 +138,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_answered(text, text, text) is
-    'Tell whether a request has an answer: on its way, or taken. A repeated request then makes nothing. [P4] [P12]';
+    'Tell whether a request has an answer: on its way, or taken. Then a repeated request makes nothing, and a second answer is dropped. [P4] [P12]';
 
 
 create function @extschema@.insert_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
@@ -149,8 +151,8 @@ begin
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
            insert_answers.answered_at, r.fingerprint
       from unnest(insert_answers.turns) with ordinality as r
-     where r.answered is not true
-       and exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
+     where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
+       and not is_answered(r.asker_job, r.asker_task, r.asker_key)
      order by r.ordinality
         on conflict (job_id, task, key) do nothing;
 end
@@ -174,6 +176,7 @@ begin
     insert into inbox (job_id, task, key, payload, sent_at, fingerprint)
     select held.id, w.task, w.key, to_jsonb(held.version), answer_conditions.left_at, w.fingerprint
       from unnest(answer_conditions.tasks, answer_conditions.keys, answer_conditions.fingerprints) as w (task, key, fingerprint)
+     where not is_answered(held.id, w.task, w.key)
         on conflict (job_id, task, key) do nothing;
 end
 $$;

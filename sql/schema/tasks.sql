@@ -25,7 +25,6 @@ create table @extschema@.tasks (
     awaits          text[],
     until           timestamptz,
     signal          text,
-    answered        boolean                not null default false,
     detached        boolean                not null default false,
     accept_changes  boolean                not null default false,
     asker_job       text collate "C",
@@ -83,8 +82,6 @@ comment on column @extschema@.tasks.awaits is
     'Names of signals that a parked task waits for; empty if it waits for answers only; null if it waits for nothing.';
 comment on column @extschema@.tasks.until is 'The deadline with which the task was parked.';
 comment on column @extschema@.tasks.signal is 'The signal by which a hook may answer its asker early.';
-comment on column @extschema@.tasks.answered is
-    'Whether a hook has answered its asker early: it does not answer it again.';
 comment on column @extschema@.tasks.detached is
     'Whether the task outlives the one that asked for it, and answers nobody.';
 comment on column @extschema@.tasks.accept_changes is 'Whether an operator allowed replay to accept changed arguments.';

@@ -93,8 +93,7 @@ create type @extschema@.turn as (
     told_at      timestamptz,
     verdict      text,
     failure      jsonb,
-    fingerprint  text,
-    answered     boolean
+    fingerprint  text
 );
 comment on type @extschema@.turn is 'A turn of advance() with the row of its task and the verdict on it.';
 

@@ -97,7 +97,6 @@ def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
     own = [fact for fact in facts if is_own(fact)]
     for fact in sorted(own, key=lambda fact: fact.turn.number):
         job, task, key = fact.turn.asker
-        fact.turn.row["answered"] = True
         if (job, task) in s.tasks:
             sender = f"{fact.turn.job} {fact.turn.task}"
             name, payload = fact.said["signal"], fact.said.get("value")

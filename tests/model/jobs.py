@@ -28,9 +28,8 @@ NEW_TASK: Row = {
     "priority": 5, "token": None, "last_token": None, "worker": None, "last_worker": None,
     "position": 0, "asked": 0, "deliveries": 0, "attempt": 0, "paused": False, "limit_key": "",
     "in_line": False, "pinned_version": None, "args": None, "awaits": None, "until": None,
-    "signal": None, "answered": False, "detached": False, "accept_changes": False, "asker": None,
-    "progress": None, "failure": None, "stuck_reason": None, "started_at": None, "told_at": None,
-    "fingerprint": None,
+    "signal": None, "detached": False, "accept_changes": False, "asker": None, "progress": None,
+    "failure": None, "stuck_reason": None, "started_at": None, "told_at": None, "fingerprint": None,
 }  # fmt: skip
 
 

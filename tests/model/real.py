@@ -27,7 +27,7 @@ COLUMNS = {
         started_at, created_at, updated_at, finished_at""",
     "tasks": """job_id, task, kind, name, queue, priority, due_at, token, last_token, worker,
         last_worker, position, asked, deliveries, attempt, paused, limit_key, in_line,
-        pinned_version, args, awaits, until, signal, answered, detached, accept_changes,
+        pinned_version, args, awaits, until, signal, detached, accept_changes,
         case when asker_job is not null then array[asker_job, asker_task, asker_key] end as asker,
         progress, failure, stuck_reason, started_at, told_at, fingerprint""",
     "journal": """job_id, task, seq, kind, key, name, fingerprint is not null as fingerprint, ok,

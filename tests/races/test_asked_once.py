@@ -6,7 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.races.sessions import Json, Session, Stage, Task, child, hook, increment, send, take
+from tests.races.sessions import (
+    Json,
+    Session,
+    Stage,
+    Task,
+    child,
+    hook,
+    increment,
+    item,
+    send,
+    take,
+    until,
+)
 
 HOOKS = 1000
 JOBS = 50
@@ -30,6 +42,25 @@ KINDS: dict[str, tuple[Json, Callable[[Task], Json]]] = {
         lambda t: t.done("answer", touches=["j"]),
     ),
 }
+
+# Requests of other kinds under one key, of which each makes something, and what answers each.
+SAME_KEY: dict[str, tuple[Json, Callable[[Session], object]]] = {
+    "condition": (
+        until("$.n == 1", "x#1"),
+        lambda s: s.call("entity_set", id="j", path="n", value=1),
+    ),
+    "item": (item("x#1"), lambda s: s.resolve(s.item_of("j", "x#1"))),
+    "hook": (hook("x#1"), lambda s: s.advance(s.claim_one("hooks").done())),
+    "child": (child("x#1"), lambda s: s.advance(s.claim_one("children").done(touches=["j"]))),
+}
+BESIDE = [
+    "condition hook",
+    "condition child",
+    "item hook",
+    "item child",
+    "hook child",
+    "child hook",
+]
 
 
 @pytest.fixture(params=KINDS)
@@ -244,6 +275,26 @@ def test_hook_that_answered_early_ends_while_its_answer_is_taken(
     left = [] if end == "commit" else ["early"]
     assert [payload for (payload,) in a.run("select payload from inbox")] == left
     assert a.broken() == []
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "reversed"])
+@pytest.mark.parametrize("kinds", BESIDE)
+def test_second_answer_under_key_of_taken_one_is_dropped(
+    a: Session, b: Session, kinds: str, order: tuple[int, int]
+) -> None:
+    """[P4] [P5] A client gave one key to requests of two kinds, and both were made."""
+    both = [SAME_KEY[kind] for kind in kinds.split()]
+    task = a.held("j")
+    for request, _ in both:
+        a.advance(task.keep(requests=[request]))
+
+    both[order[0]][1](b)
+    (message,) = a.advance(task.keep(awaits=[])).messages
+    assert a.advance(task.keep(take(message))).state == "keep"
+    both[order[1]][1](b)
+
+    assert a.advance(task.told().keep(awaits=[])).messages == []
+    assert a.one("select count(*) from inbox") == 0
 
 
 # Many requests at once

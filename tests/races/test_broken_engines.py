@@ -368,11 +368,21 @@ MUTANTS: dict[str, Mutant] = {
             requests.KINDS["a hook that returns"],
         ),
     ),
-    "a hook forgets that it has answered early": Mutant(
-        "mark_answered",
-        r"set answered = true",
-        "set answered = false",
+    "an answer is given beside one that is being taken": Mutant(
+        "insert_answers",
+        r"and not is_answered\(.*?\)",
+        "",
         two(requests.test_hook_that_answered_early_ends_while_its_answer_is_taken, "commit"),
+    ),
+    "a condition is answered beside an answer that was taken": Mutant(
+        "answer_conditions",
+        r"where not is_answered\(.*?\)",
+        "",
+        two(
+            requests.test_second_answer_under_key_of_taken_one_is_dropped,
+            "condition hook",
+            (1, 0),
+        ),
     ),
     "a hook that has ended is forgotten": Mutant(
         "task_has_ended",

@@ -18,7 +18,6 @@ begin
        and t.task > pending_requests.task || '/'
        and t.task < pending_requests.task || '0'
        and t.asker_task = pending_requests.task
-       and not t.answered
      union all
     select c.asker_key, c.fingerprint
       from tasks as c
@@ -39,9 +38,10 @@ begin
 end
 $$;
 comment on function @extschema@.pending_requests(text, text) is
-    'Return the keys of what others are doing for a task, with the fingerprints of the requests; a hook that has answered early is not among them.';
+    'Return the keys of what others are doing for a task, with the fingerprints of the requests.';
 
 
+-- A hook that has answered early continues.
 create function @extschema@.open_requests(
     job              text,
     task             text,
@@ -59,6 +59,7 @@ begin
     return query
     select w.key, w.fingerprint
       from pending_requests(open_requests.job, open_requests.task) as w
+     where not is_answered(open_requests.job, open_requests.task, w.key)
      union all
     select i.key, i.fingerprint
       from inbox as i

@@ -80,7 +80,7 @@ begin
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.task, g.facts)
                      then 'stale' else 'apply' end,
                 coalesce(f.difference, f.failure, case when h.is_reserved then reserved_task_failure(h.name) when g.state = 'continue' then g.failure end),
-                h.fingerprint, h.answered)::turn
+                h.fingerprint)::turn
           from (select given.*, given.ordinality as number,
                        judge_turns.missed <> '{}' and touches_any(
                            judge_turns.turns -> (given.ordinality - 1)::integer, judge_turns.missed) as is_missed,
@@ -93,7 +93,7 @@ begin
                  order by given.job collate "C", given.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
-                   t.asker_key, t.fingerprint, t.answered, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_reserved
+                   t.asker_key, t.fingerprint, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_reserved
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
@@ -147,9 +147,9 @@ declare
     held turn;
 begin
     select t.job_id, t.task, t.token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
-           coalesce(t.told_at, t.started_at), t.fingerprint, t.answered
+           coalesce(t.told_at, t.started_at), t.fingerprint
       into held.job, held.task, held.token, held.position, held.kind, held.signal, held.asker_job, held.asker_task,
-           held.asker_key, held.told_at, held.fingerprint, held.answered
+           held.asker_key, held.told_at, held.fingerprint
       from tasks as t
      where t.job_id = lock_held_task.job
        and t.task = lock_held_task.task
@@ -177,23 +177,6 @@ end
 $$;
 comment on function @extschema@.refuse_non_holder(text, text) is
     'Refuse a caller who does not hold the task (PD001). [P6]';
-
-
-create function @extschema@.mark_answered(turns @extschema@.turn[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    update tasks as t
-       set answered = true
-      from unnest(mark_answered.turns) as r
-     where t.job_id = any(array[r.job])
-       and t.task = r.task;
-end
-$$;
-comment on function @extschema@.mark_answered(@extschema@.turn[]) is
-    'Remember that locked tasks have answered their askers early.';
 
 
 create function @extschema@.keep_or_park(
