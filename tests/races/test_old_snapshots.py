@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import Session, Task, child, hook
+from tests.races.sessions import Session, Task, child, hook, item
 
 LEVELS = pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 
@@ -137,3 +137,22 @@ def test_job_does_not_end_before_it_could_see_the_answer_of_its_child(
 
     assert isinstance(refused, psycopg.errors.SerializationFailure)
     PARENT_ENDS[end](a, task)
+
+
+@LEVELS
+def test_repeated_request_asks_people_no_second_time_after_their_answer(
+    a: Session, b: Session, isolation: str
+) -> None:
+    """[P4] (I17) The old snapshot shows neither the answer nor that the item is resolved."""
+    task = a.held("j")
+    a.advance(task.keep(requests=[item("i#1")]))
+    a.run(f"begin isolation level {isolation}")
+    a.status("j")  # the snapshot is from here
+    b.resolve(b.item_of("j"))
+
+    refused = a.later(a.advance, task.keep(requests=[item("i#1")])).error()
+    a.rollback()
+
+    assert isinstance(refused, psycopg.errors.SerializationFailure)
+    assert a.advance(task.keep(requests=[item("i#1")])).state == "keep"
+    assert a.one("select count(*) from items") == 1

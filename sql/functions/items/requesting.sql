@@ -1,12 +1,25 @@
 -- Items, requested: a task asks people and waits. An open item ends with the wait for it. A resolved one stays as long as its
 -- job, so that a repeated call gets the same answer, and people see who decided what. [P12]
 
+-- A resolution writes the item and no other row that existed before. An older snapshot shows the item open, but no longer
+-- collides with it: to lock it is refused with 40001.
 create function @extschema@.insert_items(turns @extschema@.turn[], asked_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if not sees_commits() then
+        perform
+           from unnest(insert_items.turns) as r
+          cross join lateral (
+            select
+              from items as p
+             where p.job_id = r.job
+               and p.task = r.task
+               and p.is_open
+               for no key update) as asked;
+    end if;
     insert into items (job_id, task, key, name, payload, assignee, priority, expires_at, asked_at, fingerprint)
     select r.job, r.task, q.key, q.name, q.payload, q.assignee, coalesce(q.priority, 5::smallint), q.expires_at, insert_items.asked_at,
            q.fingerprint

@@ -1,7 +1,7 @@
 -- Tasks under REPEATABLE READ or SERIALIZABLE, where all statements of a transaction have one snapshot. The lock of a job
 -- does not refresh it. What a message leaves behind shows that it is too old: who sends one from a task writes the row of
--- that task, and who changes a memory, requests a hook or asks to cancel writes the row of the job. A signal leaves
--- nothing.
+-- that task, who changes a memory, requests a hook or asks to cancel writes the row of the job, and who resolves an item
+-- writes the item. A signal leaves nothing.
 
 create function @extschema@.sees_commits() returns boolean
 language plpgsql
