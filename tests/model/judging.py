@@ -98,17 +98,14 @@ class Fact:
 
 
 def takes_own_answers(s: State, said: Row) -> bool:
-    """Return whether all messages that a turn takes are answers to requests of its task."""
-    named = [fact.get("message") for fact in said.get("facts") or []]
-    named = [number for number in named if number is not None]
-    own = [
-        message["id"]
-        for message in s.inbox.values()
-        if (message["job_id"], message["task"]) == (said["job"], said["task"])
-        and message["id"] in named
+    """Return whether a turn takes only answers to requests of its task, and what is gone."""
+    named = {fact.get("message") for fact in said.get("facts") or []}
+    return all(
+        (message["job_id"], message["task"]) == (said["job"], said["task"])
         and message["key"] != "$cancel"
-    ]
-    return len(own) == len(named)
+        for message in s.inbox.values()
+        if message["id"] in named
+    )
 
 
 def touched_jobs(s: State, turns: list[Row]) -> set[str]:
@@ -250,7 +247,9 @@ def check_repetition(s: State, turn: Turn) -> None:
     """Refuse a turn at an earlier position that is not one of those that were applied."""
     places = enumerate(turn.list("facts"), turn.position + 1)
     recorded = [(said, s.journal.get((turn.job, turn.task, place))) for place, said in places]
-    if turn.state not in ("keep", "park") or any(is_other(*pair) for pair in recorded):
+    named = {said.get("message") for said, _ in recorded} - {None}
+    is_new = any(m["id"] in named and m["consumed_at"] is None for m in s.inbox.values())
+    if turn.state not in ("keep", "park") or is_new or any(is_other(*it) for it in recorded):
         raise Refused("PD107")
 
 
@@ -258,8 +257,8 @@ def is_other(said: Row, row: Row | None) -> bool:
     """Return whether a fact is not the one that is recorded in its place."""
     if row is None or row["op"] != said.get("op"):
         return True
-    names_message_alone = said.get("key") is None and said.get("message") is not None
-    return not names_message_alone and row["key"] != said.get("key")
+    needs_no_key = said.get("message") is not None and (said.get("key") is None or row["is_answer"])
+    return not needs_no_key and row["key"] != said.get("key")
 
 
 def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:

@@ -134,6 +134,32 @@ def test_a_repeated_turn_that_took_a_message_is_not_stale(a: Session, b: Session
     assert b.advance(turn).state == "keep"
 
 
+def test_repeated_turn_may_give_an_answer_another_key_than_its_request(
+    a: Session, b: Session
+) -> None:
+    """[P12] The journal has the key of the request, whatever the fact says."""
+    task = a.held("j")
+    a.advance(task.keep(requests=[hook("h#1")]))
+    b.advance(b.claim_one("hooks").done())
+    (message,) = a.advance(task.keep(awaits=[])).messages
+    turn = task.keep({**take(message), "key": "mine"})
+
+    assert a.advance(turn).state == "keep"
+    assert b.advance(turn).state == "keep"
+
+
+def test_turn_that_takes_open_message_is_no_repetition(a: Session, b: Session) -> None:
+    """[P5] [P12] Its holder has lost count. If it gives no key, only the message shows that."""
+    task = a.held("j")
+    b.signal("j", "go", 1)
+    b.signal("j", "go", 2)
+    first, second = a.advance(task.park("go")).messages
+    assert a.advance(task.keep({"message": first["id"]})).state == "keep"
+
+    assert b.advance(task.keep({"message": second["id"]})).state == "refused"
+    assert b.advance(task.told().keep({"message": second["id"]})).state == "keep"
+
+
 def test_earlier_turn_that_arrives_late_gets_its_first_answers(a: Session, b: Session) -> None:
     """[P12] A duplicate is delivered after the next turn of its lease, and changes nothing."""
     task = a.held("j")

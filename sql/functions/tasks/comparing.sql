@@ -117,8 +117,8 @@ comment on function @extschema@.open_failure(jsonb) is
 
 
 -- A holder that has lost count of its facts must not take them for recorded. A turn that ends a lease is never repeated by
--- its holder: nothing is held then. It is volatile, so that it sees the facts of a turn that was committed while this one
--- waited for its task: the repetition of a call whose reply is late.
+-- its holder: nothing is held then. A message that is still open was not taken before. It is volatile, so that it sees the
+-- facts of a turn that was committed while this one waited for its task: the repetition of a call whose reply is late.
 create function @extschema@.repetition_failure(
     job       text,
     task      text,
@@ -131,15 +131,20 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if repetition_failure.state in ('keep', 'park') and not exists (
+    if repetition_failure.state in ('keep', 'park')
+        and not exists (
+        select from inbox as i where i.id = any(messages_of(repetition_failure.facts)) and i.consumed_at is null)
+        and not exists (
         select
           from jsonb_array_elements(case jsonb_typeof(repetition_failure.facts) when 'array' then repetition_failure.facts
                                     else '[]' end) with ordinality as s (fact, nth)
           left join journal as f on f.job_id = any(array[repetition_failure.job]) and f.task = repetition_failure.task
                                 and f.seq = repetition_failure.place + s.nth
-         -- A fact that takes a message may leave out its key.
-         where s.fact ->> 'key' is distinct from f.key and (s.fact ->> 'key' is not null or s.fact ->> 'message' is null)
-            or s.fact ->> 'op' is distinct from f.op) then
+         -- A fact that takes a message may leave out its key; an answer has that of its request, whatever the fact says.
+         where f.seq is null
+            or s.fact ->> 'op' is distinct from f.op
+            or s.fact ->> 'key' is distinct from f.key
+               and (s.fact ->> 'message' is null or s.fact ->> 'key' is not null and not f.is_answer)) then
         return null;
     end if;
     return make_failure(
