@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import TABLES, Session, Task, hook, take
+from tests.races.sessions import TABLES, Session, Task, activity, hook, take
 from tests.races.test_every_verb import calls_of_pairs
 
 MANY = 2_000
@@ -324,3 +324,18 @@ def test_request_is_not_looked_up_among_all_that_were_answered(early: Session) -
 
     assert 0 < read["inbox"] <= A_FEW
     assert 0 < read["journal"] <= A_FEW
+
+
+def test_name_that_leads_to_others_is_not_looked_for_among_all_facts(early: Session) -> None:
+    """[P4] Not even if the journal was analyzed before its first fact: all its indexes look alike."""
+    early.run("truncate journal")
+    early.run("vacuum (analyze) journal")
+    early.advance(early.held("first").park(requests=[hook("plain")]))
+    task = early.held("j")
+    early.advance(task.keep(*[activity(f"a#{n}") for n in range(MANY)]))
+
+    read = rows_read(
+        early, task.told(MANY), lambda session, held: session.advance(held.park(requests=[hook("h")]))
+    )
+
+    assert read["journal"] <= A_FEW

@@ -124,9 +124,10 @@ begin
                 or exists (select from inbox as i
                             where i.job_id = nested_failure.job and i.task = nested_failure.task
                               and i.key > q.key || '/' and i.key < q.key || '0')
-                or exists (select from journal as f
-                            where f.job_id = nested_failure.job and f.task = nested_failure.task and f.is_answer
-                              and f.key > q.key || '/' and f.key < q.key || '0')
+                or (select f.key from journal as f
+                     where f.job_id = nested_failure.job and f.task = nested_failure.task and f.is_answer
+                       and f.key > q.key || '/'
+                     order by f.key limit 1) < q.key || '0'
                 or exists (select from jobs as j
                             where j.parent = nested_failure.job
                               and (j.asked_as = any(q.above) or j.asked_as > q.name || '/' and j.asked_as < q.name || '0')))
