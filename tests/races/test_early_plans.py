@@ -327,7 +327,9 @@ def test_request_is_not_looked_up_among_all_that_were_answered(early: Session) -
 
 
 def test_name_that_leads_to_others_is_not_looked_for_among_all_facts(early: Session) -> None:
-    """[P4] Not even if the journal was analyzed before its first fact: all its indexes look alike."""
+    """[P4] Not even if the journal was analyzed before its first fact, so that all its indexes look
+    alike.
+    """
     early.run("truncate journal")
     early.run("vacuum (analyze) journal")
     early.advance(early.held("first").park(requests=[hook("plain")]))
@@ -335,7 +337,9 @@ def test_name_that_leads_to_others_is_not_looked_for_among_all_facts(early: Sess
     early.advance(task.keep(*[activity(f"a#{n}") for n in range(MANY)]))
 
     read = rows_read(
-        early, task.told(MANY), lambda session, held: session.advance(held.park(requests=[hook("h")]))
+        early,
+        task.told(MANY),
+        lambda session, held: session.advance(held.park(requests=[hook("h")])),
     )
 
     assert read["journal"] <= A_FEW
