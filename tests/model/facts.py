@@ -35,7 +35,7 @@ def said_by_itself(row: Row, message: Row) -> Row:
     kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
     return {
         "kind": kind if row["kind"] == "note" else row["kind"],
-        "key": key if row["key"] is None or kind == "answer" else row["key"],
+        "key": row["key"] if key is None else key,
         "name": message["name"] if key is None and row["name"] is None else row["name"],
         "is_answer": kind == "answer",
     }

@@ -257,8 +257,10 @@ def is_other(said: Row, row: Row | None) -> bool:
     """Return whether a fact is not the one that is recorded in its place."""
     if row is None or row["op"] != said.get("op"):
         return True
-    needs_no_key = said.get("message") is not None and (said.get("key") is None or row["is_answer"])
-    return not needs_no_key and row["key"] != said.get("key")
+    if said.get("message") is not None and (row["is_answer"] or row["key"] == "$cancel"):
+        return False
+    names_message_alone = said.get("key") is None and said.get("message") is not None
+    return not names_message_alone and row["key"] != said.get("key")
 
 
 def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:

@@ -134,18 +134,23 @@ def test_a_repeated_turn_that_took_a_message_is_not_stale(a: Session, b: Session
     assert b.advance(turn).state == "keep"
 
 
-def test_repeated_turn_may_give_an_answer_another_key_than_its_request(
-    a: Session, b: Session
-) -> None:
-    """[P12] The journal has the key of the request, whatever the fact says."""
+def test_repeated_turn_may_give_messages_other_keys_than_their_own(a: Session, b: Session) -> None:
+    """[P12] (I19) The journal has the keys of the messages, whatever the facts say."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1")]))
     b.advance(b.claim_one("hooks").done())
-    (message,) = a.advance(task.keep(awaits=[])).messages
-    turn = task.keep({**take(message), "key": "mine"})
+    b.call("cancel", id="j")
+    messages = a.advance(task.keep(awaits=[])).messages
+    turn = task.keep(*({**take(each), "key": f"mine#{each['id']}"} for each in messages))
 
     assert a.advance(turn).state == "keep"
     assert b.advance(turn).state == "keep"
+
+    assert a.run("select key from journal where kind <> 'end' order by seq") == [
+        ("h#1",),
+        ("$cancel",),
+    ]
+    assert a.broken() == []
 
 
 def test_turn_that_takes_open_message_is_no_repetition(a: Session, b: Session) -> None:

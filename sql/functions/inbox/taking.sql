@@ -76,7 +76,7 @@ begin
     )
     select array_agg((f.turn, f.job, f.task, f.seq,
                       case when f.kind = 'note' then coalesce(c.kind, f.kind) else f.kind end,
-                      case c.kind when 'answer' then c.key else coalesce(f.key, c.key) end,
+                      coalesce(c.key, f.key),
                       case when c.key is null then coalesce(f.name, c.name) else f.name end,
                       f.fingerprint, coalesce(c.ok, f.ok),
                       case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,

@@ -140,11 +140,12 @@ begin
                                     else '[]' end) with ordinality as s (fact, nth)
           left join journal as f on f.job_id = any(array[repetition_failure.job]) and f.task = repetition_failure.task
                                 and f.seq = repetition_failure.place + s.nth
-         -- A fact that takes a message may leave out its key; an answer has that of its request, whatever the fact says.
+         -- A fact that takes a message may leave out its key, and that of the message counts if it has one.
          where f.seq is null
             or s.fact ->> 'op' is distinct from f.op
             or s.fact ->> 'key' is distinct from f.key
-               and (s.fact ->> 'message' is null or s.fact ->> 'key' is not null and not f.is_answer)) then
+               and (s.fact ->> 'message' is null
+                    or s.fact ->> 'key' is not null and not f.is_answer and f.key is distinct from '$cancel')) then
         return null;
     end if;
     return make_failure(
