@@ -13,9 +13,7 @@ begin
                        else 'item %s is resolved, but its task was not told' end, p.id)
       from items as p
       left join tasks as t on t.job_id = p.job_id and t.task = p.task
-     cross join lateral (select is_answered(p.job_id, p.task, p.key) as answered) as a
-     where p.is_open and (t.task is null or a.answered)
-        or not p.is_open and t.task is not null and not a.answered;
+     where case when t.task is null then p.is_open else p.is_open = is_answered(p.job_id, p.task, p.key) end;
 end
 $$;
 comment on function @extschema@.broken_items() is
