@@ -29,7 +29,6 @@ begin
                               where s.job_id = open_messages.job
                                 and s.task is null
                                 and s.name = any(open_messages.awaits)
-                                and s.consumed_at is null
                              offset 0) as o
                       order by o.id limit 100)) as i
             window before as (order by i.id rows unbounded preceding)

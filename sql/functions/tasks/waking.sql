@@ -27,7 +27,6 @@ begin
                      where i.job_id = t.job_id
                        and i.task is null
                        and i.name = any(t.awaits)
-                       and i.consumed_at is null
                     offset 0))
          order by t.job_id, t.task
            for no key update
