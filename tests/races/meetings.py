@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from tests.races import answers
 from tests.races import test_command_pairs as commands
 from tests.races import test_crossing_pairs as crossing
 from tests.races import test_lock_order as orders
@@ -143,6 +144,7 @@ def schedules() -> Play:
 
 PLAYS = {
     "a job in all its states": jobs(pairs),
+    "a coordinator and its answers": jobs(answers),
     "a memory": jobs(commands),
     "a queue with limits": queues(),
     "a parent and its child": families(),

@@ -122,6 +122,15 @@ RACES = {
         "the child is terminated",
         "the child ends",
     ),
+    "an answer is compared with those alone that were taken": Race(
+        "is_answered",
+        r"exists \( select from inbox .*? = is_answered\.key\) or",
+        "",
+        "a coordinator and its answers",
+        "take",
+        "end of the early hook",
+        is_narrow=False,
+    ),
     "the tasks of a job are locked before the job": Race(
         "pause",
         r"held memory := lock_job",
