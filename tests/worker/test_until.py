@@ -471,3 +471,4 @@ def test_hook_withdraws_a_condition_that_it_no_longer_waits_for(
     eventually(connection, "select count(*) from inbox where key like '$until%'", 0)
     handle.signal("go")
     assert handle.result(T) is None
+    eventually(connection, "select count(*) from journal where is_answer and key like '$until%'", 0)
