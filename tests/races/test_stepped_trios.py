@@ -17,6 +17,7 @@ from itertools import permutations
 import pytest
 
 from tests.amount import amount
+from tests.races import answers
 from tests.races import test_pairs as pairs
 from tests.races.meetings import Play, jobs
 from tests.races.points import put_points
@@ -72,6 +73,7 @@ PLAYS = {
     "a job in all its states": jobs(pairs),
     "a wait": waiting(),
     "a lease that has ended": replace(jobs(pairs), cast=expired),
+    "answers": jobs(answers),
 }
 TRIOS: dict[Names, str] = {
     ("claim", "hook finished", "cancel"): "a job in all its states",
@@ -83,6 +85,8 @@ TRIOS: dict[Names, str] = {
     ("claim", "extend", "done"): "a lease that has ended",
     ("claim", "extend", "turn with a command"): "a lease that has ended",
     ("claim", "release", "continue"): "a lease that has ended",
+    ("take", "end of the early hook", "ask again"): "answers",
+    ("take", "end of the early hook", "terminate"): "answers",
 }
 
 
