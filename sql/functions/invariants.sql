@@ -138,7 +138,8 @@ begin
                 select
                   from tasks as asked
                  where asked.asker_job = t.job_id
-                   and asked.asker_task = t.task)
+                   and asked.asker_task = t.task
+                   and not (asked.signal is not null and is_answered(t.job_id, t.task, asked.asker_key)))
                and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task)
                and not exists (select from items as p where p.job_id = t.job_id and p.task = t.task and p.is_open))
     union all

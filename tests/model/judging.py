@@ -196,7 +196,10 @@ def check_wait(s: State, turn: Turn) -> None:
     asked += [(*name, p["key"]) for p in open_items if (p["job_id"], p["task"]) == name]
     if not (
         any(makes_a_wait(s, turn, request) for request in turn.list("requests"))
-        or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
+        or any(
+            row["asker"] and row["asker"][:2] == name and not s.is_answered(*row["asker"])
+            for row in s.tasks.values()
+        )
         or any(message["id"] not in taken for message in s.open_messages(*name, ()))
         or any(key not in turn.list("cancels") for *_, key in asked)
     ):

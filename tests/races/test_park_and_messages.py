@@ -330,6 +330,20 @@ def test_a_hook_that_signalled_early_answers_once(a: Session, b: Session) -> Non
     assert a.one("select count(*) from inbox") == 0
 
 
+def test_task_does_not_park_for_hook_that_has_answered(a: Session, b: Session) -> None:
+    """[P10] (I3) The hook goes on, but will not answer again: nothing would wake the task."""
+    task = a.held("j")
+    a.advance(task.keep(requests=[hook("h#1", signal="ready")]))
+    working = b.claim_one("hooks")
+    b.advance(working.keep(send("ready", "early")))
+    (message,) = a.advance(task.park()).messages
+
+    assert a.advance(task.park(facts=[take(message)])).state == "refused"
+    assert a.advance(task.keep(take(message))).state == "keep"
+    assert a.advance(task.told().park()).state == "refused"
+    assert a.advance(task.told().park(requests=[hook("h#2")])).state == "parked"
+
+
 def test_second_cancel_is_ignored_even_after_first_was_consumed(a: Session, b: Session) -> None:
     """[P12] (E2) It returns false, and does not wake the task."""
     task = a.held("j")

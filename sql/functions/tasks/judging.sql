@@ -207,7 +207,8 @@ begin
                                      and c.asked_as = wait_failure.task || '/' || q.key))
         or exists (select from tasks as t
                     where t.job_id = wait_failure.job and t.asker_task = wait_failure.task
-                      and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0')
+                      and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0'
+                      and not (t.signal is not null and is_answered(wait_failure.job, wait_failure.task, t.asker_key)))
         or exists (select from inbox as i
                     where i.job_id = wait_failure.job and i.task = wait_failure.task and i.consumed_at is null
                       and i.id <> all(coalesce((select messages_of(wait_failure.facts)), '{}')))
