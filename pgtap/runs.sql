@@ -1,7 +1,7 @@
 -- Runs: a job continues as its next run, or runs again after it has ended.
 
 begin;
-select plan(76);
+select plan(77);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -120,6 +120,8 @@ select is(
                       the_job('gather') -> 'result', tasks_of('gather')),
     '["running", 2, [], null, ["2/main"]]',
     'its next run begins instead, with the same arguments');
+select is(take('ada', '{gather}'), '[]', 'after a run that has taken no signal, the next waits for a second');
+select time_passes('1 s');
 select given(take('ada', '{gather}'));
 select is(
     tell(a_turn('gather', '2/main', 'done', value => '"second"', awaits => '{row}',

@@ -74,8 +74,8 @@ begin
         topics := topics || cancel_requests(applied, apply_turns.applied_at);
     end if;
     if batch.may_continue then
-        turns := continue_for_signals(turns);
-        applied := continue_for_signals(applied);
+        turns := continue_for_signals(turns, apply_turns.applied_at);
+        applied := continue_for_signals(applied, apply_turns.applied_at);
         batch.has_continues := true;
     end if;
     if batch.has_ends then

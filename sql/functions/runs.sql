@@ -31,8 +31,9 @@ comment on function @extschema@.continue_runs(@extschema@.turn[], timestamptz) i
     'End runs and all tasks beneath them, and begin the next runs of the same jobs; return their queues. [P6] [P8]';
 
 
--- It sees the signals of this very batch, too. Whoever sends a later one waits for the lock of the job.
-create function @extschema@.continue_for_signals(inout turns @extschema@.turn[])
+-- It sees the signals of this very batch, too. Whoever sends a later one waits for the lock of the job. Code that takes
+-- none would begin again for ever, so it rests between its runs.
+create function @extschema@.continue_for_signals(inout turns @extschema@.turn[], ended_at timestamptz)
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -42,7 +43,9 @@ declare
 begin
     -- A loop: few jobs end in this way, and fewer while a signal comes.
     for early in
-        select r.ordinality as place
+        select r.ordinality as place,
+               exists (
+                select from journal as f where f.job_id = r.job and f.task = r.task and f.kind = 'signal' offset 0) as took_any
           from unnest(turns) with ordinality as r
          where r.verdict = 'apply'
            and r.state = 'done'
@@ -58,11 +61,14 @@ begin
     loop
         turns[early.place].state := 'continue';
         turns[early.place].value := null;
+        if not early.took_any then
+            turns[early.place].until := continue_for_signals.ended_at + interval '1 s';
+        end if;
     end loop;
 end
 $$;
-comment on function @extschema@.continue_for_signals(@extschema@.turn[]) is
-    'Let jobs whose code has returned continue with another run, with the same arguments, if nobody has taken a signal of a name that the last turn awaits. [P5]';
+comment on function @extschema@.continue_for_signals(@extschema@.turn[], timestamptz) is
+    'Let jobs whose code has returned continue with another run, with the same arguments, if nobody has taken a signal of a name that the last turn awaits; after a second, if the run has taken no signal at all. [P5]';
 
 
 create function @extschema@.restart_failure(wanted @extschema@.new_job) returns jsonb

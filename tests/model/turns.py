@@ -19,7 +19,7 @@ from tests.model.requests import (
     request_tasks,
     withdraw,
 )
-from tests.model.state import ENDS, NEVER, SECOND, Row, State, failure, moment
+from tests.model.state import ENDS, NEVER, SECOND, Row, State, failure, moment, stamp
 
 
 def keep_or_park(s: State, turn: Turn, has_messages: bool) -> None:
@@ -96,7 +96,10 @@ def continue_for_signals(s: State, turns: list[Turn]) -> None:
         is_end = turn.state == "done" and turn.kind == "coordinator"
         signals = s.open_messages(turn.job, turn.task, turn.awaits)
         if is_end and any(message["task"] is None for message in signals):
-            turn.said = turn.said | {"state": "continue", "value": None}
+            facts = [row for place, row in s.journal.items() if place[:2] == (turn.job, turn.task)]
+            took_any = any(row["kind"] == "signal" for row in facts)
+            until = None if took_any else stamp(s.now + SECOND)
+            turn.said = turn.said | {"state": "continue", "value": None, "until": until}
 
 
 def is_able_to_hear(turn: Turn) -> bool:

@@ -212,9 +212,12 @@ def test_signal_that_waits_for_end_that_awaits_it(a: Session, b: Session, end: s
 def test_end_that_waits_for_signal_that_it_awaits(a: Session, b: Session, end: str) -> None:
     """[P5] The next run begins with the same arguments, and takes the signal."""
     job = a.held("j", args=["same"])
+    a.signal("j", "go", 0)
+    (first,) = a.advance(job.keep(awaits=["go"])).messages
     b.begin()
     b.signal("j", "go", 1)
-    ending = a.later(a.advance, job.turn("done", awaits=["go"], value="over"), waiting=True)
+    done = job.turn("done", take(first), awaits=["go"], value="over")
+    ending = a.later(a.advance, done, waiting=True)
     assert ending.waits()
     b.end(end)
 
