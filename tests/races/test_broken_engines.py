@@ -360,17 +360,23 @@ MUTANTS: dict[str, Mutant] = {
         two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
     ),
     "requests look up open answers only": Mutant(
-        "is_answered",
-        r"or exists \( select from journal as f .*? and f\.is_answer\)",
+        "request_tasks",
+        r"and not exists \( select from journal as f .*? offset 0\)",
         "",
         two(
             requests.test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing,
             requests.KINDS["a hook that returns"],
         ),
     ),
+    "requests for conditions look up open answers only": Mutant(
+        "is_answered",
+        r"or exists \( select from journal as f .*? and f\.is_answer\)",
+        "",
+        two(conditions.test_condition_is_answered_only_once),
+    ),
     "an answer is given beside one that is being taken": Mutant(
         "insert_answers",
-        r"and not is_answered\(.*?\)",
+        r"and not exists \( select from inbox as i .*? and not exists .*? offset 0\)",
         "",
         two(requests.test_hook_that_answered_early_ends_while_its_answer_is_taken, "commit"),
     ),

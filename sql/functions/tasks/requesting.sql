@@ -25,7 +25,9 @@ begin
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
                detached boolean, pinned_version text, limit_key text, fingerprint text)
          where coalesce(q.kind, 'hook') in ('hook', 'activity')
-           and not is_answered(r.job, r.task, q.key)
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not exists (
+            select from journal as f where f.job_id = r.job and f.task = r.task and f.key = q.key and f.is_answer offset 0)
            and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
