@@ -123,8 +123,8 @@ RACES = {
         "the child ends",
     ),
     "an answer is compared with those alone that were taken": Race(
-        "is_answered",
-        r"exists \( select from inbox .*? = is_answered\.key\) or",
+        "insert_answers",
+        r"and not exists \( select from inbox as i .*? offset 0\)",
         "",
         "a coordinator and its answers",
         "take",
