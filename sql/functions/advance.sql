@@ -76,7 +76,7 @@ begin
     if batch.may_continue then
         turns := continue_for_signals(turns, apply_turns.applied_at);
         applied := continue_for_signals(applied, apply_turns.applied_at);
-        batch.has_continues := true;
+        batch.has_continues := exists (select from unnest(applied) as r where r.state = 'continue');
     end if;
     if batch.has_ends then
         perform end_tasks(array(select r from unnest(applied) as r where r.state in ('done', 'failed', 'cancelled')),

@@ -1,7 +1,7 @@
 -- Retention: deleting jobs that nobody needs any more, each as a whole, with its memory, history and messages. [P13]
 
--- A live task asks again for what it has begun when it runs again. Its inbox or journal shows that a child has answered. Of a
--- detached child nothing is told: only the job itself shows that it was begun. [P1]
+-- A live task asks again for what it has begun when it runs again. Its inbox or journal shows that a child has answered.
+-- Of a detached child nothing is told: only the job itself shows that it was begun. [P1]
 create function @extschema@.is_at_work(id text) returns boolean
 language plpgsql
 stable
