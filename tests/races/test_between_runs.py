@@ -232,6 +232,25 @@ def test_end_that_waits_for_signal_that_it_awaits(a: Session, b: Session, end: s
     assert a.broken() == []
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_signal_that_is_repeated_while_its_key_is_forgotten(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P12] It is accepted again only if the key is gone."""
+    job = a.held("j")
+    a.signal("j", "go", 1, key="k")
+    (message,) = a.advance(job.keep(awaits=["go"])).messages
+    a.advance(job.keep(take(message)))
+    a.run("update inbox set consumed_at = clock() - interval '2 days'")
+    a.begin()
+    assert a.call("forget_old_runs", id="j") == 1
+    repeating = b.later(b.signal, "j", "go", 1, key="k")
+    assert repeating.waits()
+    a.end(end)
+
+    assert repeating.get() is (end == "commit")
+
+
 def test_job_does_not_end_without_seeing_signals(a: Session) -> None:
     """[P5] In a transaction with one snapshot, a signal that has come since would be lost."""
     job = a.held("j")

@@ -15,6 +15,7 @@ import pytest
 
 from tests.races import messages
 from tests.races import test_asked_once as requests
+from tests.races import test_between_runs as runs
 from tests.races import test_claims as claims
 from tests.races import test_conditions as conditions
 from tests.races import test_deadlocks as deadlocks
@@ -358,6 +359,18 @@ MUTANTS: dict[str, Mutant] = {
         r"t\.token = claimed_before\.token",
         "false",
         two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
+    ),
+    "a job ends although a signal has come that it awaits": Mutant(
+        "continue_for_signals",
+        r"state := 'continue'",
+        "state := 'done'",
+        two(runs.test_end_that_waits_for_signal_that_it_awaits, "commit"),
+    ),
+    "a key is forgotten without a lock of its job": Mutant(
+        "forget_old_runs",
+        r"lock_job\(forget_old_runs\.id\)",
+        "read_job(forget_old_runs.id)",
+        two(runs.test_signal_that_is_repeated_while_its_key_is_forgotten, "commit"),
     ),
     "requests look up open answers only": Mutant(
         "request_tasks",
