@@ -16,6 +16,7 @@ import pytest
 
 import perdure
 from perdure.cli.main import main
+from tests.amount import seed
 from tests.worker.processes import worker_process
 
 T = "60 s"
@@ -253,9 +254,7 @@ def test_a_slot_that_becomes_free_is_taken_at_once(
 def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
     """[P6] [P8] (C42) After kill -9, all work is done, and no limit is ever exceeded."""
     path = tmp_path / "ledger"
-    seed = random.randrange(1_000_000)
-    print("seed", seed)
-    chance = random.Random(seed)
+    chance = random.Random(seed())
     client.set_queue("slots", max_running=4, max_per_key=2)
     handle = client.start("count_many", 60)
     for _ in range(4):

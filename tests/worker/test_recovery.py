@@ -221,9 +221,7 @@ def test_workers_killed_at_random_lose_and_repeat_no_write(
 ) -> None:
     """Every job ends with its result, and its memory has as many versions as without kills."""
     path = tmp_path / "ledger"
-    seed = random.randrange(1_000_000)
-    print("seed", seed)
-    chance = random.Random(seed)
+    chance = random.Random(seed())
     handles = [client.start("book", PAGES) for _ in range(15)]
     for _ in range(6):
         with worker_process(dsn, LEDGER=str(path)), worker_process(dsn, LEDGER=str(path)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 
 import perdure
 from perdure.basics.durations import Duration
+from tests.amount import seed
 from tests.worker.processes import worker_process
 
 Connection = psycopg.Connection[Any]
@@ -304,9 +304,7 @@ def test_each_second_starts_one_job_while_workers_are_killed(
     client: perdure.Client, connection: Connection, dsn: str
 ) -> None:
     """[P1] [P7] [P12] (E14) Another worker completes what a killed worker has begun."""
-    seed = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
-    print(f"PERDURE_RACE_SEED={seed}")
-    chance = random.Random(seed)
+    chance = random.Random(seed())
     since = datetime.now(UTC)
     client.create_schedule("trivial", every="1 s", args=[1], catch_up="all")
 
