@@ -1,7 +1,7 @@
 -- Paths: one grammar for all paths.
 
 begin;
-select plan(53);
+select plan(65);
 
 select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_literal(path), 'null'), keys))
   from (values
@@ -25,6 +25,10 @@ select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_lite
         ('größe.数.🙂',               array['größe', '数', '🙂']),
         ('a''b.c;--',                array['a''b', 'c;--']),
         ('%s.%I.$$',                 array['%s', '%I', '$$']),
+        ('"$".user',                 array['$', 'user']),
+        ('$ref.$',                   array['$ref', '$']),
+        ('"items[0]".x',             array['items[0]', 'x']),
+        ('items[a].x[',              array['items[a]', 'x[']),
         (E'"tab\there".x',           array[E'tab\there', 'x']),
         ('back\slash',               array['back\slash']),
         ('99999999999',              array['99999999999'])
@@ -39,6 +43,11 @@ select throws_ok(
         repeat('a', 9999), repeat('é', 5000)
        ]) as refused (path);
 
+select throws_ok(
+    format('select parse_path(%L)', path), 'PD101', 'this is a JSON path: ' || path,
+    format('%s is a JSON path, and no key that nobody has', quote_literal(path)))
+  from unnest('{$,$.user,$[0],items[0],items[-1].name,a.items[*],"\"a\".b[1]"}'::text[]) as refused (path);
+
 select is(cardinality(parse_path(repeat('a.', 49) || 'a')), 50, 'a path may have 50 keys');
 select is(octet_length(write_path(parse_path(repeat('a', 9998)))), 9998, 'a path may have nearly 10000 bytes');
 select is(octet_length(write_path(parse_path(repeat('é', 4999)))), 9998, 'the limit of a path counts bytes');
@@ -51,7 +60,8 @@ select is(parse_path(write_path(keys)), keys,
   from (values
         (array['a', 'b']),
         (array['key.with.dots', '', 'say "hi"', 'back\slash']),
-        (array['items', '-1', '0'])
+        (array['items', '-1', '0']),
+        (array['$', '$ref', 'items[0]'])
        ) as cases (keys);
 select is(write_path('{}'), 'the memory', 'the empty path is written as the memory');
 

@@ -20,6 +20,22 @@ $$;
 comment on function @extschema@.check_path(text[]) is 'Refuse a path that is too long or has an empty key (PD101).';
 
 
+-- Who comes from JSON path writes $.user.email and items[0]. Taken as they are written, these would be keys that nobody
+-- has.
+create function @extschema@.is_json_path(path text) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return regexp_replace(is_json_path.path, E'"([^"\\\\]|\\\\.)*"', '', 'g') ~ E'^[$]($|[.[])|\\[(-?[0-9]+|[*])\\]($|[.[])';
+end
+$$;
+comment on function @extschema@.is_json_path(text) is
+    'Tell whether a written path begins with $ or has brackets, outside of keys in quotes.';
+
+
 create function @extschema@.parse_path(path text) returns text[]
 language plpgsql
 immutable
@@ -32,8 +48,13 @@ begin
     if parse_path.path = '' or parse_path.path is null then
         return '{}'::text[];
     end if;
-    if parse_path.path !~ '"' then
+    if parse_path.path !~ '["$[]' then
         keys := string_to_array(parse_path.path, '.');
+    elsif is_json_path(parse_path.path) then
+        raise exception 'this is a JSON path: %', left(parse_path.path, 100)
+            using errcode = 'PD101',
+                  detail = 'A path is keys with dots between them, without $ and brackets.',
+                  hint = 'Write user.email for $.user.email, and items.0 for items[0]. Put a key that is written so in double quotes.';
     elsif parse_path.path ~ E'^("([^"\\\\]|\\\\.)*"|[^".]+)([.]("([^"\\\\]|\\\\.)*"|[^".]+))*$' then
         keys := array(
             select coalesce(regexp_replace(key[1], E'\\\\(.)', E'\\1', 'g'), key[2])
@@ -87,7 +108,7 @@ begin
         return 'the memory';
     end if;
     return (
-        select string_agg(case when key ~ E'^[^".\\\\]+$' then key
+        select string_agg(case when key ~ E'^[^".\\\\]+$' and not is_json_path(key) then key
                                else '"' || regexp_replace(key, E'(["\\\\])', E'\\\\\\1', 'g') || '"' end, '.' order by place)
           from unnest(write_path.path) with ordinality as step (key, place));
 end

@@ -27,6 +27,17 @@ PATHS = [
     '"x"..b',
     ".".join("a" * 50),
     ".".join("a" * 51),
+    "$",
+    "$.user",
+    "$[0]",
+    "$x.$",
+    '"$".user',
+    "items[0]",
+    "items[0].name",
+    "items[-1][*]",
+    "items[a].x[",
+    '"items[0]".name',
+    '"a\\"[0]"',
 ]
 
 

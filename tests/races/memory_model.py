@@ -129,6 +129,9 @@ def split_path(path: str) -> list[str]:
     """
     if path and not re.fullmatch(rf"{KEY}(\.{KEY})*", path, re.DOTALL):
         raise Refused("PD101")
+    plain = re.sub(r'"(\\.|[^"])*"', "", path, flags=re.DOTALL)
+    if re.match(r"\$([.[]|\Z)", plain) or re.search(r"\[(-?[0-9]+|\*)\]([.[]|\Z)", plain):
+        raise Refused("PD101")
     parts = re.findall(r'(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', path, re.DOTALL)
     if len(parts) > MAX_KEYS:
         raise Refused("PD101")
@@ -138,7 +141,7 @@ def split_path(path: str) -> list[str]:
 def join_path(keys: list[str]) -> str:
     """Write a path; keys are quoted only where they must be."""
     return ".".join(
-        '"' + re.sub(r'(["\\])', r"\\\1", key) + '"' if re.search(r'[".]|^$', key) else key
+        '"' + re.sub(r'(["\\])', r"\\\1", key) + '"' if re.search(r'[".[]|^[$]?$', key) else key
         for key in keys
     )
 

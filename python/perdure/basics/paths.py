@@ -17,6 +17,8 @@ MAX_KEYS = 50
 
 _QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
 _PLAIN_KEY = re.compile(r'[^".\\]+')
+_IN_QUOTES = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_JSON_PATH = re.compile(r"\A\$(?:\Z|[.[])|\[(?:-?[0-9]+|\*)\](?:\Z|[.[])")
 
 
 def parse_path(path: Path | None) -> list[str]:
@@ -36,6 +38,8 @@ def parse_path(path: Path | None) -> list[str]:
             detail=f"A path is a str or a list of keys, not of type {type(path).__name__}.",
             hint="set(value, path) and merge(patch, path) take the path last, all others first.",
         )
+    if isinstance(path, str):
+        _refuse_json_path(path)
     if not is_path or not all(map(is_text, keys)):
         raise InvalidPath(
             f"this is not a path: {storable(str(path), 100)}",
@@ -44,6 +48,17 @@ def parse_path(path: Path | None) -> list[str]:
             hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
         )
     return keys
+
+
+def _refuse_json_path(path: str) -> None:
+    """Raise InvalidPath if a path begins with $ or has brackets, outside of keys in quotes."""
+    if _JSON_PATH.search(_IN_QUOTES.sub("", path)):
+        raise InvalidPath(
+            f"this is a JSON path: {storable(path, 100)}",
+            detail="A path is keys with dots between them, without $ and brackets.",
+            hint="Write user.email for $.user.email, and items.0 for items[0]. Put a key that is"
+            " written so in double quotes.",
+        )
 
 
 def _quoted_keys(path: str) -> list[str]:
@@ -61,6 +76,8 @@ def _quoted_keys(path: str) -> list[str]:
 def write_path(keys: Sequence[str]) -> str:
     """Write keys as a path that SQL reads."""
     return ".".join(
-        key if _PLAIN_KEY.fullmatch(key) else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
+        key
+        if _PLAIN_KEY.fullmatch(key) and not _JSON_PATH.search(key)
+        else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
         for key in keys
     )
