@@ -194,7 +194,7 @@ def end_tasks_without_cleanup(s: State, job: str, tasks: list[str]) -> list[str]
     rows = {task: s.tasks[job, task] for task in tasks if (job, task) in s.tasks}
     ended = [
         task
-        for task, row in rows.items()
+        for task, row in sorted(rows.items())
         if (row["kind"] == "activity" and row["token"] is None)
         or (row["kind"] == "hook" and row["started_at"] is None)
     ]
