@@ -16,7 +16,7 @@ from perdure.basics.threads import begun
 from perdure.codecs import Codec
 from perdure.database.call import Call
 from perdure.database.sending import plain_cursor, send_async
-from perdure.database.source import Source
+from perdure.database.source import Source, home_unless
 from perdure.errors import PerdureError
 from perdure.values.wire import Result, Result_co
 from perdure.workflow.context import refuse_clients
@@ -295,6 +295,8 @@ def connect_async(
     Or write `client = await perdure.connect_async()`, and `await client.close()` at the end. The
     arguments are those of `connect()`.
     """
+    if (home := home_unless(dsn, schema)) is not None:
+        dsn, schema, codec, provision = home.dsn, home.schema, codec or home.codec, False
     return Connecting(_connected(dsn, schema, codec, prepare_threshold, provision))
 
 

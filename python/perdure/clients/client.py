@@ -12,7 +12,7 @@ from perdure.basics.names import as_id
 from perdure.codecs import Codec
 from perdure.database.call import Call
 from perdure.database.sending import send
-from perdure.database.source import Source
+from perdure.database.source import Source, home_unless
 from perdure.errors import PerdureError
 from perdure.values.wire import Result, Result_co
 from perdure.workflow.context import refuse_clients
@@ -241,12 +241,15 @@ def connect(
     """Connect to an app and return a client: `with perdure.connect(schema="my_app") as client: ...`
 
     - `dsn`: the database. Default: `$PERDURE_DATABASE_URL`, else the embedded server.
-    - `schema`: the name of the app. Default: `$PERDURE_SCHEMA`, else `perdure`.
+    - `schema`: the name of the app. Default: `$PERDURE_SCHEMA`, else `perdure`. Without both, code
+      that a worker runs connects to the worker's app, with its codec.
     - `codec`: encrypts what is sent. Give the codec that the app has.
     - `prepare_threshold`: None prepares no statements. Behind a pooler none are prepared anyway.
     - `provision`: install the app if the schema has none, and upgrade an older one. Default: True.
     """
     refuse_clients()
+    if (home := home_unless(dsn, schema)) is not None:
+        dsn, schema, codec, provision = home.dsn, home.schema, codec or home.codec, False
     source = Source(dsn, schema, prepare_threshold)
     with source.entrusted():
         if provision:

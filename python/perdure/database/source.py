@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,6 +19,7 @@ from psycopg.rows import TupleRow
 from perdure.basics.arguments import INTEGER, TEXT, check_argument
 from perdure.basics.forks import note_connection
 from perdure.basics.timed_connection import TimedConnection
+from perdure.codecs import Codec
 from perdure.errors import InvalidArgument
 
 from .call import Call
@@ -63,6 +65,22 @@ def parameters_of(dsn: str) -> dict[str, Any]:
         hint="Write postgresql://user@host/database, or host=... dbname=...; in a URL, write"
         " special characters of a password in percent notation, such as %40 for @.",
     )
+
+
+class Home(NamedTuple):
+    """The app that a worker serves: what clients connect to in code that it runs."""
+
+    dsn: str
+    schema: str
+    codec: Codec | None
+
+
+home: ContextVar[Home | None] = ContextVar("perdure home", default=None)
+
+
+def home_unless(dsn: str | None, schema: str | None) -> Home | None:
+    """Return the app whose worker runs this code, if nothing names another one."""
+    return home.get() if dsn is None and schema is None else None
 
 
 class Source:

@@ -18,7 +18,7 @@ from perdure.basics.threads import Threads
 from perdure.database.calls import Calls
 from perdure.database.clock import Clock
 from perdure.database.connections import AsyncLink
-from perdure.database.source import Source
+from perdure.database.source import Home, Source, home
 from perdure.database.unsealing import UNSEALING_ERROR
 from perdure.database.worker_calls import Task
 from perdure.errors import PerdureError, SealBroken, ValueSealed
@@ -81,7 +81,8 @@ class Engine:
         self._max_parked = cache
         self.instance: str | None = None
         self.loop = asyncio.get_running_loop()
-        self.context = Context()
+        self.context = Context()  # of all code that runs here, but for coordinators
+        self.context.run(home.set, Home(source.dsn, source.schema, app.codec))
         self.clock = Clock()
         self.calls = Calls(source.schema, app.codec)
         self.held: dict[Place, Turn] = {}

@@ -121,7 +121,7 @@ class HookTurn(Turn):
         self._is_unwinding = self.has_begun = False
         self._set_alarm()
         runtime = HookRuntime(self)
-        context = Context()
+        context = self.engine.context.copy()
         context.run(current.set, runtime)
         self._span = self.engine.begin_span(self.info, context)
         crash_point("hook: before function")
