@@ -69,7 +69,7 @@ def test_second_install_changes_nothing(empty: Connection) -> None:
     assert jobs(empty, "my_app") == 1
 
 
-def test_a_current_app_is_found_with_one_query_and_no_lock(
+def test_a_current_app_is_found_with_two_queries_and_no_lock(
     empty: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(empty, "my_app")
@@ -78,7 +78,7 @@ def test_a_current_app_is_found_with_one_query_and_no_lock(
     execute = empty.execute
     monkeypatch.setattr(empty, "execute", lambda query: asked.append(query) or execute(query))
     assert install(empty, "my_app") == VERSION
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("at_install", ["on", "off"])

@@ -15,6 +15,18 @@ IDLE = psycopg.pq.TransactionStatus.IDLE
 Versions = tuple[str, str, list[Any] | None, bool | None]
 """Of the functions and of the tables; the builds of both; whether nothing is missing."""
 
+# Asked first: a statement about what is missing or forbidden would be an error in the server's log.
+# Null if there is no app; false for a client's role, which could change nothing anyway.
+_MAY_ASK = """
+select pg_catalog.has_function_privilege(
+           pg_catalog.to_regproc(pg_catalog.concat(n.quoted, '.perdure_build'))::pg_catalog.oid,
+           'execute')
+       and pg_catalog.has_table_privilege(
+           pg_catalog.to_regclass(pg_catalog.concat(n.quoted, '.migrations'))::pg_catalog.oid,
+           'select')
+  from (select pg_catalog.quote_ident({name})) as n (quoted)
+"""
+
 _VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
 
 # Installed functions find their names by the name of the schema, and lose them when it is renamed.
@@ -149,21 +161,26 @@ def in_the_catalogue(connection: Connection) -> Iterator[None]:
 
 
 def versions(connection: Connection, schema: str) -> Versions | None:
-    """Return what is installed, with one query and without a lock; None if there is no app."""
-    try:
-        return _ask(connection, _VERSIONS, schema)
-    except _NOT_THERE:
+    """Return what is installed, with two queries and without a lock; None if there is no app."""
+    (may_ask,) = _ask(connection, _MAY_ASK, schema)
+    if may_ask is None:
         return None
-    except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
-        return _ask(connection, _VERSION, schema)
+    try:
+        code, tables, builds, is_whole = _ask(
+            connection, _VERSIONS if may_ask else _VERSION, schema
+        )
+    except _NOT_THERE:  # dropped meanwhile, or by half
+        return None
+    return code, tables or "", builds, is_whole
 
 
-def _ask(connection: Connection, query: LiteralString, schema: str) -> Versions:
+def _ask(connection: Connection, query: LiteralString, schema: str) -> tuple[Any, ...]:
     names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
     with _undone_if_it_fails(connection):
         asked = connection.execute(sql.SQL(query).format(**names))
-        code, tables, builds, is_whole = asked.fetchone() or ("", "", None, False)
-    return code, tables or "", builds, is_whole
+        answer: tuple[Any, ...] | None = asked.fetchone()
+    assert answer is not None  # each query has one row
+    return answer
 
 
 @contextmanager

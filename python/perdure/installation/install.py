@@ -210,7 +210,7 @@ def check_app(connection: Connection, schema: str) -> None:
 
 
 def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
-    """Check with one query, without a lock, whether nothing has to be done.
+    """Check with two queries, without a lock, whether nothing has to be done.
 
     That is so if functions and tables are of this version and build, and nothing that belongs to
     the tables is missing.
