@@ -15,7 +15,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from tests.cluster.machines import Machine, wait_for
+from perdure.cli import terminal
+from tests.cluster.machines import Machine, dsn_of, wait_for
 
 SOON, T = 10.0, "15 s"
 """Seconds until commits of the primary are seen at the standby, even on a busy machine."""
@@ -115,3 +116,17 @@ def test_standby_refuses_to_write_and_to_listen(standby: Machine, written: Any, 
     with standby.connect() as follower, pytest.raises(psycopg.Error) as refused:
         follower.execute(f"select perdure.{call}".encode())
     assert refused.value.sqlstate == "25006"
+
+
+def test_command_with_several_hosts_goes_to_the_one_that_accepts_writes(
+    primary: Machine, standby: Machine
+) -> None:
+    """Otherwise `perdure install` and `adopt` are refused if the first host is a standby."""
+    with terminal.connected(dsn_of([standby, primary]), "perdure") as connection:
+        assert connection.execute("select pg_is_in_recovery()").fetchone() == (False,)
+
+
+def test_command_checks_a_standby_that_is_asked_for(standby: Machine, written: Any) -> None:
+    dsn = make_conninfo(standby.url(), target_session_attrs="any")
+    with terminal.connected(dsn, "perdure") as connection:
+        assert connection.execute("select from perdure.assert_invariants()").rowcount == 0

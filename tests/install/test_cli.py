@@ -89,6 +89,11 @@ def test_command_install_can_be_repeated(shell: Shell) -> None:
     assert shell("check", "--schema", "my_app") == ""
 
 
+def test_connection_of_a_command_says_what_it_is(dsn: str) -> None:
+    with terminal.connected(dsn, "perdure") as connection:
+        assert connection.execute("show application_name").fetchone() == ("perdure command",)
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -22,7 +22,7 @@ import psycopg
 import typer
 from typer.core import TyperGroup
 
-from perdure.database.source import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA, parameters_of
+from perdure.database.source import DATABASE_URL, DEFAULT_SCHEMA, SCHEMA, Source, parameters_of
 from perdure.embedded import server as embedded
 from perdure.errors import PerdureError
 from perdure.installation import install as installer
@@ -124,10 +124,7 @@ def database(dsn: str | None) -> Iterator[str]:
 @contextmanager
 def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Connection[Any]]:
     """Connect to the database, and check that it has an app of this name. Raises AppNotFound."""
-    with (
-        database(dsn) as url,
-        psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
-    ):
+    with database(dsn) as url, Source(url, app).connect("perdure command") as connection:
         if app is not None:
             installer.check_app(connection, app)
         yield connection
