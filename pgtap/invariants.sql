@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and assert_invariants() reports exactly its code. (T31)
 
 begin;
-select plan(156);
+select plan(158);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -526,6 +526,24 @@ select is(error_of(statement), '23505', format('%s is refused by an index', abou
          $$ insert into perdure.journal (job_id, task, seq, kind, key, at)
              select 'entity', '$outside', 100 + n, 'note', 'k', clock() from generate_series(1, 2) as n $$)
        ) as cases (about, statement);
+
+-- The cost does not grow with the square of the number of parked tasks.
+
+select have_held_job('wish-' || n) from generate_series(1, 300) as n;
+select given(tell(a_turn('wish-' || n, state => 'park',
+                         requests => '[{"key": "u", "kind": "until", "condition": "$.n == 7"}]')))
+  from generate_series(1, 300) as n;
+create function tasks_read() returns bigint
+language plpgsql
+as $$
+begin
+    return (select s.seq_tup_read + s.idx_tup_fetch from pg_stat_xact_all_tables as s where s.relid = 'perdure.tasks'::regclass);
+end
+$$;
+create temporary table reads as select tasks_read() as before;
+select is_empty('select * from assert_invariants()', 'many tasks may wait for conditions');
+select cmp_ok(tasks_read() - before, '<', 100 * (select count(*) from perdure.tasks),
+              'assert_invariants() reads no task once for each other') from reads;
 
 select finish();
 rollback;

@@ -1,4 +1,61 @@
--- Invariants between tasks: families, shared queues, and schedules. [P8]
+-- Invariants between tasks and what they wait for: requests, families, shared queues, and schedules. [P8]
+
+create function @extschema@.broken_parked_tasks() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    select 'I3', t.job_id, t.task, 'the task waits for nothing that exists'
+      from tasks as t
+     where t.due_at = 'infinity'
+       and t.stuck_reason is null
+       and t.name <> '$schedule'
+       and t.awaits is null
+    union all
+    -- Many thousands may wait. What they wait for is joined in one pass, and even a plan that takes them one by one has an
+    -- index: that of the job, or that of tasks of other jobs.
+    select 'I3', t.job_id, t.task, 'the task waits for nothing that exists'
+      from tasks as t
+     where t.due_at = 'infinity'
+       and t.stuck_reason is null
+       and t.name <> '$schedule'
+       and t.awaits = '{}'
+       and not exists (
+        select
+          from tasks as asked
+         where asked.job_id = t.job_id
+           and asked.asker_job = t.job_id
+           and asked.asker_task = t.task
+           and not (asked.signal is not null and is_answered(asked.asker_job, asked.asker_task, asked.asker_key)))
+       and not exists (
+        select
+          from tasks as child
+         where child.asker_job = t.job_id
+           and child.asker_task = t.task
+           and child.asker_job <> child.job_id)
+       and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task)
+       and not exists (select from items as p where p.job_id = t.job_id and p.task = t.task and p.is_open)
+    union all
+    select 'I5', t.job_id, t.task, 'a parked task has open messages'
+      from tasks as t
+     where t.token is null
+       and t.stuck_reason is null
+       and t.due_at > now_at
+       and (t.awaits is not null and open_messages(t.job_id, t.task, t.awaits) is not null
+            or not (t.awaits is null and lacked_code_or_key(t.failure))
+               and exists (
+                select
+                  from inbox as i
+                 where i.job_id = t.job_id and i.task = t.task and i.key = '$cancel' and i.consumed_at is null));
+end
+$$;
+comment on function @extschema@.broken_parked_tasks() is
+    'Find tasks that wait for nothing (I3), or sleep although messages are open (I5).';
+
 
 create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
 language plpgsql
