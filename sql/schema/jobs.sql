@@ -87,6 +87,10 @@ create index jobs_by_age on @extschema@.jobs (created_at) where workflow is not 
 comment on index @extschema@.jobs_by_age is
     'Finds jobs that may be old enough to be deleted. The column never changes, so the end of a job costs no more.';
 
+create index unsuccessful_jobs on @extschema@.jobs (created_at) where error is not null;
+comment on index @extschema@.unsuccessful_jobs is
+    'Finds jobs that have failed or were cancelled. The column stays null when a job completes, so that this end costs no more.';
+
 create index jobs_of_an_entity on @extschema@.jobs (entity, id) where entity is not null;
 comment on index @extschema@.jobs_of_an_entity is
     'Finds the memories of an entity in order of id. Neither column ever changes, so updates cost no more.';

@@ -1,5 +1,26 @@
 -- Jobs, listed: page by page, newest first. To search in memories, use find().
 
+-- A running job has a task, so that a few of them are found among millions that have finished. If they are many, looking
+-- at all jobs by age finds enough of them soon.
+create function @extschema@.few_running_jobs(workflow text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select case when count(*) <= 10000 then coalesce(array_agg(l.job_id), '{}') end
+          from (select t.job_id
+                  from tasks as t
+                 where t.kind = 'coordinator'
+                   and (few_running_jobs.workflow is null or t.name = few_running_jobs.workflow)
+                 limit 10001) as l);
+end
+$$;
+comment on function @extschema@.few_running_jobs(text) is
+    'Return the ids of all jobs that have a coordinator, of a workflow or of any; null if they are more than 10,000.';
+
+
 -- Planned anew for each call: conditions that were not given vanish from the statement, and the rest is one range of an
 -- index.
 create function @extschema@.list_jobs(
@@ -18,6 +39,8 @@ set plan_cache_mode = force_custom_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    running text[];
 begin
     perform check_rows(list_jobs.max_rows);
     if list_jobs.status not in ('running', 'completed', 'failed', 'cancelled') then
@@ -30,6 +53,9 @@ begin
                                        coalesce(list_jobs.until::text, 'now'), quote_nullable(left(list_jobs.after, 200))),
                                 'Rows are at most 1000; the next page is until the created_at and after the id of the last job.');
     end if;
+    if list_jobs.status = 'running' then
+        running := few_running_jobs(list_jobs.workflow);
+    end if;
     return query
     select s.*
       from (select j.id, j.created_at
@@ -37,6 +63,9 @@ begin
              where j.workflow is not null
                and (list_jobs.workflow is null or j.workflow = list_jobs.workflow)
                and (list_jobs.status is null or j.status = list_jobs.status::job_state)
+               and (running is null or j.id = any(running))
+               -- As the predicate of the index of jobs that did not succeed.
+               and ((list_jobs.status in ('failed', 'cancelled')) is not true or j.error is not null)
                and (list_jobs.since is null or j.created_at >= list_jobs.since)
                and (list_jobs.until is null or j.created_at <= list_jobs.until)
                and (list_jobs.until is null or j.created_at < list_jobs.until or j.id < list_jobs.after)
