@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(80);
+select plan(81);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -367,6 +367,26 @@ select is(needs('$schedule/nightly', '$hook/$schedule'), 'resume_schedule',
 select given(drop_schedule('nightly'));
 select forget_worker('nel');
 select forget_worker('neo');
+
+-- What it costs does not grow with the number of requests.
+
+select have_held_job('wide');
+select given(tell(a_turn('wide', state => 'park', requests => (
+    select jsonb_agg(jsonb_build_object('key', 'h#' || n, 'name', 'h', 'queue', 'nowhere'))
+      from generate_series(1, 100) as n))));
+create function scans_of_queues() returns bigint
+language plpgsql
+as $$
+begin
+    return (
+        select s.seq_scan + s.idx_scan from pg_stat_xact_all_tables as s where s.relid = 'perdure.queues'::regclass);
+end
+$$;
+create temporary table scans as select scans_of_queues() as before;
+select given(status('wide'));
+select cmp_ok(scans_of_queues() - before, '<', 20::bigint, 'status() does not look up a queue for each request')
+  from scans;
+select given(terminate('wide'));
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -281,7 +281,7 @@ select is_empty(
     select f.name
       from functions() as f
       join unnest('{start,start_many,hook,claim,advance,extend,release,signal,cancel,terminate,pause,resume,retry,fork,
-                    timeline,forget_old_runs,set_queue,
+                    timeline,status,task_reason,task_needs,forget_old_runs,set_queue,
                     pause_queue,resume_queue,run_command,run_commands,read_journal,run_task,take_sql_task,finish_task,
                     fail_task,resolve_item,claim_item,release_item,assign_item,publish}'::text[]) as entry (name)
         on f.name ~ ('^(perdure\.)?' || entry.name || '\(')

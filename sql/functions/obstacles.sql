@@ -85,6 +85,8 @@ rows 10
 as $$
 declare
     now_at timestamptz := clock();
+    -- Read once, for a task may have asked for thousands.
+    paused_queues text[] := array(select q.queue from queues as q where q.paused);
 begin
     return query
     select t.asker_key, s.needs,
@@ -97,7 +99,8 @@ begin
       from tasks as t
      cross join lateral (
         select case when t.stuck_reason is not null or t.paused then 'resume'
-                    when t.token is null and t.due_at <= now_at and queue_is_paused(t.queue) then 'resume_queue' end as needs
+                    when t.token is null and t.due_at <= now_at and split_part(t.queue, '@', 1) = any(paused_queues)
+                    then 'resume_queue' end as needs
         offset 0) as s
      where t.asker_job = live_requests.job
        and t.asker_task = live_requests.task

@@ -125,6 +125,9 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     it record;
@@ -196,6 +199,9 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     it record;
@@ -227,6 +233,9 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     it job_status;
