@@ -55,6 +55,7 @@ INCIDENTS = {
         *LEASES_END,
     ),
     "A pause was forgotten": (LATE, "select my_app.pause_queue('q')"),
+    "A pause was forgotten: of a job": (LATE, "select my_app.pause('j')"),
     "A pause was forgotten: a worker is gone too": (
         *LEASES_END,
         "select my_app.pause_queue('q')",
