@@ -1,7 +1,7 @@
 -- The clock of a test: its owner moves it forward, it advances from there, and it can skip to the next due task [P7].
 
 begin;
-select plan(31);
+select plan(32);
 
 create function pg_temp.distance(one timestamptz, other timestamptz) returns interval
 language plpgsql
@@ -61,6 +61,9 @@ select is(
 select cmp_ok(
     clock(), '>=', (the_task('e', '$hook/later') ->> 'due_at')::timestamptz,
     'skip_time() does not skip short of the due time');
+select is(
+    pg_temp.distance(skip_time(since => clock() - interval '9 days'), clock()), interval '0',
+    'skip_time() does not skip what has become due since the last look');
 select given(take('ada', '{default,other}', 3));
 select is(skip_time(), null, 'skip_time() does not skip to the end of a lease');
 select given(hook('e', 'h', key => 'last', due_at => clock() + interval '1 day'));

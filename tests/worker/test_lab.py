@@ -136,6 +136,17 @@ def turn_away_once() -> int:
     return perdure.info().attempt
 
 
+@app.activity(retry=perdure.Retry(attempts=2, delay=0.5, jitter=0), queue="elsewhere")
+def turned_away_briefly() -> int:
+    return turn_away_once()
+
+
+@app.coordinator
+async def limited(memory: perdure.AsyncEntity) -> int:
+    async with asyncio.timeout(3600):
+        return await turned_away_briefly.start()
+
+
 @app.activity(retry=come_later)
 def turned_away_here() -> int:
     return turn_away_once()
@@ -259,6 +270,30 @@ def test_finish_notices_a_job_that_ended_while_a_reply_was_lost(
     monkeypatch.setattr(lab.client, "send", lossy)
     lab.finish(handle.id)
     assert handle.status().status == "completed"
+
+
+def test_work_that_becomes_due_before_time_is_skipped_is_not_skipped(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for work and the skip, the second attempt becomes due, and no worker can
+    claim it yet: a lock stands for a slow worker. The limit of an hour must not pass first."""
+    with Lab(app, dsn=dsn) as lab, psycopg.connect(lab.dsn) as slow:
+        send, held = lab.client.send, []
+
+        def late(call: Any, *connection: Any) -> Any:
+            if call.function != "skip_time" or held:
+                return send(call, *connection)
+            held.append(call)
+            slow.execute(f"lock table {lab.schema}.tasks in share row exclusive mode".encode())
+            query = f"select min(due_at) > {lab.schema}.clock() from {lab.schema}.tasks"
+            while slow.execute(query.encode()).fetchone() == (True,):
+                time.sleep(0.01)
+            answer = send(call, *connection)
+            slow.rollback()
+            return answer
+
+        monkeypatch.setattr(lab.client, "send", late)
+        assert lab.run(limited) == 1
 
 
 def test_each_timer_fires_at_its_time_as_time_passes(lab: Lab) -> None:

@@ -53,9 +53,9 @@ class SessionCalls(AppCalls):
         """Move the clock of the app forward; returns the new time."""
         return self._call("move_clock", by=f"{seconds} s")
 
-    def skip_time(self, up_to: datetime | None) -> Call:
-        """Move the clock to when the next task is due; returns None if none will be."""
-        return self._call("skip_time", up_to=up_to)
+    def skip_time(self, up_to: datetime | None, since: datetime) -> Call:
+        """Move the clock to what is due next after `since`; returns None if nothing will be."""
+        return self._call("skip_time", up_to=up_to, since=since)
 
     @property
     def _kept_back(self) -> str:

@@ -74,7 +74,12 @@ comment on function @extschema@.move_clock(interval) is
     'Move the clock of this app forward, for tests; only the owner may call it. Return the new time, and notify idle workers of what is due then. Errors: PD107. [P7]';
 
 
-create function @extschema@.skip_time(up_to timestamptz default 'infinity') returns timestamptz
+-- What becomes due between the last look for work and this call has not been claimed yet, and is not to be skipped. A
+-- token that came meanwhile is no different; tokens of more than an hour ago are those of now.
+create function @extschema@.skip_time(
+    up_to   timestamptz default 'infinity',
+    since   timestamptz default null
+) returns timestamptz
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -82,19 +87,22 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     now_at timestamptz;
+    since_at timestamptz;
     is_at_work boolean;
     next_at timestamptz;
 begin
     perform lock_clock();
     now_at := clock();
+    since_at := least(skip_time.since, now_at);
     select coalesce(bool_or(t.token is not null), false), min(t.due_at)
       into is_at_work, next_at
       from tasks as t
-     where t.due_at > now_at
+     where t.due_at > since_at
        and t.due_at < 'infinity'
        and not t.paused
        and not (t.token is null and t.awaits is null and lacked_code_or_key(t.failure));
-    next_at := least(next_at, next_token_at(array(select distinct t.queue from tasks as t), now_at));
+    next_at := least(next_at, next_token_at(
+        array(select distinct t.queue from tasks as t), greatest(since_at, now_at - interval '1 hour')));
     -- A worker that holds a task may be about to report something; and a test must not end a lease.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
@@ -102,8 +110,8 @@ begin
     return set_clock(next_at);
 end
 $$;
-comment on function @extschema@.skip_time(timestamptz) is
-    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. A task that no worker can run is not waited for. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task.';
+comment on function @extschema@.skip_time(timestamptz, timestamptz) is
+    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. A task that no worker can run is not waited for. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task. With since, the time of a look that found no work, what has become due after it is next.';
 
 
 create function @extschema@.reset_clock() returns timestamptz
