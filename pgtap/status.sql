@@ -41,6 +41,8 @@ select is((seen('j'))[1], 'ready', 'a job whose lease has ended is ready');
 select given(take('ada', '{agents}', claim_as => 'second'));
 select given(tell(a_turn('j', state => 'park', awaits => '{approve,reject}', worker => 'second')));
 select is(seen('j'), '{waiting,"signal approve or reject"}', 'a parked job waits for its signals');
+select is((select w.due_at from waiting as w where w.job_id = 'j'), null,
+          'a job that no time wakes shows no time: clients cannot read an infinite one');
 select given(signal('j', 'approve'));
 select is((seen('j'))[1], 'ready', 'a job that was woken is ready');
 select given(take('ada', '{agents}', claim_as => 'third'));

@@ -20,7 +20,7 @@ comment on column @extschema@.history.key is
 create or replace view @extschema@.waiting with (security_barrier = true) as
 select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
        @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state,
-       t.due_at,
+       nullif(t.due_at, 'infinity') as due_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for,
        @extschema@.task_needs(t.job_id, t.task) as needs,
        t.worker, t.deliveries, t.attempt, t.progress
@@ -35,7 +35,7 @@ comment on column @extschema@.waiting.queue is
 comment on column @extschema@.waiting.pinned_version is 'The version of the code that may run it; null for any.';
 comment on column @extschema@.waiting.state is 'ready, leased, waiting, delayed, retrying, paused or stuck.';
 comment on column @extschema@.waiting.due_at is
-    'When a worker may claim it; for a held task, the end of its lease; infinity if it waits for a message.';
+    'When a worker may claim it; for a held task, the end of its lease; null if it waits for no time.';
 comment on column @extschema@.waiting.waits_for is 'What has to happen before it continues, in words.';
 comment on column @extschema@.waiting.needs is
     'What it needs that does not come by itself: resume, resume_queue, resume_schedule or worker; null if nothing.';
