@@ -1,7 +1,7 @@
 -- Items: a task asks people and waits; the person who resolves an item answers it, once. [P5] [P8] [P12] (E19)
 
 begin;
-select plan(103);
+select plan(104);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -328,6 +328,8 @@ select is(
 select is((jobs_listed())[5], 'l5', 'list_items() returns the oldest first of the same priority');
 select is(jobs_listed('finance'), '{l4,l1,l5}', 'list_items() filters by assignee');
 select is(jobs_listed(name => 'translate'), '{l3}', 'list_items() filters by name');
+select is(
+    array(select i.job from list_items(job => 'l3') as i), '{l3}', 'list_items() filters by job');
 select is(jobs_listed('finance', status => 'claimed'), '{l1}', 'list_items() filters claimed items');
 select is(jobs_listed('finance', status => 'unclaimed'), '{l4,l5}', 'list_items() filters unclaimed items');
 select ok('c' = any(jobs_listed(status => 'resolved')), 'list_items() filters resolved items');

@@ -68,7 +68,7 @@ def sends(name: str, payload: str = "null", when: str = "") -> Step:
 
 def resolves(name: str, resolution: str) -> Step:
     """Resolve the most urgent item of a name that the job waits for, once there is one."""
-    find_item = "select id from list_items(name => %s) where job = %s limit 1"
+    find_item = "select id from list_items(name => %s, job => %s, max_rows => 1)"
 
     def step(outside: Outside) -> bool:
         item = outside.one(find_item, name, outside.job)

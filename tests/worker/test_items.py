@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -104,7 +105,8 @@ def test_asker_gets_the_resolution_of_its_item(
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
-    (item,) = client.items(assignee="finance", name="approve")
+    assert client.items(job=uuid4()) == []
+    (item,) = client.items(assignee="finance", name="approve", job=handle.id)
     assert (item.job, item.payload, item.priority, item.status, item.expires_at) == (
         handle.id,
         {"n": 1},

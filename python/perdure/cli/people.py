@@ -17,6 +17,7 @@ def items(
         str | None, typer.Option(help="Only items for this person or group.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Only items with this name.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only items of this job.")] = None,
     status: Annotated[str, typer.Option(help="open, unclaimed, claimed or resolved.")] = "open",
     limit: Annotated[int, typer.Option(help="How many (1000 at most).")] = 100,
     after: Annotated[
@@ -26,7 +27,7 @@ def items(
     dsn: Dsn = None,
 ) -> None:
     """Print items (what jobs ask of people), most urgent first, a line of JSON each."""
-    asked = {"assignee": assignee, "name": name, "status": status, "limit": limit}
+    asked = {"assignee": assignee, "name": name, "job": job, "status": status, "limit": limit}
     asked |= {"after": parsed(after)}
     with client(dsn, schema) as opened:
         show_each(opened.items(**asked))

@@ -114,6 +114,7 @@ class Items(BaseClient, Generic[_Item, _List]):
         *,
         assignee: str | None = None,
         name: str | None = None,
+        job: str | UUID | None = None,
         status: str = "open",
         after: list[Any] | None = None,
         limit: int = 100,
@@ -124,7 +125,12 @@ class Items(BaseClient, Generic[_Item, _List]):
         next page, give the `place` of the last item as `after`. Raises InvalidArgument.
         """
         call = self.calls.list_items(
-            after, assignee=assignee, name=name, status=status, max_rows=limit
+            after,
+            assignee=assignee,
+            name=name,
+            job=None if job is None else as_id(job),
+            status=status,
+            max_rows=limit,
         )
         make = self._make_item
         return self.give(call.reading(rows_of(make, self)))

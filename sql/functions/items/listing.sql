@@ -29,7 +29,8 @@ create function @extschema@.list_items(
     name      text     default null,
     status    text     default 'open',
     after     jsonb    default null,
-    max_rows  integer  default 100
+    max_rows  integer  default 100,
+    job       text     default null
 ) returns setof @extschema@.asked_item
 language plpgsql
 stable
@@ -49,6 +50,7 @@ begin
      where i.is_open = (list_items.status <> 'resolved')
        and (list_items.assignee is null or i.assignee = list_items.assignee)
        and (list_items.name is null or i.name = list_items.name)
+       and (list_items.job is null or i.job_id = list_items.job)
        and (list_items.status not in ('unclaimed', 'claimed') or (i.claimed_at is null) = (list_items.status = 'unclaimed'))
        and (list_items.after is null
             or (i.priority, i.asked_at, i.id) > (
@@ -59,5 +61,5 @@ begin
      limit coalesce(list_items.max_rows, 1000);
 end
 $$;
-comment on function @extschema@.list_items(text, text, text, jsonb, integer) is
-    'List items, most urgent first, by assignee and name: open ones, or those that are unclaimed, claimed or resolved. For the next page, give the place of the last. Errors: PD107.';
+comment on function @extschema@.list_items(text, text, text, jsonb, integer, text) is
+    'List items, most urgent first, by assignee, name and job: open ones, or those that are unclaimed, claimed or resolved. For the next page, give the place of the last. Errors: PD107.';
