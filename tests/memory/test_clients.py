@@ -14,8 +14,10 @@ import pytest
 from psycopg.rows import dict_row
 
 import perdure
+from perdure.clients.past import Past
 from perdure.clients.polling import Steps
 from perdure.database.calls import Calls
+from perdure.workflow.memory import OF_CLIENTS
 
 
 @pytest.fixture
@@ -100,6 +102,16 @@ def test_memory_has_no_attributes_to_assign_to(memory: Any) -> None:
         assert weakref.ref(each)() is each  # as of other objects
     assert (memory.get(), memory.is_new) == ({"n": 1}, True)
     assert memory._client.entity("m").is_new is None
+
+
+def test_memory_of_a_job_says_who_reads_the_past(memory: Any) -> None:
+    """A log is read page by page by a client, also when a hook wants the last messages of it."""
+    assert {name for name in vars(Past) if not name.startswith("_")} == OF_CLIENTS
+    for name in OF_CLIENTS:
+        for each in (perdure.AsyncEntity(memory._access, "m"), memory.typed(dict)):
+            with pytest.raises(AttributeError, match=rf"client\.entity\(id\)\.{name}\(\)"):
+                getattr(each, name)
+        assert callable(getattr(memory, name))
 
 
 def test_command_with_key_none_gets_a_random_key(memory: Any) -> None:

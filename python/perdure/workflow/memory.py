@@ -7,7 +7,17 @@ or hook, where a command is a fact of the task, or the connection of a client.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from perdure.basics.durations import Duration, seconds
 from perdure.basics.paths import Path, parse_path
@@ -26,6 +36,9 @@ Default = TypeVar("Default")
 
 Awaited = Coroutine[Any, Any, A]
 """What a method returns in async code: its answer, once it is awaited."""
+
+OF_CLIENTS = frozenset({"apply", "at", "blame", "diff", "history", "items", "restore", "watch"})
+"""What only the memory of a client does, if it has no type."""
 
 
 class Options(TypedDict, total=False):
@@ -173,6 +186,17 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     def _do(self, op: str, path: Path, options: Options, **named: Any) -> A:  # type: ignore[type-var]
         done: A = self._access.command(op, parse_path(path), named, given_options(op, options))
         return done
+
+    if not TYPE_CHECKING:  # for a type checker it has no other attributes
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say whose methods those are that read the past."""
+            told = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in OF_CLIENTS:
+                told += (
+                    f": use a client, client.entity(id).{name}(); in a job, let an activity do that"
+                )
+            raise AttributeError(told, name=name, obj=self)
 
 
 class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]]):
