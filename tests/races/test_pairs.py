@@ -97,7 +97,7 @@ def send_turn(role: str, state: str, *facts: Any, **more: Any) -> Callable[[Sess
     return turn
 
 
-def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
+def verb(function: str, **arguments: Any) -> Callable[[Session, Any], Any]:
     """Make a function that calls a verb with the id of the job."""
     return lambda session, actors: session.call(function, id=actors.job, **arguments)
 
@@ -158,7 +158,7 @@ def fail_task(session: Session, actors: Cast) -> Any:
     return session.call("fail_task", **actors.hook.lease, retry_at="2100-01-01")
 
 
-def plain_update(session: Session, actors: Cast) -> None:
+def plain_update(session: Session, actors: Any) -> None:
     """Write the memory with plain SQL; the result shows the order of the writers."""
     query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
     session.run(query, actors.job)

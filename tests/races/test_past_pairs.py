@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from tests.races.sessions import Answer, Session, Task, command
+from tests.races.test_pairs import Outcome, plain_update, swapped, verb
 
 _numbers = count(1)
 
@@ -47,11 +48,6 @@ def running(session: Session) -> Cast:
     return Cast(job, main)
 
 
-def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
-    """Make a function that calls a verb with the id of the job."""
-    return lambda session, actors: session.call(function, id=actors.job, **arguments)
-
-
 def apply(session: Session, actors: Cast) -> Any:
     """Apply three commands."""
     commands = [
@@ -61,12 +57,6 @@ def apply(session: Session, actors: Cast) -> Any:
     ]
     query = "select entity_apply(%s, %s, key => 'apply')"
     return session.one(query, actors.job, json.dumps(commands))
-
-
-def plain_update(session: Session, actors: Cast) -> None:
-    """Write the memory with plain SQL; the result shows the order of the writers."""
-    query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
-    session.run(query, actors.job)
 
 
 def turn(session: Session, actors: Cast) -> Any:
@@ -152,15 +142,6 @@ def rows_left(session: Session, actors: Cast) -> str:
     return json.dumps(row, indent=1).replace(actors.job, "JOB")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The answers to both calls, and the rows that are left."""
-
-    first: Any
-    second: Any
-    left: str
-
-
 _sequences: dict[tuple[str, ...], Outcome] = {}
 
 
@@ -206,7 +187,7 @@ def test_two_concurrent_calls_have_outcome_of_one_of_their_orders(
         two = result_of(second, b, actors)
 
     found = Outcome(one, two, rows_left(a, actors))
-    assert found in [forth, Outcome(back.second, back.first, back.left)]
+    assert found in [forth, swapped(back)]
     if second in SKIPS_LOCKED:
         assert not waited
 

@@ -47,6 +47,13 @@ def storm_database(cluster: Cluster, storm_template: str) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="module")
+def shared_database(cluster: Cluster, storm_template: str) -> Iterator[str]:
+    """Provide the name of one database for all tests of a module, to be quick."""
+    with cluster.database(storm_template) as name:
+        yield name
+
+
 @pytest.fixture
 def proxy(cluster: Cluster, storm_database: str) -> Iterator[tuple[Proxy, str]]:
     """Provide a proxy to that database, and the DSN that leads through it."""

@@ -56,16 +56,9 @@ LOCKS = "select count(*) from pg_locks where relation = 'jobs'::regclass"
 
 
 @pytest.fixture(scope="module")
-def database(cluster: Cluster, storm_template: str) -> Iterator[str]:
-    """Provide one database for all tests, to be quick."""
-    with cluster.database(storm_template) as name:
-        yield name
-
-
-@pytest.fixture(scope="module")
-def dsn(cluster: Cluster, database: str) -> str:
+def dsn(cluster: Cluster, shared_database: str) -> str:
     """Provide its DSN."""
-    return cluster.server.url(database)
+    return cluster.server.url(shared_database)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +69,9 @@ def client(dsn: str) -> Iterator[perdure.Client]:
 
 
 @pytest.fixture
-def look(cluster: Cluster, database: str) -> Iterator[Session]:
+def look(cluster: Cluster, shared_database: str) -> Iterator[Session]:
     """Provide a session that observes and holds locks; afterwards the invariants must hold."""
-    with connected(cluster.url(database)) as connection:
+    with connected(cluster.url(shared_database)) as connection:
         look = Session(connection, connection, "storm")
         yield look
         look.rollback()

@@ -58,23 +58,17 @@ WITHOUT_KEY: dict[str, Verb] = {
 
 
 @pytest.fixture(scope="module")
-def database(cluster: Cluster, storm_template: str) -> Iterator[str]:
-    """Provide one database for all verbs, to be quick."""
-    with cluster.database(storm_template) as name:
-        yield name
-
-
-@pytest.fixture(scope="module")
-def lossy(cluster: Cluster, database: str) -> Iterator[tuple[Proxy, perdure.Client]]:
+def lossy(cluster: Cluster, shared_database: str) -> Iterator[tuple[Proxy, perdure.Client]]:
     """Provide a proxy, and a client that is connected through it."""
-    with proxy_to(cluster.server.url(database)) as (proxy, dsn), perdure.connect(dsn) as client:
+    dsn = cluster.server.url(shared_database)
+    with proxy_to(dsn) as (proxy, cut), perdure.connect(cut) as client:
         yield proxy, client
 
 
 @pytest.fixture(scope="module")
-def look(cluster: Cluster, database: str) -> Iterator[Session]:
+def look(cluster: Cluster, shared_database: str) -> Iterator[Session]:
     """Provide an undisturbed session."""
-    with connected(cluster.url(database)) as connection:
+    with connected(cluster.url(shared_database)) as connection:
         yield Session(connection, connection, "storm")
 
 
