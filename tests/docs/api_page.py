@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Any, get_overloads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +21,7 @@ from perdure import codecs, replaying, tracing  # noqa: E402
 from perdure.clients.requests import HOOK_OPTIONS, START_OPTIONS  # noqa: E402
 from perdure.clients.schedules import OPTIONS as SCHEDULE_OPTIONS  # noqa: E402
 from perdure.testing import Lab  # noqa: E402
+from tests.docs.verbs_page import prose  # noqa: E402
 
 PAGE = ROOT / "python" / "api.md"
 
@@ -138,12 +138,6 @@ def records() -> list[tuple[str, str]]:
 def opened(kind: type, name: str) -> tuple[str, str]:
     """Write how an object is made."""
     return call(name, kind), sentence(kind)
-
-
-def prose(text: str) -> str:
-    """Fill the paragraphs of a text as the other pages are."""
-    filled = (fill(each, 120, break_on_hyphens=False) for each in text.strip().split("\n\n"))
-    return "\n\n".join(filled) + "\n"
 
 
 def page() -> str:

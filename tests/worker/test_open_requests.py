@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,13 +14,6 @@ from tests.databases import UNHINTED
 from tests.patience import wait_until
 
 T = "40 s"
-Serve = Callable[[perdure.App], perdure.Worker]
-
-
-@pytest.fixture
-def serve(dsn: str) -> Serve:
-    """Give a function that makes a worker of a version of the code."""
-    return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
 def app_with(ask: Any) -> perdure.App:
@@ -120,7 +112,7 @@ def is_parked(connection: Any, handle: Any) -> bool:
 )
 def test_answer_is_not_given_to_code_that_requests_something_else(
     client: perdure.Client,
-    serve: Serve,
+    serve: Any,
     connection: Any,
     old: Any,
     new: Any,
@@ -142,7 +134,7 @@ def test_answer_is_not_given_to_code_that_requests_something_else(
 
 
 def test_changed_arguments_of_an_open_request_may_be_accepted(
-    client: perdure.Client, serve: Serve, connection: Any
+    client: perdure.Client, serve: Any, connection: Any
 ) -> None:
     with serve(app_with(item("a"))):
         handle = client.start("flow")
@@ -204,7 +196,7 @@ async def returns(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
     ids=["renamed", "here", "removed", "later", "more", "fails", "returns"],
 )
 def test_changed_code_has_no_effect_while_a_request_is_open(
-    client: perdure.Client, serve: Serve, connection: Any, new: Any
+    client: perdure.Client, serve: Any, connection: Any, new: Any
 ) -> None:
     """The right code later gets the signal that arrived while the changed code ran."""
     with serve(app_with(beside("slow"))):
@@ -226,7 +218,7 @@ def test_changed_code_has_no_effect_while_a_request_is_open(
 
 @pytest.mark.parametrize("new", [beside("near"), returns, fails], ids=["here", "returns", "fails"])
 def test_changed_code_does_not_skip_an_answer(
-    client: perdure.Client, serve: Serve, connection: Any, new: Any
+    client: perdure.Client, serve: Any, connection: Any, new: Any
 ) -> None:
     with serve(app_with(item("a"))):
         handle = client.start("flow")
@@ -281,7 +273,7 @@ def test_dispatched_activity_is_not_run_again_by_its_caller(
 
 
 def test_refused_result_fails_a_job_that_has_withdrawn_a_request(
-    client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
+    client: perdure.Client, serve: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The turn after the refused one must repeat the withdrawal. Otherwise the same code would
     count as changed."""
@@ -302,7 +294,7 @@ def test_refused_result_fails_a_job_that_has_withdrawn_a_request(
 
 
 def test_changed_code_has_no_effect_when_its_worker_stops(
-    client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
+    client: perdure.Client, serve: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker gives the task back without recording what the changed code has done."""
 
@@ -327,7 +319,7 @@ def test_changed_code_has_no_effect_when_its_worker_stops(
 
 
 def test_changed_code_that_is_refused_withdraws_no_request(
-    client: perdure.Client, serve: Serve, connection: Any
+    client: perdure.Client, serve: Any, connection: Any
 ) -> None:
     """Otherwise the right code would wait for ever for the answer."""
 
@@ -350,7 +342,7 @@ def test_changed_code_that_is_refused_withdraws_no_request(
 
 
 def test_plain_code_that_unwinds_to_wait_withdraws_no_request(
-    client: perdure.Client, serve: Serve, connection: Any
+    client: perdure.Client, serve: Any, connection: Any
 ) -> None:
     """Plain code unwinds whenever it waits. Its `finally` block must not cancel its hook then."""
     app = perdure.App()

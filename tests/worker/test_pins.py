@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,15 +57,7 @@ def app_of(version: str | None, *, pinned: bool = True, queue: str = "q") -> per
     return app
 
 
-@pytest.fixture
-def serve(dsn: str) -> Callable[..., perdure.Worker]:
-    """Give a function that makes a worker of an app."""
-    return lambda app, **options: perdure.Worker(app, dsn=dsn, **options)
-
-
-def test_hook_requested_by_a_client_keeps_its_version(
-    client: perdure.Client, serve: Callable[..., perdure.Worker]
-) -> None:
+def test_hook_requested_by_a_client_keeps_its_version(client: perdure.Client, serve: Any) -> None:
     """(E16) A worker of another version leaves it alone."""
     memory = client.create_entity("e", "note")
     apps = [app_of("1"), app_of("2")]

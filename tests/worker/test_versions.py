@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import perdure
-from tests.databases import UNHINTED
 from tests.patience import wait_until
 
 T = "40 s"
-
-
-@pytest.fixture
-def serve(dsn: str) -> Callable[..., perdure.Worker]:
-    """Give a function that makes a worker of a version of the code."""
-    return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
 def app_with(coordinator: Any, name: str = "flow") -> Any:
