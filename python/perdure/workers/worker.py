@@ -1,4 +1,4 @@
-"""The worker: an event loop that runs the tasks of some queues, in this thread or in its own."""
+"""The worker: its options, and the event loop that serves, in this thread or in its own."""
 
 from __future__ import annotations
 
@@ -8,33 +8,27 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, Self
+from typing import Self
 
 from perdure.basics.arguments import INTEGER, TEXT, check_argument, listed
 from perdure.basics.durations import Duration, seconds
-from perdure.basics.faults import crash_point
 from perdure.basics.names import check_name, check_queue
 from perdure.basics.threads import Threads, beside, in_thread
-from perdure.database.connections import REFUSALS, AsyncLink, message_of, pauses
-from perdure.database.sending import send_async
 from perdure.database.source import Source
 from perdure.errors import InvalidArgument
 from perdure.workflow.app import App, check_app
 
-from .committer import log_trouble
 from .engine import Engine
 from .event_loop import close_loop, new_loop, run_to_end
-from .heartbeats import Heartbeat
 from .hook_tasks import make_task
 from .provisioning import Provisioning
-from .watchdog import Watchdog
+from .service import Service, ends_before
 
 logger = logging.getLogger("perdure.worker")
 
@@ -50,9 +44,6 @@ BESIDE = min(32, (os.cpu_count() or 1) + 4)
 
 SHORTEST_LEASE, LONGEST_LEASE = 0.1, 86_400
 """Seconds, as the database has them."""
-
-GOODBYE_WITHIN = 5.0
-"""Seconds for giving leases back at the end."""
 
 ONE_REQUEST = 0.25
 """Seconds within which a second signal is the first one again: `timeout` sends one to its child and
@@ -248,56 +239,28 @@ class Worker:
                 close_loop(loop)
 
     async def _main(self, ending: ExitStack) -> None:
-        self._stopping, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self._stopping = stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         if self._is_told_to_stop:
-            self._stopping.set()
+            stopping.set()
         self._loop.set_task_factory(make_task)
         source = await in_thread(lambda: Source(self._dsn, self._schema, self._prepare_threshold))
         ending.callback(source.close)
-        if self._stopping.is_set():
+        if stopping.is_set():
             return
-        if not self._provision or await self._is_provisioned(source):
-            await self._serve(source)
+        if not self._provision or await self._is_provisioned(source, stopping):
+            await self._serve(source, stopping)
 
-    async def _is_provisioned(self, source: Source) -> bool:
+    async def _is_provisioned(self, source: Source, stopping: asyncio.Event) -> bool:
         """Install or upgrade the app; return False if asked to stop meanwhile."""
         provisioning = Provisioning(source, makes=self._instance is None)
-        if await self._is_done(provisioning.running):
+        if await ends_before(stopping, provisioning.running):
             return True
         await provisioning.break_off()
         return False
 
-    async def _is_done(self, running: asyncio.Future[Any]) -> bool:
-        """Wait for what runs; return False if asked to stop before it has ended."""
-        assert self._stopping is not None
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if running.done():
-            running.result()
-        return running.done()
-
-    async def _serve(self, source: Source) -> None:
-        engine = self._engine(source)
-        link = AsyncLink(source, "perdure worker", on_trouble=log_trouble, tells=True)
-        heartbeat = Heartbeat(engine)
-        watchdog = Watchdog(engine.loop, heartbeat.leases_end_after)
-        try:
-            if await self._is_registered(engine, link):
-                heartbeat.start()
-                if self._owns_process:
-                    watchdog.start()
-                await self._work(engine, link)
-        finally:
-            heartbeat.stop()
-            await link.close()
-            await engine.close()  # runs code of parked coordinators
-            watchdog.stop()
-
-    def _engine(self, source: Source) -> Engine:
-        return self._make_engine(
+    async def _serve(self, source: Source, stopping: asyncio.Event) -> None:
+        engine = self._make_engine(
             self._app,
             source,
             queues=self._queues,
@@ -307,6 +270,10 @@ class Worker:
             poll=self._poll,
             cache=self._cache,
         )
+        service = Service(
+            engine, stopping, version=self._version, instance=self._instance, grace=self._grace
+        )
+        await service.run(on_ready=self._started.set, is_watched=self._owns_process)
 
     def _asked_to_stop(self) -> None:
         assert self._stopping is not None
@@ -317,99 +284,6 @@ class Worker:
         elif time.monotonic() - self._asked_at > ONE_REQUEST:
             logger.warning("a second signal: the worker ends at once")
             os._exit(1)
-
-    async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
-        """Register, however long the database does not answer; return False if asked to stop."""
-        registering = asyncio.create_task(self._register(engine, link))
-        try:
-            return await self._is_done(registering)
-        finally:
-            registering.cancel()
-            await asyncio.gather(registering, return_exceptions=True)
-
-    async def _register(self, engine: Engine, link: AsyncLink) -> None:
-        details = {
-            "python": sys.version.split()[0],
-            "loop": type(engine.loop).__name__,
-            "pid": os.getpid(),
-            "slots": self._slots,
-        }
-        call = engine.calls.register_worker(
-            self.name,
-            details,
-            queues=engine.queues,
-            version=self._version,
-            functions=self._app.functions(),
-            instance=self._instance,
-        )
-        hello = await link.call(call)
-        engine.clock.synchronize(hello["at"])
-        engine.queues = hello["queues"]
-        engine.instance = hello["instance"]
-        logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
-
-    async def _work(self, engine: Engine, link: AsyncLink) -> None:
-        """Work until asked to stop, or until a loop that must not end has ended."""
-        assert self._stopping is not None
-        loops: list[asyncio.Task[Any]] = [
-            asyncio.create_task(engine.committer.run()),
-            asyncio.create_task(self._listen(engine)),
-        ]
-        stopping = asyncio.create_task(self._stopping.wait())
-        self._started.set()
-        try:
-            await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                await self._drain(engine, link, loops[0])
-            for task in loops:
-                if task.done():
-                    task.result()
-        finally:
-            for task in (*loops, stopping):
-                task.cancel()
-            await asyncio.gather(*loops, stopping, return_exceptions=True)
-
-    async def _drain(self, engine: Engine, link: AsyncLink, committing: asyncio.Task[None]) -> None:
-        """Claim nothing more, let work end while its end can be sent, give the rest back."""
-        engine.begin_stopping()
-        await engine.committer.claimed()
-        emptied = asyncio.create_task(engine.emptied())
-        ends = [emptied, committing]
-        await asyncio.wait(ends, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
-        emptied.cancel()
-        crash_point("worker: before release")
-        given_back = await engine.end_turns()
-        with suppress(TimeoutError, *REFUSALS):  # the leases end by themselves
-            async with asyncio.timeout(GOODBYE_WITHIN):
-                if given_back:
-                    await link.call(engine.calls.release(given_back))
-                crash_point("worker: after release")
-                await link.call(engine.calls.forget_worker(self.name))
-
-    async def _listen(self, engine: Engine) -> None:
-        """Listen for work, and for messages to held tasks; without it the worker polls."""
-        assert self._stopping is not None
-        messages, waiting = f"$messages/{engine.name}", pauses()
-        while True:
-            try:
-                async with await engine.source.connect_async("perdure listens") as connection:
-                    if engine.source.is_pooled:
-                        logger.info("a pooler hides notifications: the worker polls for work")
-                        break
-                    cursor = connection.cursor()
-                    channel = await send_async(cursor, engine.calls.channel())
-                    await send_async(cursor, engine.calls.listen(channel))
-                    waiting = pauses()
-                    engine.committer.claim_in(0)
-                    async for notice in connection.notifies():
-                        if notice.payload in engine.queues:
-                            engine.committer.notified(notice.pid)
-                        elif notice.payload == messages:
-                            engine.messages_arrived()
-            except REFUSALS as error:
-                logger.info("listening again: %s", message_of(error))
-            await asyncio.sleep(next(waiting))
-        await self._stopping.wait()
 
 
 def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> None:
