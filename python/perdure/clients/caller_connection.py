@@ -20,8 +20,8 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 def joined_connection(connection: Any) -> Connection:
     """Return the psycopg connection whose transaction a call is to join.
 
-    `given` may be a connection of psycopg, a Connection or Session of SQLAlchemy, or a connection
-    of Django. Raises InvalidArgument for anything else, and if no transaction can be joined.
+    It may be of psycopg or Django, or a Connection or Session of SQLAlchemy. Raises InvalidArgument
+    for anything else, and if no transaction can be joined.
     """
     given = connection
     opens = getattr(type(given), "connection", None)
@@ -40,8 +40,8 @@ def joined_connection(connection: Any) -> Connection:
 async def joined_async_connection(connection: Any) -> AsyncConnection:
     """Return the asynchronous psycopg connection whose transaction a call is to join.
 
-    `given` may be a connection of psycopg, or an AsyncConnection or AsyncSession of SQLAlchemy.
-    Raises InvalidArgument.
+    It may be of psycopg, or an AsyncConnection or AsyncSession of SQLAlchemy. Raises
+    InvalidArgument.
     """
     given = connection
     if inspect.iscoroutinefunction(getattr(type(given), "connection", None)):  # an AsyncSession

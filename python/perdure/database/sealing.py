@@ -47,8 +47,6 @@ WORDS = (*PUBLIC, "message", "detail", "hint")
 """The same if the words are this package's: for a task whose code does not match its journal, or
 that is given back. They name calls, types and keys, never values."""
 
-ENDED = frozenset({"done", "failed", "cancelled"})
-
 write_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
@@ -173,7 +171,8 @@ class Sealer:
             return self.args(job, MAIN, value)
         if state == "done":
             return self.result(*answer_place(row), value)
-        return self.failure(asker["job"] if asker and state in ENDED else job, value)
+        is_told_asker = asker and state in ("failed", "cancelled")
+        return self.failure(asker["job"] if is_told_asker else job, value)
 
     def _fact(self, row: Json, fact: Json) -> Json:
         if fact.get("value") is None or fact["kind"] == "note":

@@ -205,10 +205,7 @@ class Postmaster:
             return log.read().decode(errors="replace")
 
     def _at_work(self) -> list[int]:
-        """Name the processes that work in the data folder, as all of a server do.
-
-        None if the system does not tell.
-        """
+        """Name the processes in the data folder, as all of a server are, if the system tells."""
         found = []
         for place in Path("/proc").glob("[0-9]*/cwd"):
             with contextlib.suppress(OSError):

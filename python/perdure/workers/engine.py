@@ -328,7 +328,7 @@ class Engine:
         turns = list(self.held.values())
         running: set[asyncio.Task[Any]] = set(self.attempts)
         for turn in turns:
-            running |= getattr(turn, "tasks", set())
+            running.update(turn.tasks)
             turn.drop()
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WITHIN):

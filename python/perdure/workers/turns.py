@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from traceback import print_exc
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class Turn(ABC):
     kind: str
     takes_messages = False
     """Whether messages may arrive for it while it is held, and be noticed at once."""
+    tasks: Collection[asyncio.Task[Any]] = ()
+    """What runs for it in the loop besides attempts."""
 
     def __init__(self, engine: Engine, row: Json):
         self.engine = engine
