@@ -2,7 +2,7 @@
 
 `$c1:key:base64`: since it is text, an encrypted leaf of a memory behaves as a scalar under every
 command and contract. JSON is searched for the mark as bytes before anything looks into it; without
-a mark, nothing else is spent.
+a mark and a codec, nothing else is spent.
 """
 
 from __future__ import annotations
