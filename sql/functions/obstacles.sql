@@ -17,35 +17,23 @@ comment on function @extschema@.queue_is_paused(text) is 'Tell whether a queue, 
 
 
 -- A task that was given back for lack of code needs a worker that has its function; others need any worker of the queue.
-create function @extschema@.lacks_worker(
-    queue       text,
-    version     text,
-    kind        text,
-    name        text,
-    lacks_code  boolean
-) returns boolean
+create function @extschema@.lacks_worker(queue text, version text, kind text, name text) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if lacks_worker.lacks_code then
+    if lacks_worker.kind is not null then
         return not has_worker(lacks_worker.queue, lacks_worker.version, lacks_worker.kind, lacks_worker.name);
     end if;
     return not exists (select from workers as w where w.queues @> array[lacks_worker.queue]);
 end
 $$;
-comment on function @extschema@.lacks_worker(text, text, text, text, boolean) is
-    'Tell whether no worker has registered that would run a due task, or a task that was given back for lack of code.';
+comment on function @extschema@.lacks_worker(text, text, text, text) is
+    'Tell whether no worker of a queue has registered, or, if a function is named, none that has it.';
 
 
-create function @extschema@.worker_wanted(
-    queue       text,
-    version     text,
-    kind        text,
-    name        text,
-    lacks_code  boolean
-) returns text
+create function @extschema@.worker_wanted(queue text, version text, kind text, name text) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -53,15 +41,13 @@ as $$
 begin
     return concat('a worker ', 'of version ' || worker_wanted.version || ' ',
                   'on queue ' || versioned_queue(worker_wanted.queue, null),
-                  case when worker_wanted.lacks_code
-                       then format(' that has the %s %s', worker_wanted.kind, worker_wanted.name) end,
-                  case when lacks_worker(worker_wanted.queue, worker_wanted.version, worker_wanted.kind,
-                                         worker_wanted.name, worker_wanted.lacks_code)
+                  ' that has the ' || worker_wanted.kind || ' ' || worker_wanted.name,
+                  case when lacks_worker(worker_wanted.queue, worker_wanted.version, worker_wanted.kind, worker_wanted.name)
                        then ' (none has registered)' end);
 end
 $$;
-comment on function @extschema@.worker_wanted(text, text, text, text, boolean) is
-    'Return in words which worker a task needs, and that none has registered, if that is so.';
+comment on function @extschema@.worker_wanted(text, text, text, text) is
+    'Return in words which worker a task needs: of its queue, or, if a function is named, one that has it; and that none has registered, if that is so.';
 
 
 -- A task that waits for room, for its next attempt, or is at work continues by itself. So do tasks that the database runs,
@@ -72,7 +58,6 @@ returns table (
     needs       text,
     stopped_by  text,
     is_due      boolean,
-    lacks_code  boolean,
     queue       text,
     version     text,
     kind        text,
@@ -94,13 +79,13 @@ begin
                 when t.paused then 'its job is paused'
                 when s.needs is not null then 'its queue is paused' end,
            t.token is null and t.queue <> '$sql' and t.due_at <= now_at,
-           t.token is null and t.queue <> '$sql' and t.failure ->> 'code' is not distinct from 'PD406',
-           t.queue, t.pinned_version, t.kind::text, t.name
+           t.queue, t.pinned_version, case when s.lacks_code then t.kind::text end, case when s.lacks_code then t.name end
       from tasks as t
      cross join lateral (
         select case when t.stuck_reason is not null or t.paused then 'resume'
                     when t.token is null and t.due_at <= now_at and split_part(t.queue, '@', 1) = any(paused_queues)
-                    then 'resume_queue' end as needs
+                    then 'resume_queue' end as needs,
+               t.token is null and t.queue <> '$sql' and t.failure ->> 'code' = 'PD406' as lacks_code
         offset 0) as s
      where t.asker_job = live_requests.job
        and t.asker_task = live_requests.task
@@ -111,7 +96,7 @@ begin
 end
 $$;
 comment on function @extschema@.live_requests(text, text, boolean) is
-    'Return hooks and children, or those of them that are stopped, at most ten, whose answers a task waits for: what they need, what stops them, and what they lack.';
+    'Return hooks and children, or those of them that are stopped, at most ten, whose answers a task waits for: what they need, what stops them, and, for lack of code, the function that they lack.';
 
 
 create function @extschema@.stopped_requests(job text, task text) returns text[]
@@ -138,14 +123,12 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select worker_wanted(w.queue, w.version, w.kind, w.name, w.lacks_code) as worker
-          from (select distinct r.queue, r.version, r.lacks_code,
-                       case when r.lacks_code then r.kind end as kind,
-                       case when r.lacks_code then r.name end as name
+        select worker_wanted(w.queue, w.version, w.kind, w.name) as worker
+          from (select distinct r.queue, r.version, r.kind, r.name
                   from live_requests(missing_workers.job, missing_workers.task, false) as r
                  where r.needs is null
-                   and (r.is_due or r.lacks_code)) as w
-         where lacks_worker(w.queue, w.version, w.kind, w.name, w.lacks_code)
+                   and (r.is_due or r.kind is not null)) as w
+         where lacks_worker(w.queue, w.version, w.kind, w.name)
          order by worker);
 end
 $$;

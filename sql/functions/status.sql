@@ -143,10 +143,10 @@ begin
         when 'leased' then concat_ws(', at ', 'worker ' || it.worker, left(it.progress::text, 200))
         when 'paused' then 'somebody to resume it: its job is paused'
         when 'ready' then coalesce(case when it.token is null then queue_reason(it.queue, it.limit_key, clock()) end,
-                                   worker_wanted(it.queue, it.pinned_version, null, null, false))
+                                   worker_wanted(it.queue, it.pinned_version, null, null))
         when 'retrying' then case
             when it.failure ->> 'code' = 'PD406'
-            then worker_wanted(it.queue, it.pinned_version, it.kind::text, it.name, true)
+            then worker_wanted(it.queue, it.pinned_version, it.kind::text, it.name)
             else concat_ws(', after: ', format('attempt %s at %s', it.attempt + 1, it.due_at), failure_words(it.failure)) end
         when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)
                                  else 'somebody to resume it' end
@@ -216,9 +216,9 @@ begin
         when it.state = 'delayed' and it.due_at = 'infinity' then case it.name when '$schedule' then 'resume_schedule'
                                                                                else 'resume' end
         when it.state = 'ready' and queue_is_paused(it.queue) then 'resume_queue'
-        when it.state = 'ready' and it.queue <> '$sql' and lacks_worker(it.queue, it.pinned_version, null, null, false) then 'worker'
+        when it.state = 'ready' and it.queue <> '$sql' and lacks_worker(it.queue, it.pinned_version, null, null) then 'worker'
         when it.state = 'retrying' and it.failure ->> 'code' = 'PD406'
-             and lacks_worker(it.queue, it.pinned_version, it.kind::text, it.name, true) then 'worker'
+             and lacks_worker(it.queue, it.pinned_version, it.kind::text, it.name) then 'worker'
         when it.state = 'waiting' and it.due_at = 'infinity' and it.awaits = '{}' and not waits_for_others(it.job_id, it.task)
         then coalesce((select min(r.needs) from live_requests(it.job_id, it.task, true) as r),
                       case when missing_workers(it.job_id, it.task) <> '{}' then 'worker' end) end;
