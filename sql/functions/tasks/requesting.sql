@@ -1,4 +1,4 @@
--- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts
+-- Tasks, requested: what a task asks others to do. A request whose task or answer exists, on its way or taken, inserts
 -- nothing: a coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
 
 create function @extschema@.request_tasks(turns @extschema@.turn[], asked_at timestamptz) returns text[]
