@@ -14,6 +14,7 @@
 \ir functions/conditions/judging.sql
 \ir functions/paths.sql
 \ir functions/values.sql
+\ir functions/calls.sql
 \ir functions/pages.sql
 \ir functions/commands.sql
 \ir functions/contracts/rules.sql
