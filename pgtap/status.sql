@@ -1,7 +1,7 @@
 -- The status of a job and what it waits for, in words (E6); its journal, and the history of its memory.
 
 begin;
-select plan(81);
+select plan(82);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
