@@ -301,7 +301,8 @@ select is(current_setting('synchronous_commit'), 'off',
           'the commit of a claim with durable => false does not wait for the disk');
 set local synchronous_commit = on;
 select set_queue('counted', max_running => 5);
-select given(claim('{order,counted}', 'ada', durable => false));
+select set_queue('paced', rate_per_key => 5);
+select given(claim(array['order', limited], 'ada', durable => false)) from unnest('{counted,paced}'::text[]) as limited;
 select is(current_setting('synchronous_commit'), 'on',
           'the commit of a claim of a limited queue always waits for the disk');
 select given(start('w', id => 'in time', queue => 'timed', timeout => '1 s'));

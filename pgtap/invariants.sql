@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and assert_invariants() reports exactly its code. (T31)
 
 begin;
-select plan(158);
+select plan(159);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -43,6 +43,9 @@ select set_queue('limited', max_running => 1, max_per_key => 1);
 select given(start('w', id => 'limited-' || n, queue => 'limited')) from generate_series(1, 2) as n;
 select time_passes('1 s');
 select given(take('bob', '{limited}'));
+select set_queue('paced', rate_per_key => 1);
+select given(start('w', id => 'paced-' || n, queue => 'paced')) from generate_series(1, 2) as n;
+select given(take('bob', '{paced}'));
 
 -- What a law must let pass: stuck, cancelled and paused tasks, hooks that clean up, lowered limits, and forks.
 
@@ -286,6 +289,7 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ update perdure.tasks set in_line = true where job_id = 'entity' $$, '{I13}'),
         ('a line on a queue whose limit was removed',
          $$ update perdure.queues set max_per_key = null where queue = 'limited' $$, '{I13}'),
+        ('a line that is lost', $$ delete from perdure.lines where queue = 'paced' $$, '{I13}'),
         ('a slot that was given out twice',
          $$ update perdure.tasks set token = token_of('c'), worker = 'c', in_line = false where job_id = 'limited-2' $$,
          '{I15}'),

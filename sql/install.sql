@@ -41,6 +41,8 @@
 \ir functions/queues/limits.sql
 \ir functions/tasks/suspects.sql
 \ir functions/tasks/demand.sql
+\ir functions/queues/lines.sql
+\ir functions/queues/keys.sql
 \ir functions/tasks/finding.sql
 \ir functions/tasks/admitting.sql
 \ir functions/inbox/runs.sql

@@ -34,6 +34,8 @@ WRITERS = {
     "workers": {"workers", "listeners"},
     "settings": {"instances", "testing"},
     "wanted_indexes": {"indexing"},
+    "key_tokens": {"queues"},
+    "lines": {"queues"},
 }
 
 # Concepts that may build statements at run time.

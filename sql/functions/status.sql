@@ -42,12 +42,17 @@ begin
                     then format('a slot of queue %s for key %s (%s of %s taken)', l.queue, quote_literal(queue_reason.limit_key),
                                 l.taken_of_key, l.max_per_key)
                     when l.tokens < 1
-                    then format('a token of queue %s, which gets %s a second', l.queue, l.rate_per_second) end
-          from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second,
+                    then format('a token of queue %s, which gets %s a second', l.queue, l.rate_per_second)
+                    when l.tokens_of_key < 1
+                    then format('a token of queue %s for key %s, which gets %s a second', l.queue,
+                                quote_literal(queue_reason.limit_key), l.rate_per_key) end
+          from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second, q.rate_per_key,
                        slots_taken(q.queue, case when q.max_running is not null then 2147483647 end) as taken,
                        case when q.max_per_key is not null
                             then slots_taken_by_key(q.queue, queue_reason.limit_key, 2147483647) end as taken_of_key,
-                       tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens
+                       tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens,
+                       tokens_of_key(q.queue, queue_reason.limit_key, q.rate_per_key, q.burst_per_key, queue_reason.now_at)
+                           as tokens_of_key
                   from queues as q
                  where q.queue = versioned_queue(queue_reason.queue, null)) as l);
 end

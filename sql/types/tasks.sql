@@ -46,6 +46,8 @@ create type @extschema@.queue_limits as (
     max_per_key      integer,
     rate_per_second  numeric,
     burst            numeric,
+    rate_per_key     numeric,
+    burst_per_key    numeric,
     tokens           numeric,
     claimed_at       timestamptz,
     last_key         text
@@ -66,7 +68,9 @@ create type @extschema@.queue_depth as (
     max_running      integer,
     max_per_key      integer,
     rate_per_second  numeric,
-    burst            numeric
+    burst            numeric,
+    rate_per_key     numeric,
+    burst_per_key    numeric
 );
 comment on type @extschema@.queue_depth is
     'How many tasks a queue has: ready for a worker, held back by limits or a pause, leased, and not due.';

@@ -6,17 +6,24 @@ that the database gave.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from tests.model.ends import end_tasks
 from tests.model.judging import Turn
 from tests.model.queues import (
+    NEW_QUEUE,
     base,
+    count_key,
+    held_tasks,
+    in_line,
     is_asleep,
     next_admission_at,
     next_due_at,
+    place_line,
     restrained,
     tokens_at,
+    tokens_of_key,
 )
 from tests.model.state import (
     MAX_DELIVERIES,
@@ -147,34 +154,31 @@ class Claim:
             chosen += self.ended(queue)[:most]
         return self.best(chosen, most)
 
-    def _held(self, queue: str) -> list[Row]:
-        return [
-            task
-            for task in self.s.tasks.values()
-            if base(task["queue"]) == queue and task["token"] is not None
-        ]
-
     def _room(self, queue: str, most: int) -> int:
         row = self.s.queues[queue]
         room = most
         if row["max_running"] is not None:
-            room = min(room, row["max_running"] - len(self._held(queue)))
+            room = min(room, row["max_running"] - len(held_tasks(self.s, queue)))
         tokens = tokens_at(row, self.s.now)
         return room if tokens is None else min(room, int(tokens))
 
     def _admissible(self, queue: str, room: int) -> list[Due]:
         served = [one for one in self.queues if base(one) == queue]
         row = self.s.queues[queue]
-        if row["max_per_key"] is None:
+        if row["max_per_key"] is None and row["rate_per_key"] is None:
             return self.best([one for name in served for one in self.free(name)[:room]], room)
         for name in served:
             for _, task in self.free(name):
                 task["in_line"] = True
+                if row["rate_per_key"] is not None:
+                    line = (name, task["priority"], task["limit_key"])
+                    self.s.lines.setdefault(line, {"turn_at": self.s.now})
         chosen: list[Due] = []
         for priority in range(10):
             for name in served:
+                find = self._by_key if row["rate_per_key"] is None else self._in_turn
                 if len(chosen) < room:
-                    chosen += self._by_key(name, row, priority, chosen, room - len(chosen))
+                    chosen += find(name, row, priority, chosen, room - len(chosen))
         return chosen
 
     def _by_key(
@@ -191,11 +195,35 @@ class Claim:
         keys.sort(key=lambda key: key <= row["last_key"])
         found: list[Due] = []
         for key in keys:
-            held = sum(task["limit_key"] == key for task in self._held(base(queue)))
+            held = sum(task["limit_key"] == key for task in held_tasks(self.s, queue))
             held += sum(task["limit_key"] == key for _, task in chosen)
             room = max(0, row["max_per_key"] - held)
             due = self._sorted(one for one in in_line if one[1]["limit_key"] == key)
             found += due[:room]
+        return found[:most]
+
+    def _in_turn(
+        self, queue: str, row: Row, priority: int, chosen: list[Due], most: int
+    ) -> list[Due]:
+        ready = sorted(
+            (line["turn_at"], key)
+            for (name, level, key), line in self.s.lines.items()
+            if (name, level) == (queue, priority) and line["turn_at"] <= self.s.now
+        )
+        found: list[Due] = []
+        for _, key in ready:
+            if len(found) >= most:
+                break
+            tokens = tokens_of_key(self.s, base(queue), key)
+            before = sum(task["limit_key"] == key for _, task in chosen)
+            room = min(most, int(tokens) - before)
+            if row["max_per_key"] is not None:
+                held = sum(task["limit_key"] == key for task in held_tasks(self.s, queue))
+                room = min(room, row["max_per_key"] - held - before)
+            due = self._sorted(in_line(self.s, queue, priority, key))
+            if not due[: max(room, 0)] and (tokens < 1 or not due):
+                place_line(self.s, queue, priority, key)
+            found += due[: max(room, 0)]
         return found[:most]
 
     def note(self, chosen: list[Due], taken: set[Name], was_held: set[Name]) -> None:
@@ -212,6 +240,23 @@ class Claim:
                 tokens = tokens_at(row, self.s.now)
                 row["tokens"] = None if tokens is None else tokens - len(used)
                 row |= {"claimed_at": self.s.now, "last_key": used[-1][1]["limit_key"]}
+            if self.s.queues[queue]["rate_per_key"] is not None:
+                self._spend(queue, used, len(taken))
+        for _, task in chosen:
+            if self.s.queues.get(base(task["queue"]), NEW_QUEUE)["rate_per_key"] is not None:
+                place_line(self.s, task["queue"], task["priority"], task["limit_key"])
+
+    def _spend(self, queue: str, used: list[Due], taken: int) -> None:
+        """Take tokens of keys, and forget keys that have all."""
+        for key, many in Counter(task["limit_key"] for _, task in used).items():
+            count_key(self.s, queue, key, tokens_of_key(self.s, queue, key) - many)
+        full = sorted(
+            (kept["full_at"], key)
+            for (name, key), kept in self.s.key_tokens.items()
+            if name == queue and kept["full_at"] <= self.s.now
+        )
+        for _, key in full[: 2 * taken]:
+            del self.s.key_tokens[queue, key]
 
 
 def claim_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Due, int]]:

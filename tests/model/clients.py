@@ -167,6 +167,8 @@ class Client:
         few = {"queue": "few", "max_running": chance.choice([1, 2, 2, None, 0])}
         keys = {"queue": "keys", "max_per_key": chance.choice([1, 1, 2, None])}
         keys["max_running"] = chance.choice([2, 3, None])
+        keys |= {"rate_per_key": chance.choice([0.5, 0.3, 2, 0])} if chance.random() < 0.5 else {}
+        keys |= {"burst_per_key": 2} if keys.get("rate_per_key") == 0.3 else {}
         slow = {"queue": "slow", "rate_per_second": chance.choice([0.5, 2, None, -1])}
         slow |= {"burst": 2} if slow["rate_per_second"] == 0.5 else {}
         both = {"queue": "q1", "max_running": 2, "rate_per_second": 0.5}

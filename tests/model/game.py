@@ -77,8 +77,8 @@ class Game:
         items = sorted(s.items.values(), key=lambda item: tuple(item[name] for name in order))
         shown = ("asked_at", "fingerprint")
         conditions = {place: {name: c[name] for name in shown} for place, c in s.conditions.items()}
-        same = {name: getattr(s, name) for name in ("jobs", "tasks", "journal", "queues")}
-        return same | {
+        same = ("jobs", "tasks", "journal", "queues", "key_tokens", "lines")
+        return {name: getattr(s, name) for name in same} | {
             "inbox": numbered(messages),
             "items": dict(enumerate(items)),
             "conditions": conditions,

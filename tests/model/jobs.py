@@ -404,6 +404,7 @@ def repin(s: State, id: str, version: str | None) -> int:
             continue
         moved += 1
         row |= {"queue": versioned(row["queue"], version), "pinned_version": version}
+        row["in_line"] = False
         if row["token"] is not None:
             row.update(dict.fromkeys(("token", "worker", "last_token", "awaits")))
             row.update(deliveries=0, due_at=s.now)

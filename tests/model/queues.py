@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 
-from tests.model.state import NEVER, SECOND, SUSPICIOUS, Row, State, check_queue, moment, seconds
+from tests.model.state import (
+    NEVER,
+    SECOND,
+    SUSPICIOUS,
+    Name,
+    Row,
+    State,
+    check_queue,
+    moment,
+    seconds,
+)
 from tests.races.memory_model import Refused
 
 NEW_QUEUE: Row = {
     "paused": False, "max_running": None, "max_per_key": None, "rate_per_second": None,
-    "burst": None, "tokens": None, "set_at": None, "claimed_at": None, "last_key": "",
+    "burst": None, "rate_per_key": None, "burst_per_key": None, "tokens": None, "set_at": None,
+    "claimed_at": None, "last_key": "",
 }  # fmt: skip
 
 
@@ -28,9 +40,49 @@ def tokens_at(queue: Row, now: int) -> Decimal | None:
     return min(queue["burst"], queue["tokens"] + queue["rate_per_second"] * passed)
 
 
+def tokens_of_key(s: State, queue: str, key: str) -> Decimal:
+    """Return the tokens of a key in a queue with a rate per key."""
+    row = s.queues[queue]
+    burst: Decimal = row["burst_per_key"]
+    counted = s.key_tokens.get((queue, key))
+    if counted is None:
+        return burst
+    passed = Decimal(max(s.now - counted["counted_at"], 0)) / SECOND
+    return min(burst, counted["tokens"] + row["rate_per_key"] * passed)
+
+
+def tokens_come_at(s: State, wanted: Decimal, tokens: Decimal, rate: Decimal) -> int:
+    """Return when there are as many tokens as are wanted."""
+    return s.now + math.ceil(max(Decimal(0), wanted - tokens) / rate * SECOND)
+
+
+def turn_of_key(s: State, queue: str, key: str) -> int:
+    """Return when a key has a token."""
+    rate = s.queues[queue]["rate_per_key"]
+    return tokens_come_at(s, Decimal(1), tokens_of_key(s, queue, key), rate)
+
+
+def in_line(s: State, queue: str, priority: int, key: str) -> list[tuple[Name, Row]]:
+    """Return the tasks that stand in line."""
+    return [
+        (name, task)
+        for name, task in s.tasks.items()
+        if (task["queue"], task["priority"], task["limit_key"]) == (queue, priority, key)
+        and task["in_line"]
+        and not task["paused"]
+    ]
+
+
+def place_line(s: State, queue: str, priority: int, key: str) -> None:
+    """Say when it is the turn of a line again, or remove it."""
+    line = s.lines.pop((queue, priority, key), None)
+    if line is not None and in_line(s, queue, priority, key):
+        s.lines[queue, priority, key] = {"turn_at": turn_of_key(s, base(queue), key)}
+
+
 def restrained(s: State, queues: list[str]) -> list[str]:
     """Return those of these queues that are paused or have limits."""
-    limits = ("max_running", "max_per_key", "rate_per_second")
+    limits = ("max_running", "max_per_key", "rate_per_second", "rate_per_key")
     return [
         queue
         for queue in queues
@@ -74,21 +126,44 @@ def has_room(s: State, queues: list[str]) -> bool:
         row = s.queues.get(base(queue), NEW_QUEUE)
         if row["paused"] or queue not in restrained(s, [queue]):
             continue
-        held = [
-            task
-            for task in s.tasks.values()
-            if base(task["queue"]) == base(queue) and task["token"] is not None
-        ]
-        is_full = row["max_running"] is not None and len(held) >= row["max_running"]
+        held = held_tasks(s, queue)
         tokens = tokens_at(row, s.now)
         full_keys = {
             key
             for key, many in Counter(task["limit_key"] for task in held).items()
             if row["max_per_key"] is not None and many >= row["max_per_key"]
         }
-        if not is_full and (tokens is None or tokens >= 1) and has_due_task(s, queue, full_keys):
+        if is_full(s, queue) or (tokens is not None and tokens < 1):
+            continue
+        if row["rate_per_key"] is not None:
+            full_keys |= {key for name, _, key in s.lines if name == queue} - ready_keys(s, queue)
+        if has_due_task(s, queue, full_keys):
             return True
     return False
+
+
+def held_tasks(s: State, queue: str) -> list[Row]:
+    """Return the held tasks of a queue, of all versions."""
+    return [
+        task
+        for task in s.tasks.values()
+        if base(task["queue"]) == base(queue) and task["token"] is not None
+    ]
+
+
+def is_full(s: State, queue: str) -> bool:
+    """Return whether a queue has no slot left."""
+    slots = s.queues[base(queue)]["max_running"]
+    return slots is not None and len(held_tasks(s, queue)) >= slots
+
+
+def ready_keys(s: State, queue: str) -> set[str]:
+    """Return the keys of lines whose turn it is."""
+    return {
+        key
+        for (name, priority, key), line in s.lines.items()
+        if name == queue and line["turn_at"] <= s.now and in_line(s, name, priority, key)
+    }
 
 
 def next_token_at(s: State, queues: list[str]) -> int | None:
@@ -98,7 +173,15 @@ def next_token_at(s: State, queues: list[str]) -> int | None:
         row = s.queues.get(base(queue))
         tokens = None if row is None or row["paused"] else tokens_at(row, s.now)
         if tokens is not None and tokens < 1 and has_due_task(s, queue):
-            times.append(s.now + round((1 - tokens) / row["rate_per_second"] * SECOND))
+            times.append(tokens_come_at(s, Decimal(1), tokens, row["rate_per_second"]))
+        if row is None or row["paused"] or row["rate_per_key"] is None or is_full(s, queue):
+            continue
+        if tokens is None or tokens >= 1:
+            times += [
+                line["turn_at"]
+                for (name, priority, key), line in s.lines.items()
+                if name == queue and line["turn_at"] > s.now and in_line(s, name, priority, key)
+            ]
     return min(times, default=None)
 
 
@@ -124,23 +207,57 @@ def set_queue(
     max_per_key: int | None = None,
     rate_per_second: float | None = None,
     burst: float | None = None,
+    rate_per_key: float | None = None,
+    burst_per_key: float | None = None,
 ) -> None:
     check_queue(queue)
     if min(max_running or 1, max_per_key or 1) < 1 or max_running == 0 or max_per_key == 0:
         raise Refused("PD107")
-    if (rate_per_second is not None and rate_per_second < 1e-9) or (burst and not rate_per_second):
-        raise Refused("PD107")
+    for each, most in ((rate_per_second, burst), (rate_per_key, burst_per_key)):
+        if (each is not None and each < 1e-9) or (most and not each):
+            raise Refused("PD107")
     row = s.queues.setdefault(queue, dict(NEW_QUEUE))
     rate = None if rate_per_second is None else Decimal(str(rate_per_second))
     full = None if rate is None else Decimal(burst or max(rate, 1))
-    before, tokens = row["max_per_key"], tokens_at(row, s.now)
+    before, tokens = dict(row), tokens_at(row, s.now)
+    counted = {key: tokens_of_key(s, *key) for key in s.key_tokens if key[0] == queue}
     row |= {"max_running": max_running, "max_per_key": max_per_key, "burst": full}
     row |= {"rate_per_second": rate, "set_at": s.now, "claimed_at": s.now}
     row["tokens"] = None if full is None else min(full if tokens is None else tokens, full)
-    if max_per_key is None and before is not None:
+    row["rate_per_key"] = None if rate_per_key is None else Decimal(str(rate_per_key))
+    row["burst_per_key"] = rate_per_key and Decimal(burst_per_key or max(row["rate_per_key"], 1))
+    change_key_rate(s, queue, before, counted)
+    was_by_rate, is_by_rate = before["rate_per_key"] is not None, rate_per_key is not None
+    has_none = max_per_key is None and not is_by_rate
+    if was_by_rate != is_by_rate or (has_none and before["max_per_key"] is not None):
         for task in s.tasks.values():
             if base(task["queue"]) == queue:
                 task["in_line"] = False
+        s.lines = {name: line for name, line in s.lines.items() if base(name[0]) != queue}
+
+
+def change_key_rate(
+    s: State, queue: str, before: Row, counted: dict[tuple[str, str], Decimal]
+) -> None:
+    """Count the tokens of keys before their rate changes, or forget them."""
+    row = s.queues[queue]
+    if row["rate_per_key"] is None:
+        s.key_tokens = {key: kept for key, kept in s.key_tokens.items() if key[0] != queue}
+    elif before["rate_per_key"] is not None and any(
+        row[name] != before[name] for name in ("rate_per_key", "burst_per_key")
+    ):
+        for key, tokens in counted.items():
+            count_key(s, *key, min(row["burst_per_key"], tokens))
+        for name, line in s.lines.items():
+            if base(name[0]) == queue and line["turn_at"] > s.now:
+                line["turn_at"] = turn_of_key(s, queue, name[2])
+
+
+def count_key(s: State, queue: str, key: str, tokens: Decimal) -> None:
+    """Write the tokens of a key."""
+    row = s.queues[queue]
+    full_at = tokens_come_at(s, row["burst_per_key"], tokens, row["rate_per_key"])
+    s.key_tokens[queue, key] = {"tokens": tokens, "counted_at": s.now, "full_at": full_at}
 
 
 def pause_queue(s: State, queue: str) -> bool:

@@ -37,8 +37,10 @@ COLUMNS = {
     "conditions": "job_id, task, key, asked_at, fingerprint",
     "items": """job_id, id, task, key, name, payload, assignee, priority, asked_at, expires_at,
         claimed_by, claimed_at, resolution, resolved_by, resolved_at, fingerprint""",
-    "queues": """queue, paused, max_running, max_per_key, rate_per_second, burst, tokens, set_at,
-        claimed_at, last_key""",
+    "queues": """queue, paused, max_running, max_per_key, rate_per_second, burst, rate_per_key,
+        burst_per_key, tokens, set_at, claimed_at, last_key""",
+    "key_tokens": "queue, limit_key, tokens, counted_at, full_at",
+    "lines": "queue, priority, limit_key, turn_at",
 }
 SNAPSHOT = """with ticking as (
     update settings set value = to_jsonb(value::numeric + %s::numeric) where name = 'clock_ahead')
@@ -54,6 +56,8 @@ KEYS = {
     "journal": ("job_id", "task", "seq"),
     "conditions": ("job_id", "task", "key"),
     "queues": ("queue",),
+    "key_tokens": ("queue", "limit_key"),
+    "lines": ("queue", "priority", "limit_key"),
 }
 
 

@@ -77,11 +77,14 @@ class State:
     conditions: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     items: dict[int, Row] = field(default_factory=dict)
     queues: dict[str, Row] = field(default_factory=dict)
+    key_tokens: dict[tuple[str, str], Row] = field(default_factory=dict)
+    lines: dict[tuple[str, int, str], Row] = field(default_factory=dict)
     contracts: frozenset[str] = frozenset()
     sql_hooks: frozenset[str] = frozenset()
     past: dict[str, list[Any]] = field(default_factory=dict)
 
     TABLES = ("jobs", "tasks", "journal", "inbox", "conditions", "items", "queues")
+    TABLES += ("key_tokens", "lines")
 
     def saved(self) -> dict[str, Any]:
         """Save the state, to restore it after a refusal."""
@@ -211,7 +214,7 @@ class State:
         self.jobs[job]["paused"] = False
         lifted = [task for _, task in self.tasks_of(job) if task["paused"]]
         for task in lifted:
-            task["paused"] = False
+            task.update(paused=False, in_line=False)
         return sum(task["stuck_reason"] is None for task in lifted)
 
     # The memory

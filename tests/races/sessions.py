@@ -53,6 +53,8 @@ TABLES = (
     "items",
     "contracts",
     "queues",
+    "key_tokens",
+    "lines",
     "jobs",  # last, since other rows refer to it
 )
 

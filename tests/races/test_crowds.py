@@ -32,6 +32,27 @@ def pages_of_a_claim(connection: Connection, max_tasks: int) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
+def test_claim_does_not_read_keys_that_wait_for_token(connection: Connection) -> None:
+    """Ten thousand keys stand in line, and one of them has a token."""
+    connection.execute("select set_queue('q', rate_per_key => 0.001)")
+    starts = [{"workflow": "w", "queue": "q", "limit_key": f"k{n}"} for n in range(CROWD)]
+    connection.execute("select count(*) from start_many(%s)", [Jsonb(starts)])
+    connection.execute("""insert into key_tokens
+        select 'q', limit_key, 0, clock(), clock() + interval '1000 s' from tasks""")
+    claimed = connection.execute("""
+        select sum(json_array_length(claim('{q}', 'a') -> 'tasks')) from generate_series(1, 10)""")
+    assert claimed.fetchone() == (0,)
+    connection.execute("vacuum tasks, lines, key_tokens")
+    none = min(pages_of_a_claim(connection, 100) for _ in range(3))
+    connection.execute("update key_tokens set tokens = 1 where limit_key = 'k5000'")
+    connection.execute("update lines set turn_at = clock() where limit_key = 'k5000'")
+    one = pages_of_a_claim(connection, 100)
+
+    query = "select limit_key from tasks where token is not null"
+    assert connection.execute(query).fetchall() == [("k5000",)]
+    assert max(none, one) < 500
+
+
 @pytest.mark.parametrize("limits", ["max_per_key => 2", "max_running => 2"])
 def test_claim_does_not_read_tasks_that_wait_for_slot(connection: Connection, limits: str) -> None:
     connection.execute(f"select set_queue('q', {limits})".encode())

@@ -78,6 +78,15 @@ select 'one', '1/main', 'i#' || n, 'decide', clock() from generate_series(1, {MA
 """
 
 
+KEYS = f"""
+insert into lines (queue, priority, limit_key, turn_at)
+select 'paced', 5, 'other ' || n, clock() + interval '1 h' from generate_series(1, {MANY}) as n;
+insert into key_tokens (queue, limit_key, tokens, counted_at, full_at)
+select 'paced', 'other ' || n, 0, clock(), clock() + interval '1 h' * (n - {MANY} / 2)
+  from generate_series(1, {MANY}) as n
+"""
+
+
 def fill(session: Session, statements: str = BESIDE) -> None:
     """Insert many rows beside those of the test."""
     for statement in statements.split(";"):
@@ -219,13 +228,30 @@ def test_reason_why_task_waits_is_found_without_reading_all_tasks(early: Session
         session.call("start", workflow="w", id=job, queue="limited")
         session.one("select task_reason(%s, '1/main')", job)
 
-    early.run("select set_queue('limited', 5, 2, 1, 1)")
+    early.run("select set_queue('limited', 5, 2, 1, 1, 1)")
     rows_read(early, "j", explain)
     fill(early)
 
     read = rows_read(early, "j", explain)
 
     assert read["tasks"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+def test_key_that_has_a_token_is_found_without_reading_all_lines(early: Session) -> None:
+    """Neither the keys that wait for a token are read, nor those that have all of them."""
+
+    def claim(session: Session, key: str) -> None:
+        session.call("start", workflow="w", id=key, queue="paced", limit_key=key)
+        assert len(session.claim("paced")) == 1
+
+    early.run("select set_queue('paced', rate_per_key => 1)")
+    rows_read(early, "first", claim)
+    fill(early, KEYS)
+
+    read = rows_read(early, "second", claim)
+
+    assert min(read[table] for table in ("tasks", "key_tokens")) > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 

@@ -14,6 +14,7 @@ from tests.races.sessions import PATIENCE, Session, Stage, Task, together
 WORKERS = 6
 JOBS = 60
 SLOTS, SLOTS_OF_A_KEY = 5, 2
+RATE_OF_A_KEY = 100
 FATES = ["done", "done", "retry", "release", "park", "lost"]
 RULES = ["pause_queue", "resume_queue", "set_queue", "set_queue", "pause"]
 
@@ -65,7 +66,9 @@ class Storm:
             if call == "set_queue":
                 slots = chance.choice([SLOTS, SLOTS - 2])
                 of_a_key = chance.choice([SLOTS_OF_A_KEY, 1])
-                session.call(call, queue="q", max_running=slots, max_per_key=of_a_key)
+                limits: dict[str, Any] = {"max_running": slots, "max_per_key": of_a_key}
+                limits |= {"rate_per_key": chance.choice([RATE_OF_A_KEY, None])}
+                session.call(call, queue="q", **limits)
             elif call == "pause":
                 job = f"j{chance.randrange(JOBS)}"
                 if session.status(job) == "running" and session.call("pause", id=job):

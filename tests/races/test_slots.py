@@ -32,12 +32,24 @@ def held(session: Session, queue: str = "q") -> int:
     return int(session.one(query, queue))
 
 
+SLOWLY = Decimal("0.001")
+"""A rate at which no token comes during a test."""
+
+
 # Two claims at once
 
 
-@pytest.mark.parametrize("limits", [{"max_running": 3}, {"max_per_key": 3}, {"rate_per_second": 3}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_running": 3},
+        {"max_per_key": 3},
+        {"rate_per_second": 3},
+        {"rate_per_key": SLOWLY, "burst_per_key": 3},
+    ],
+)
 def test_two_concurrent_claims_never_exceed_limit(
-    a: Session, b: Session, limits: dict[str, int]
+    a: Session, b: Session, limits: dict[str, Any]
 ) -> None:
     """[P6] The second does not wait for the first, and takes nothing until that has ended."""
     a.call("set_queue", queue="q", **limits)
@@ -57,7 +69,7 @@ def test_a_claim_that_is_rolled_back_gives_its_slots_and_tokens_back(
     a: Session, b: Session
 ) -> None:
     """[P8] Another worker can claim as many tasks at once."""
-    a.call("set_queue", queue="q", max_running=2, max_per_key=2, rate_per_second=2)
+    a.call("set_queue", queue="q", max_running=2, max_per_key=2, rate_per_second=2, rate_per_key=2)
     start(a, 4)
 
     with a.open("rollback"):
@@ -84,11 +96,14 @@ def test_claim_skips_locked_queue_and_takes_from_others(a: Session, b: Session) 
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize(
+    "limits", [{"max_running": 2}, {"rate_per_key": SLOWLY, "burst_per_key": 2}]
+)
 def test_claim_with_old_snapshot_gets_serialization_failure(
-    a: Session, b: Session, level: str
+    a: Session, b: Session, level: str, limits: dict[str, Any]
 ) -> None:
     """[P6] It would not see the tasks claimed since, and would exceed the limit."""
-    a.call("set_queue", queue="q", max_running=2)
+    a.call("set_queue", queue="q", **limits)
     start(a, 4)
     b.run(f"begin isolation level {level}")
     b.one("select count(*) from tasks")
@@ -139,7 +154,8 @@ def test_one_call_ends_turn_and_takes_its_slot_for_next_task(a: Session) -> None
 
 def test_lost_worker_keeps_its_slot_until_its_task_is_claimed_again(a: Session, b: Session) -> None:
     """[P6] [P8] (C42) The next claim takes this task, not another one."""
-    a.call("set_queue", queue="q", max_running=1, max_per_key=1, rate_per_second=Decimal("0.001"))
+    rates = {"rate_per_second": SLOWLY, "rate_per_key": SLOWLY}
+    a.call("set_queue", queue="q", max_running=1, max_per_key=1, **rates)
     start(a, 2)
     lost = a.claim_one("q")
 
@@ -257,10 +273,13 @@ def test_claim_of_task_released_meanwhile_takes_new_row(theatre: Theatre) -> Non
         ({"max_per_key": 2}, {}, 4),
         ({"max_per_key": 2}, {"max_running": 3}, 1),
         ({"rate_per_second": 2}, {"max_per_key": 4}, 2),
+        ({"rate_per_key": 2}, {}, 4),
+        ({"rate_per_key": SLOWLY, "burst_per_key": 2}, {"rate_per_key": SLOWLY * 2}, 0),
+        ({"max_per_key": 2}, {"rate_per_key": SLOWLY, "burst_per_key": 3}, 3),
     ],
 )
 def test_setting_limits_waits_for_open_claims(
-    a: Session, b: Session, before: dict[str, int], after: dict[str, int], taken: int
+    a: Session, b: Session, before: dict[str, Any], after: dict[str, Any], taken: int
 ) -> None:
     """[P8] Tasks that the claim has queued for a slot are found under any new limits."""
     a.call("set_queue", queue="q", **before)
@@ -277,11 +296,12 @@ def test_setting_limits_waits_for_open_claims(
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize(("version", "queue"), [(None, "q"), ("7", "q@7")])
+@pytest.mark.parametrize("limits", [{"max_per_key": 1}, {"rate_per_key": SLOWLY}])
 def test_setting_limits_with_old_snapshot_gets_serialization_failure(
-    a: Session, b: Session, level: str, version: str | None, queue: str
+    a: Session, b: Session, level: str, version: str | None, queue: str, limits: dict[str, Any]
 ) -> None:
-    """[P8] (E7) It would not see the tasks that wait for a slot, and they would be lost."""
-    a.call("set_queue", queue="q", max_per_key=1)
+    """[P8] (E7) It would not see the tasks that stand in line, and they would be lost."""
+    a.call("set_queue", queue="q", **limits)
     start(a, 2)
     assert len(a.claim("q", max_tasks=1)) == 1
     a.start("late", queue="q", pinned_version=version)
@@ -315,6 +335,37 @@ def test_removing_limits_locks_waiting_tasks_in_common_order(
     c.commit()
 
     assert (ending.error(), leaving.error()) == (None, None)
+
+
+def test_task_that_comes_to_an_open_line_is_found(a: Session, b: Session) -> None:
+    """[P8] A claim that takes the last task of a line removes it, and one that follows opens it."""
+    a.call("set_queue", queue="q", rate_per_key=SLOWLY, burst_per_key=9)
+    start(a, 1)
+    with a.open():
+        assert len(a.claim("q")) == 1
+        b.start("late", queue="q")
+        assert b.claim("q") == []
+    assert [task.job for task in b.claim("q")] == ["late"]
+    assert a.one("select count(*) from lines") == 0
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_line_whose_task_is_being_paused_stays_until_that_is_certain(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P8] Its task is found again if the pause is rolled back, or when the job is resumed."""
+    a.call("set_queue", queue="q", rate_per_key=9)
+    start(a, 2, limit_key=["k", "l"])
+    assert [task.job for task in a.claim("q", max_tasks=1)] == ["q00"]
+    with a.open(end):
+        a.call("pause", id="q01")
+        assert b.claim("q") == []
+        assert b.one("select count(*) from lines") == 1
+    if end == "commit":
+        assert b.claim("q") == []
+        assert b.one("select count(*) from lines") == 0
+        a.call("resume", id="q01")
+    assert [task.job for task in b.claim("q")] == ["q01"]
 
 
 def test_claims_do_not_wait_while_limits_are_set(a: Session, b: Session) -> None:
@@ -415,8 +466,8 @@ def test_pausing_job_waits_for_open_claim_and_lets_turn_end(a: Session, b: Sessi
 
 @pytest.mark.parametrize(
     "limits",
-    [{}, {"max_running": 1}, {"max_per_key": 1}],
-    ids=["no limits", "a limit", "a limit per key"],
+    [{}, {"max_running": 1}, {"max_per_key": 1}, {"rate_per_key": 9}],
+    ids=["no limits", "a limit", "a limit per key", "a rate per key"],
 )
 def test_claim_skips_job_that_is_being_paused_or_resumed(
     a: Session, b: Session, limits: dict[str, int]

@@ -38,13 +38,14 @@ def depth(client: perdure.Client, queue: str = "q") -> perdure.QueueDepth:
 
 
 def test_limits_of_a_queue_are_set_and_reported(client: perdure.Client, echo: Any) -> None:
-    client.set_queue("q", max_running=2, max_per_key=1, rate_per_second=0.1)
+    client.set_queue("q", max_running=2, max_per_key=1, rate_per_second=0.1, rate_per_key=20 / 60)
     for number in range(3):
         client.start(echo, number, limit_key="k")
     found = depth(client)
     assert (found.ready, found.held_back, found.leased, found.paused) == (1, 2, 0, False)
     assert (found.max_running, found.max_per_key) == (2, 1)
     assert (found.rate_per_second, found.burst) == (Decimal("0.1"), 1)
+    assert (found.rate_per_key, found.burst_per_key) == (Decimal(str(20 / 60)), 1)
     client.set_queue("q")
     found = depth(client)
     assert (found.ready, found.held_back, found.max_running, found.burst) == (3, 0, None, None)
@@ -197,11 +198,13 @@ def test_commands_limit_pause_and_resume_queues_and_jobs(
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     client.start(echo, id="j")
-    assert run("queue", "set", "q", "--max-running", "2", "--rate", "0.5") == []
+    rates = ("--rate", "0.5", "--rate-per-key", "0.25")
+    assert run("queue", "set", "q", "--max-running", "2", *rates) == []
     assert run("queue", "pause", "q") == [True]
     (found,) = run("queue", "list")
     assert (found["queue"], found["paused"], found["held_back"]) == ("q", True, 1)
     assert (found["max_running"], found["rate_per_second"]) == (2, "0.5")
+    assert (found["rate_per_key"], found["burst_per_key"]) == ("0.25", "1")
     assert run("queue", "resume", "q") == [True]
     assert run("pause", "j") == [True]
     assert run("resume", "j") == [1]
@@ -249,6 +252,24 @@ def test_a_slot_that_becomes_free_is_taken_at_once(
         handle.result(T)
     # Without a notification, a full search once a second would find each of them, too.
     assert 39 / 20 - 0.1 < time.monotonic() - began < 39 / 4
+
+
+def test_each_key_begins_at_its_rate_without_polls(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """(E13) An idle worker wakes up when a key has its next token."""
+
+    @app.coordinator(queue="q")
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await asyncio.sleep(0)
+
+    client.set_queue("q", rate_per_key=20, burst_per_key=1)
+    work(slots=1, poll=600)
+    work(slots=1, poll=600)
+    began = time.monotonic()
+    for handle in [client.start(waits, limit_key=key) for _ in range(20) for key in "ab"]:
+        handle.result(T)
+    assert 19 / 20 - 0.1 < time.monotonic() - began < 19 / 4
 
 
 def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:

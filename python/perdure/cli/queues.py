@@ -39,6 +39,12 @@ def set_queue(
     burst: Annotated[
         float | None, typer.Option(help="How many turns may begin at once after a calm.")
     ] = None,
+    rate_per_key: Annotated[
+        float | None, typer.Option(help="How many may begin each second for each limit key.")
+    ] = None,
+    burst_per_key: Annotated[
+        float | None, typer.Option(help="How many of a key may begin at once after a calm.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
@@ -50,6 +56,8 @@ def set_queue(
             max_per_key=max_per_key,
             rate_per_second=rate,
             burst=burst,
+            rate_per_key=rate_per_key,
+            burst_per_key=burst_per_key,
         )
 
 

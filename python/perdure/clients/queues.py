@@ -40,6 +40,8 @@ class QueueDepth:
     max_per_key: int | None
     rate_per_second: Decimal | None
     burst: Decimal | None
+    rate_per_key: Decimal | None
+    burst_per_key: Decimal | None
 
 
 class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
@@ -53,17 +55,22 @@ class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
         max_per_key: int | None = None,
         rate_per_second: float | Decimal | None = None,
         burst: float | Decimal | None = None,
+        rate_per_key: float | Decimal | None = None,
+        burst_per_key: float | Decimal | None = None,
     ) -> _None:
         """Limit a queue: `client.set_queue("llm", max_running=10, rate_per_second=5)`.
 
         - `max_running`: how many of its tasks run at a time. `max_per_key`: the same for each
           `limit_key`.
         - `rate_per_second`: how many turns begin each second. `burst`: how many may begin at once.
+          `rate_per_key` and `burst_per_key`: the same for each `limit_key`.
 
         A limit that you leave out is removed. Raises InvalidArgument and InvalidName.
         """
         limits = {"max_running": max_running, "max_per_key": max_per_key}
-        return self.give(self.calls.set_queue(queue, rate_per_second, burst, **limits))
+        rates = {"rate_per_second": rate_per_second, "burst": burst}
+        rates |= {"rate_per_key": rate_per_key, "burst_per_key": burst_per_key}
+        return self.give(self.calls.set_queue(queue, rates, **limits))
 
     def pause_queue(self, queue: str) -> _Bool:
         """Keep the tasks of a queue from workers. What runs now continues.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -187,10 +187,9 @@ class WorkerCalls(AppCalls):
         return self._call("forget_worker", worker=worker)
 
     # Queues.
-    def set_queue(self, queue: str, rate_per_second: Any, burst: Any, **limits: Any) -> Call:
+    def set_queue(self, queue: str, rates: Mapping[str, Any], **limits: Any) -> Call:
         """Limit a queue; a limit that is None is removed."""
-        limits["rate_per_second"] = _number("rate_per_second", rate_per_second)
-        limits["burst"] = _number("burst", burst)
+        limits |= {name: _number(name, rate) for name, rate in rates.items()}
         return self._call("set_queue", queue=queue, **limits).reading(lambda _: None)
 
     def pause_queue(self, queue: str) -> Call:

@@ -94,11 +94,20 @@ begin
      where t.paused <> j.paused
        and not (j.paused and left(t.name, 1) = '$' and t.name <> '$schedule')
     union all
-    select 'I13', t.job_id, t.task, format('the task stands in line, but queue %s has no limit per key', t.queue)
+    select 'I13', t.job_id, t.task,
+           case when q.rate_per_key is null then format('the task stands in line, but queue %s has no limit per key', t.queue)
+                else format('the task stands in line under key %s, which has no line', quote_literal(t.limit_key)) end
       from tasks as t
       left join queues as q on q.queue = versioned_queue(t.queue, null)
      where t.in_line
-       and q.max_per_key is null
+       and case when q.rate_per_key is null then q.max_per_key is null
+                else not t.paused
+                     and not exists (
+                        select
+                          from lines as l
+                         where l.queue = t.queue
+                           and l.priority = t.priority
+                           and l.limit_key = t.limit_key) end
     union all
     select 'I15', null, null, format('queue %s has %s slots, but %s tasks are held', q.queue, q.max_running, count(*))
       from queues as q

@@ -24,7 +24,54 @@ begin
 end
 $$;
 comment on function @extschema@.tokens_at(numeric, numeric, numeric, timestamptz, timestamptz) is
-    'Return how many tokens a queue has at a time, given how many it had when they were counted; null if its rate is not limited.';
+    'Return how many tokens a queue or a key has at a time, given how many it had when they were counted; null if its rate is not limited.';
+
+
+-- Rounded up: at that time the tokens are there. No time holds what the lowest rate takes to fill the highest burst.
+create function @extschema@.tokens_come_at(
+    wanted           numeric,
+    tokens           numeric,
+    rate_per_second  numeric,
+    at               timestamptz
+) returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    seconds numeric := greatest(0, tokens_come_at.wanted - tokens_come_at.tokens) / tokens_come_at.rate_per_second;
+begin
+    return case when seconds > 10000000000 then 'infinity'
+                else tokens_come_at.at + ceil(seconds * 1000000) * interval '1 microsecond' end;
+end
+$$;
+comment on function @extschema@.tokens_come_at(numeric, numeric, numeric, timestamptz) is
+    'Return from when on there are as many tokens as are wanted, given how many there are at a time.';
+
+
+create function @extschema@.tokens_of_key(
+    queue          text,
+    limit_key      text,
+    rate_per_key   numeric,
+    burst_per_key  numeric,
+    at             timestamptz
+) returns numeric
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        (select tokens_at(k.tokens, tokens_of_key.rate_per_key, tokens_of_key.burst_per_key, k.counted_at, tokens_of_key.at)
+           from key_tokens as k
+          where k.queue = tokens_of_key.queue
+            and k.limit_key = tokens_of_key.limit_key),
+        tokens_of_key.burst_per_key);
+end
+$$;
+comment on function @extschema@.tokens_of_key(text, text, numeric, numeric, timestamptz) is
+    'Return how many tokens a key of a queue has at a time; null if the queue has no rate per key.';
 
 
 create function @extschema@.lock_queue(queue text) returns @extschema@.queue_limits
@@ -35,8 +82,8 @@ as $$
 begin
     insert into queues (queue) values (lock_queue.queue) on conflict on constraint one_row_per_queue do nothing;
     return (
-        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
-                q.last_key)::queue_limits
+        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.rate_per_key, q.burst_per_key,
+                q.tokens, q.claimed_at, q.last_key)::queue_limits
           from queues as q
          where q.queue = lock_queue.queue
            for no key update);
@@ -57,7 +104,7 @@ begin
         select
           from queues as q
          where q.paused
-            or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null) then
+            or coalesce(q.max_running, q.max_per_key, q.rate_per_second, q.rate_per_key) is not null) then
         return '{}'::text[];
     end if;
     return array(
@@ -65,7 +112,7 @@ begin
           from unnest(restricted_queues.queues) as u (queue)
           join queues as q on q.queue = split_part(u.queue, '@', 1)
          where q.paused
-            or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null);
+            or coalesce(q.max_running, q.max_per_key, q.rate_per_second, q.rate_per_key) is not null);
 end
 $$;
 comment on function @extschema@.restricted_queues(text[]) is
@@ -98,8 +145,8 @@ begin
         return '{}'::queue_limits[];
     end if;
     return array(
-        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
-                q.last_key)::queue_limits
+        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.rate_per_key, q.burst_per_key,
+                q.tokens, q.claimed_at, q.last_key)::queue_limits
           from queues as q
          where q.queue = any(array(select split_part(u.queue, '@', 1) from unnest(lock_limits.queues) as u (queue)))
            and not q.paused

@@ -30,25 +30,33 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    by_key boolean := coalesce(limits.max_per_key, limits.rate_per_key) is not null;
     chosen due_task[] := '{}'::due_task[];
+    missing integer;
     served text;
 begin
     foreach served in array find_admissible.queues loop
-        if limits.max_per_key is null then
+        if not by_key then
             chosen := chosen || find_free(served, find_admissible.room, find_admissible.now_at);
         else
-            perform put_in_line(served, find_admissible.now_at);
+            perform put_in_line(served, limits, find_admissible.now_at);
         end if;
     end loop;
-    if limits.max_per_key is null then
+    if not by_key then
         return choose_best(chosen, find_admissible.queues, find_admissible.room);
+    end if;
+    if limits.rate_per_key is not null and limits.claimed_at > find_admissible.now_at then
+        perform recount_turns(limits.queue, limits.rate_per_key, limits.burst_per_key, find_admissible.now_at);
     end if;
     -- Loops: tasks with a better priority take the slots of their key first.
     for level in 0 .. 9 loop
         foreach served in array find_admissible.queues loop
-            exit when cardinality(chosen) >= find_admissible.room;
-            chosen := chosen || find_by_key(served, limits, level::smallint, chosen,
-                                            find_admissible.room - cardinality(chosen));
+            missing := find_admissible.room - cardinality(chosen);
+            exit when missing <= 0;
+            chosen := chosen || case when limits.rate_per_key is null
+                                     then find_by_key(served, limits, level::smallint, chosen, missing)
+                                     else find_in_turn(served, limits, level::smallint, chosen, missing,
+                                                       find_admissible.now_at) end;
         end loop;
     end loop;
     return chosen;
@@ -144,18 +152,21 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return (
-        select min(next_token_at.now_at + (1 - l.tokens) / l.rate_per_second * interval '1 s')
-          from (select u.queue, q.rate_per_second,
+        select min(case when (l.tokens < 1) is not true then next_turn_at(l.queue, next_token_at.now_at)
+                        when has_due_task(l.queue, next_token_at.now_at)
+                        then tokens_come_at(1, l.tokens, l.rate_per_second, next_token_at.now_at) end)
+          from (select u.queue, q.rate_per_second, q.rate_per_key,
+                       slots_taken(q.queue, q.max_running) >= q.max_running as is_full,
                        tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, next_token_at.now_at) as tokens
                   from unnest(next_token_at.queues) as u (queue)
                   join queues as q on q.queue = split_part(u.queue, '@', 1)
                  where not q.paused) as l
          where l.tokens < 1
-           and has_due_task(l.queue, next_token_at.now_at));
+            or l.rate_per_key is not null and l.is_full is not true);
 end
 $$;
 comment on function @extschema@.next_token_at(text[], timestamptz) is
-    'Return when the next token comes for which tasks of these queues wait; null if none wait for one.';
+    'Return when the next token, of a queue or of a key, comes for which tasks of these queues wait; null if none wait for one.';
 
 
 -- Ten milliseconds: another claim has locked the row of the queue, and may leave something; or a token has come since
@@ -172,11 +183,15 @@ begin
            from unnest(next_admission_at.queues) as u (queue)
            join queues as q on q.queue = split_part(u.queue, '@', 1)
           where not q.paused
-            and coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null
+            and coalesce(q.max_running, q.max_per_key, q.rate_per_second, q.rate_per_key) is not null
             and (slots_taken(q.queue, q.max_running) < q.max_running) is not false
             and (tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, next_admission_at.now_at) >= 1) is not false
-            and case when q.max_per_key is null then has_due_task(u.queue, next_admission_at.now_at)
-                     else has_admissible_task(u.queue, q.max_per_key, next_admission_at.now_at) end
+            and case when q.rate_per_key is not null
+                     then has_free_task(u.queue, next_admission_at.now_at)
+                          or has_ready_line(u.queue, q.max_per_key, next_admission_at.now_at)
+                     when q.max_per_key is not null
+                     then has_admissible_task(u.queue, q.max_per_key, next_admission_at.now_at)
+                     else has_due_task(u.queue, next_admission_at.now_at) end
           limit 1));
 end
 $$;

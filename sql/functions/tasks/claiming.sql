@@ -156,6 +156,7 @@ begin
     end loop;
     if limits <> '{}' and leased.claimed is not null then
         perform record_claims(limits, chosen, leased.claimed, claimed_at);
+        perform spend_key_tokens(limits, chosen, leased.claimed, claimed_at);
     end if;
     return leased.claimed;
 end

@@ -57,9 +57,9 @@ comment on function @extschema@.find_free(text, integer, timestamptz) is
 
 
 -- A task that has become due is put in line once, a thousand at a time, best first; from then on, claims find it by its
--- key. Two statements: a single one would update rows as they were before they were locked, and check constraints with
+-- key, or by its line. Two statements: a single one would update rows as they were before they were locked, and check constraints with
 -- that.
-create function @extschema@.put_in_line(queue text, now_at timestamptz) returns void
+create function @extschema@.put_in_line(queue text, limits @extschema@.queue_limits, now_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -81,12 +81,13 @@ begin
              ) as f
         )
         update tasks as t set in_line = true from found as f where t.ctid = f.place;
+        perform open_lines(due, put_in_line.now_at) where limits.rate_per_key is not null;
         perform touch_queue(put_in_line.queue);
     end if;
 end
 $$;
-comment on function @extschema@.put_in_line(text, timestamptz) is
-    'Put due tasks of a queue with a limit per key in line under their keys.';
+comment on function @extschema@.put_in_line(text, @extschema@.queue_limits, timestamptz) is
+    'Put due tasks of a queue with limits per key in line under their keys.';
 
 
 create function @extschema@.take_out_of_line(queue text) returns void
@@ -106,6 +107,7 @@ begin
        set in_line = false
      where t.in_line
        and (t.queue = take_out_of_line.queue or t.queue > take_out_of_line.queue || '@' and t.queue < take_out_of_line.queue || 'A');
+    perform remove_lines(take_out_of_line.queue);
 end
 $$;
 comment on function @extschema@.take_out_of_line(text) is

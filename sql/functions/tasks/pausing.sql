@@ -17,6 +17,7 @@ comment on function @extschema@.pause_tasks(text) is
     'Keep the tasks of a job, or of a schedule, from workers, but not what else the database does by itself; held tasks continue.';
 
 
+-- A task that stood in line is put there again, since its line may be gone.
 create function @extschema@.lift_pause(job text) returns text[]
 language plpgsql
 volatile
@@ -30,7 +31,12 @@ begin
         return '{}'::text[];
     end if;
     with moved as (
-        update tasks as t set paused = false where t.job_id = lift_pause.job and t.paused returning t.queue, t.stuck_reason
+        update tasks as t
+           set paused = false,
+               in_line = false
+         where t.job_id = lift_pause.job
+           and t.paused
+        returning t.queue, t.stuck_reason
     )
     select array_agg(m.queue) into freed from moved as m where m.stuck_reason is null;
     return coalesce(freed, '{}');

@@ -66,6 +66,7 @@ begin
         update tasks as t
            set queue = versioned_queue(t.queue, repin_tasks.to_version),
                pinned_version = repin_tasks.to_version,
+               in_line = false,
                token = null,
                worker = null,
                last_token = case when not p.is_held then t.last_token end,

@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz, timestamptz) is
-    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. A task that no worker can run is not waited for. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task. With since, the time of a look that found no work, what has become due after it is next.';
+    'Move the clock of this app to the time when the next task is due, or the next token comes for which tasks wait. A task that no worker can run is not waited for. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task. With since, the time of a look that found no work, what has become due after it is next.';
 
 
 create function @extschema@.reset_clock() returns timestamptz
