@@ -70,7 +70,7 @@ TICKS: dict[str, Action] = {
 def limited(session: Session) -> pairs.Cast:
     """Give the job of `test_pairs.py`, on a queue with limits."""
     actors = pairs.cast(session)
-    session.call("set_queue", queue=actors.job, max_running=9, rate_per_second=9)
+    session.call("set_queue", queue=actors.job, max_running=9, rate_per_second=9, rate_per_key=9)
     return actors
 
 
