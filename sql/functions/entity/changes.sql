@@ -67,32 +67,6 @@ comment on function @extschema@.command_writes_at(text, text[], jsonb, text[]) i
     'Tell whether a command wrote at a path of a memory, above it or beneath it.';
 
 
-create function @extschema@.changes(
-    id        text,
-    place     text[],
-    after     bigint,
-    max_rows  integer
-) returns setof @extschema@.change
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    perform check_rows(changes.max_rows);
-    return query
-    select f.version, f.at, f.task, f.op, case when f.path <> '{}' then write_path(f.path) else '' end, f.argument, f.value,
-           f.key
-      from journal as f
-     where f.job_id = changes.id
-       and f.version > coalesce(changes.after, 0)
-       and (changes.place = '{}' or command_writes_at(f.op, f.path, f.argument, changes.place))
-     order by f.version
-     limit changes.max_rows;
-end
-$$;
-comment on function @extschema@.changes(text, text[], bigint, integer) is 'Return the changes of a memory at a path after a version.';
-
-
 create function @extschema@.entity_history(
     id        text,
     path      text     default '',
@@ -107,10 +81,21 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    place text[];
 begin
     perform read_job(entity_history.id);
+    place := parse_path(entity_history.path);
+    perform check_rows(entity_history.max_rows);
     return query
-    select c.* from changes(entity_history.id, parse_path(entity_history.path), entity_history.after, entity_history.max_rows) as c;
+    select f.version, f.at, f.task, f.op, case when f.path <> '{}' then write_path(f.path) else '' end, f.argument, f.value,
+           f.key
+      from journal as f
+     where f.job_id = entity_history.id
+       and f.version > coalesce(entity_history.after, 0)
+       and (place = '{}' or command_writes_at(f.op, f.path, f.argument, place))
+     order by f.version
+     limit entity_history.max_rows;
 end
 $$;
 comment on function @extschema@.entity_history(text, text, bigint, integer) is
