@@ -25,22 +25,20 @@ def parse_path(path: Path | None) -> list[str]:
     """Split a written path into its keys, by the rules of SQL's parse_path. Raises InvalidPath."""
     if path in (None, "", [], ()):
         return []
-    keys: list[str] = []
     if isinstance(path, str):
-        keys = path.split(".") if '"' not in path else _quoted_keys(path)
-    elif isinstance(path, (list, tuple)) and all(isinstance(key, (str, int)) for key in path):
+        _refuse_json_path(path)
+        keys = _quoted_keys(path) if '"' in path else path.split(".")
+        is_path = '"' in path or "" not in keys
+    elif isinstance(path, list | tuple):
         keys = [str(key) for key in path]
-    is_plain = isinstance(path, str) and '"' not in path
-    is_path = 0 < len(keys) <= MAX_KEYS and not (is_plain and "" in keys)
-    if not isinstance(path, str | list | tuple):
+        is_path = all(isinstance(key, str | int) for key in path)
+    else:
         raise InvalidPath(
             f"this is not a path: {storable(str(path), 100)}",
             detail=f"A path is a str or a list of keys, not of type {type(path).__name__}.",
             hint="set(value, path) and merge(patch, path) take the path last, all others first.",
         )
-    if isinstance(path, str):
-        _refuse_json_path(path)
-    if not is_path or not all(map(is_text, keys)):
+    if not (is_path and 0 < len(keys) <= MAX_KEYS and all(map(is_text, keys))):
         raise InvalidPath(
             f"this is not a path: {storable(str(path), 100)}",
             detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"

@@ -102,7 +102,7 @@ def types_of(kind: type, arguments: Sequence[Any] = ()) -> dict[str, Any]:
 def types_of_call(
     function: Callable[..., Any], signature: inspect.Signature, skip: int
 ) -> dict[str, Any]:
-    """Read the types of a call's parameters but the first, and of its `return`."""
+    """Read the types of a call's parameters but the first `skip`, and of its `return`."""
     owner = _written(function)
     annotations = {each.name: each.annotation for each in signature.parameters.values()}
     read = [*list(annotations.items())[skip:], ("return", signature.return_annotation)]
