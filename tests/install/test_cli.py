@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.cli import terminal
+from perdure.cli.commands import commands as all_commands
 from perdure.cli.main import main
 from perdure.installation import script
 
@@ -368,7 +369,7 @@ def commands_of(group: Any) -> Iterator[Any]:
 
 
 def test_arguments_of_all_commands_have_uppercase_names() -> None:
-    commands = list(commands_of(typer.main.get_command(terminal.commands)))
+    commands = list(commands_of(typer.main.get_command(all_commands)))
     taken = [
         parameter.metavar
         for command in commands
