@@ -1,7 +1,7 @@
 -- Rates per key: each key of a queue begins so many turns a second, whatever the others do (E13).
 
 begin;
-select plan(74);
+select plan(76);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -191,6 +191,15 @@ select is(pg_temp.lines_of('left'), '{}', 'a claim removes lines without tasks')
 select is(next_due_at('{left}'), clock() + interval '30 s', 'lines without tasks let no worker look again');
 select given(resume('left-5-c-1'));
 select is(pg_temp.taken('left'), '{5-c-1}', 'a task whose pause ends stands in line again');
+
+-- A task whose priority somebody changes leaves its line.
+
+select set_queue('raised', rate_per_key => 1);
+select pg_temp.have_tasks('raised', 3, '{a}');
+select is(pg_temp.taken('raised'), '{5-a-1}', 'tasks stand in line in their order');
+update tasks set priority = 0, in_line = false where job_id = 'raised-5-a-3';
+select time_passes('1 s');
+select is(pg_temp.taken('raised'), '{5-a-3}', 'a task that was given a better priority goes before its line');
 
 -- A clock that was set back.
 

@@ -57,8 +57,8 @@ comment on function @extschema@.find_free(text, integer, timestamptz) is
 
 
 -- A task that has become due is put in line once, a thousand at a time, best first; from then on, claims find it by its
--- key, or by its line. Two statements: a single one would update rows as they were before they were locked, and check constraints with
--- that.
+-- key, or by its line. Two statements: a single one would update rows as they were before they were locked, and check
+-- constraints with that.
 create function @extschema@.put_in_line(queue text, limits @extschema@.queue_limits, now_at timestamptz) returns void
 language plpgsql
 volatile
