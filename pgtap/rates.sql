@@ -1,7 +1,7 @@
 -- Rates per key: each key of a queue begins so many turns a second, whatever the others do (E13).
 
 begin;
-select plan(76);
+select plan(77);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -44,6 +44,16 @@ begin
                    from lines as l where l.queue = lines_of.queue order by 1);
 end
 $$;
+
+-- A plan that sorts lines, or finds them by another index, reads the lines of all keys.
+
+select is(array(select p.proname::text
+                  from pg_proc as p
+                 where p.pronamespace = 'perdure'::regnamespace
+                   and p.prosrc ~ 'from lines as l[^;]*turn_at <?>?=? ?[a-z_]+[.]now_at'
+                   and (p.proconfig @> '{enable_sort=off,enable_bitmapscan=off}'
+                        and p.prosrc ~ 'order by l[.]turn_at, l[.]limit_key') is not true),
+          '{}', 'whoever looks for a turn reads lines in their order, by the index');
 
 -- Tokens of each key.
 

@@ -244,6 +244,7 @@ def test_key_that_has_a_token_is_found_without_reading_all_lines(early: Session)
     def claim(session: Session, key: str) -> None:
         session.call("start", workflow="w", id=key, queue="paced", limit_key=key)
         assert len(session.claim("paced")) == 1
+        assert session.claim("paced") == []
 
     early.run("select set_queue('paced', rate_per_key => 1)")
     rows_read(early, "first", claim)

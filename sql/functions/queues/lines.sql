@@ -2,6 +2,8 @@
 -- there may be many more than it takes tasks. So the tasks of one priority under a key make a line, the line knows from
 -- when on its key may have a token, and claims read lines by that time. The claim that finds a line too early puts it
 -- where it belongs, and removes it if it is empty. All of it happens under the lock of the queue. [P6] [P8]
+--
+-- Lines are read by the index of their turns, whatever the statistics say: to sort them, all would be read first.
 
 create function @extschema@.is_in_line(queue text, priority smallint, limit_key text) returns boolean
 language plpgsql
@@ -145,7 +147,6 @@ comment on function @extschema@.take_turn(text, @extschema@.queue_limits, smalli
     'Lock tasks of a line for which its key has tokens and slots; if there are none, say when it is its turn again.';
 
 
--- By the index, whatever the statistics say: to sort the lines, all would be read first.
 create function @extschema@.find_in_turn(
     queue      text,
     limits     @extschema@.queue_limits,
@@ -182,6 +183,8 @@ create function @extschema@.has_ready_line(queue text, max_per_key integer, now_
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 begin
     return (
@@ -198,6 +201,7 @@ begin
                        and (has_ready_line.max_per_key is null
                             or slots_taken_by_key(versioned_queue(l.queue, null), l.limit_key, has_ready_line.max_per_key)
                                < has_ready_line.max_per_key)
+                     order by l.turn_at, l.limit_key
                      limit 1
                  ) as r
                  limit 1) as w);
@@ -213,6 +217,8 @@ create function @extschema@.next_turn_at(queue text, now_at timestamptz) returns
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 begin
     return (
