@@ -159,6 +159,9 @@ class Tour:
         self.send("fail_task", **held[1], failure=FAILURE)
         self.send("release", tasks=[said(lease(claimed, "a", "$hook/is released"))])
         self.send("cancel_hook", id="a", task="$hook/is cancelled")
+        cancelled = lease(claimed, "a", "$hook/is cancelled")
+        late = [{"key": key, "kind": "hook", "name": "f"} for key in ("z", "a")]
+        self.send("advance", turns=[cancelled | {"state": "keep", "requests": late}])
         self.send("register_sql_hook", name="adds", function="model.adds")
         hooks = {"adds": "adds", "nobody": "nobody", "is slow": "adds", "is unwanted": "adds"}
         for key, name in hooks.items():
