@@ -1,7 +1,7 @@
 -- Starting: a schedule starts one job for each due time, whatever happens to its task, its workers and its memory.
 
 begin;
-select plan(87);
+select plan(92);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -283,6 +283,21 @@ select given(pg_temp.tick('back'));
 select is(cardinality(pg_temp.jobs_of('back')), 2,
           'a time that was started by the other clock is not started again [P1]');
 select given(drop_schedule('back'));
+
+-- A limit of the database's own queue.
+
+select set_queue('$sql', max_per_key => 1);
+select given(create_schedule(name, 'w', every => '1 min')) from unnest('{first,second}'::text[]) as name;
+select time_passes('1 min');
+select is((take('ada', '{$sql}', 9) -> 0) ->> 'job', '$schedule/first', 'one of two schedules has a slot');
+select given(pause_schedule('second'));
+select is(run_task('$schedule/first', '$hook/$schedule', token_of('ada')), 'waiting', 'the slot is free again');
+select is(take('bob', '{$sql}', 9), '[]', 'a schedule that was paused while it stood in line is not claimed');
+select given(resume_schedule('second'));
+select is((take('bob', '{$sql}', 9) -> 0) ->> 'job', '$schedule/second', 'when it is resumed, it is claimed');
+select is(run_task('$schedule/second', '$hook/$schedule', token_of('bob')), 'waiting', 'and starts what is due');
+select set_queue('$sql');
+select given(drop_schedule(name)) from unnest('{first,second}'::text[]) as name;
 
 -- Hooks with a reserved name.
 

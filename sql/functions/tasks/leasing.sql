@@ -180,6 +180,7 @@ begin
            until = coalesce(park_schedule_task.until, t.until),
            args = coalesce(park_schedule_task.args, t.args),
            stuck_reason = park_schedule_task.stuck_reason,
+           in_line = false,
            deliveries = 0,
            last_token = coalesce(t.token, t.last_token),
            token = null,
