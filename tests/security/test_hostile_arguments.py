@@ -112,6 +112,7 @@ def canary(connect_as: ConnectAs) -> Iterator[None]:
     assert state(owner) == before
     owner.execute("drop table perdure.canary")
     owner.execute("select terminate(j.id) from jobs as j where j.status = 'running'")
+    owner.execute("select resume_queue(q.queue), set_queue(q.queue) from queues as q")
 
 
 def state(owner: Connection) -> list[Any]:
