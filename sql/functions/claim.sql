@@ -122,9 +122,9 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
 
 
 -- The mark of a claim lies beyond the dead rows that an old snapshot keeps at the head of the index. It is a hint: one
--- claim a second, and the last one before a rest, searches from -infinity. Only that claim is told when something is due
--- next. Every claim is told when limits will admit what they hold back, and when to look again after its worker has begun
--- to listen. Of several suspects, one is given at a time.
+-- claim a second (or in ten, if such a search is slow), and the last one before a rest, searches from -infinity. Only that
+-- claim is told when something is due next. Every claim is told when limits will admit what they hold back, and when to
+-- look again after its worker has begun to listen. Of several suspects, one is given at a time.
 create function @extschema@.claim_again_at(
     queues      text[],
     worker      text,

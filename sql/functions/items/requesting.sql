@@ -38,6 +38,7 @@ comment on function @extschema@.insert_items(@extschema@.turn[], timestamptz) is
     'Create the items that turns ask for. An item that is open, or resolved and not yet heard of, is not created again, and none is created under the key of another request. [P12]';
 
 
+-- By resolved_at: with is_open, a plan that was made for few items would read the open ones of all jobs.
 create function @extschema@.withdraw_items(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
