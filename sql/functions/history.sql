@@ -132,6 +132,8 @@ $$;
 comment on function @extschema@.memory_at(text, bigint) is 'Return the document of a memory at a version.';
 
 
+-- Only one index is in the order of paths and versions, and a sort is forbidden. Another plan would read all versions of a
+-- memory for a page of one of its logs.
 create function @extschema@.log_items(
     id        text,
     path      text[],
@@ -142,6 +144,7 @@ create function @extschema@.log_items(
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_sort = off
 as $$
 begin
     perform check_rows(log_items.max_rows);
@@ -152,10 +155,10 @@ begin
              cross join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place)
              where f.job_id = log_items.id
                and f.op = 'log'
-               and f.path = log_items.path
-               and f.version > coalesce(log_items.after, 0)
-               and f.version <= log_items.upto
-             order by f.version
+               and f.version is not null
+               and (f.path, f.version) > (log_items.path, coalesce(log_items.after, 0))
+               and (f.path, f.version) <= (log_items.path, log_items.upto)
+             order by f.path, f.version
              fetch first coalesce(log_items.max_rows, 2147483647) rows with ties) as l
      order by l.version, l.place;
 end

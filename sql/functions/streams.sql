@@ -49,6 +49,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_sort = off
 set jit = off
 as $$
 declare
@@ -64,11 +65,11 @@ begin
               from journal as g
              where g.job_id = it.id
                and g.op = 'log'
-               and g.path = keys
-               and g.version >= coalesce(stream_items.after, 0)
+               and g.version is not null
+               and (g.path, g.version) >= (keys, coalesce(stream_items.after, 0))
+               and (g.path, g.version) <= (keys, it.version)
                and (g.version > coalesce(stream_items.after, 0) or jsonb_array_length(g.argument) > stream_items.place)
-               and g.version <= it.version
-             order by g.version
+             order by g.path, g.version
              limit stream_items.max_rows) as f
       left join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place) on true
      where f.version > coalesce(stream_items.after, 0)

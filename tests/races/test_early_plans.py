@@ -198,6 +198,45 @@ def test_page_of_timeline_reads_only_rows_of_its_job(early: Session) -> None:
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
+LONG = 100_000
+LOGS = f"""
+insert into journal (job_id, task, seq, kind, version, op, path, argument, at)
+select 'long', '$outside', n, 'command', n, 'log', array['l' || 2 * n / {LONG}],
+       to_jsonb(array[n, n]), clock()
+  from generate_series(1, {LONG}) as n
+"""
+PATHS = f"""
+insert into journal (job_id, task, seq, kind, version, op, path, argument, at)
+select 'finished ' || n, '$outside', 1, 'command', 1, 'log',
+       array(select md5((n * m)::text) from generate_series(1, 30) as m), '[1]', clock()
+  from generate_series(1, {MANY}) as n
+"""
+PAGES = {
+    "items": "select from entity_items('long', 'l1', max_rows => 20)",
+    "stream": "select from stream_items('long', 'l1', max_rows => 10)",
+}
+
+
+@pytest.mark.parametrize("known", ["", f"{BESIDE};{PATHS}", LOGS], ids=["nothing", "paths", "all"])
+def test_page_of_log_costs_same_however_long_the_history_is(a: Session, known: str) -> None:
+    """(E1) Also if the index of logs is the larger one, because of their names."""
+    a.run(f"insert into jobs (id, entity, version) values ('long', 'other', {LONG})")
+    fill(a, known)
+    with knowing_what_is_here(a):
+        for page in PAGES.values():
+            a.run(page)
+        if known != LOGS:
+            fill(a, LOGS)
+        rows = {name: rows_read(a, page, Session.run) for name, page in PAGES.items()}
+        plans = {
+            name: a.one(f"explain (analyze, buffers, format json) {page}")[0]["Plan"]
+            for name, page in PAGES.items()
+        }
+
+    assert {name for name in PAGES if rows[name]["journal"] > 12} == set()
+    assert {name for name in PAGES if plans[name]["Shared Hit Blocks"] > 30} == set()
+
+
 STUCK = """update tasks set due_at = 'infinity', stuck_reason = '{}', last_worker = %s
             where job_id = %s and task = '1/main'"""
 
