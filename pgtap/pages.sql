@@ -1,7 +1,7 @@
 -- Pages: where they begin and how many rows they have, in all verbs that return or change a part.
 
 begin;
-select plan(31);
+select plan(32);
 
 select have_held_job('paged');
 select given(entity_set('paged', '1', 'n'));
@@ -95,6 +95,7 @@ select is(pg_temp.rows_of(statement), rows, format('after null begins at the fir
   from (values
         ($$ select entity_history('paged', after => null) $$, '3'),
         ($$ select entity_items('paged', 'log', after => null) $$, '2'),
+        ($$ select entity_items('paged', 'log', after => null, last => 5) $$, '2'),
         ($$ select broken_contracts('kind', '{"required": ["x"]}', after => null) $$, '1'),
         ($$ select running_coordinators(after => null) $$, '3'),
         ($$ select list_jobs(after => null) $$, '4'),

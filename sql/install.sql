@@ -72,6 +72,7 @@
 \ir functions/entity/lists.sql
 \ir functions/entity/verbs.sql
 \ir functions/entity/changes.sql
+\ir functions/entity/logs.sql
 \ir functions/entity/watching.sql
 \ir functions/entity/past.sql
 \ir functions/signals.sql

@@ -159,6 +159,7 @@ def test_forks_of_forks_read_values_of_their_originals(
     assert b.get("notes") == client.entity("a").get("notes")
     logged = [secret("logged"), {"text": secret("logged, too")}]
     assert b.get("log") == [each.item for each in b.items("log")] == logged
+    assert [each.item for each in b.items("log", last=1)] == logged[-1:]
     b.set(secret("of b"), "notes")
     position = connection.execute("select position from tasks where job_id = 'b'").fetchone()
     assert position is not None

@@ -255,6 +255,26 @@ def test_items_reads_a_log(plain: Any) -> None:
     assert plain.get("events") == [{"x": 1}, 2]
 
 
+def test_items_reads_a_log_from_its_end(plain: Any) -> None:
+    """Page by page towards its beginning, and in the order of the log."""
+    plain.log("events", *range(5))
+    newest = plain.items("events", last=3)
+    assert [(i.version, i.place, i.item) for i in newest] == [(7, 3, 2), (7, 4, 3), (7, 5, 4)]
+    earlier = plain.items("events", last=3, before=newest[0])
+    assert [i.item for i in earlier] == [2, 0, 1]
+    first = plain.items("events", last=3, before=earlier[0])
+    assert [i.item for i in first] == [{"x": 1}]
+    assert plain.items("events", last=3, before=first[0]) == []
+    assert plain.items("events", last=7) == plain.items("events")
+    assert plain.items("events", last=2, before=(7, 2)) == earlier[:2]
+    assert plain.items("events", last=1, before=7) == earlier[:1]
+    assert plain.items("events", before=newest[0]) == first + earlier
+    assert plain.items("events", last=9, after=6) == earlier[1:] + newest
+    for wrong in ({"last": -1}, {"last": "3"}, {"last": 1, "before": "7"}, {"before": (7, 1, 2)}):
+        with pytest.raises(InvalidArgument):
+            plain.items("events", **wrong)
+
+
 def test_restore_with_a_key_is_done_once(plain: Any) -> None:
     assert plain.restore(2, key="back") == 7
     assert plain.restore(2, key="back") == 7
@@ -297,6 +317,7 @@ def test_async_client_has_the_verbs_about_the_past(dsn: str) -> None:
             assert [d.path for d in await memory.diff(1)] == ["n"]
             assert [b.version for b in await memory.blame()] == [2]
             assert [i.item for i in await memory.items("l")] == [1]
+            assert [i.item for i in await memory.items("l", last=1, before=(3, 2))] == [1]
             assert await memory.restore(1) == 4
             assert await client.forget("async") is True
 

@@ -108,6 +108,9 @@ def past(memory: perdure.Memory) -> None:
     memory.append("x", 1, 2, key=5)  # type: ignore[arg-type]
     assert_type(memory.log("messages", {"a": 1}, {"b": 2}), int)
     assert_type(memory.items("messages"), list[perdure.LogItem])
+    newest = memory.items("messages", last=20)
+    memory.items("messages", last=20, before=newest[0])
+    memory.items("messages", last=20, before=(version, 1))
     assert_type(memory.history("a", after=version), list[perdure.Change])
     assert_type(memory.diff(1), list[perdure.Difference])
     assert_type(memory.blame(), list[perdure.Authorship])

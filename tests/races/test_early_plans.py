@@ -213,6 +213,8 @@ select 'finished ' || n, '$outside', 1, 'command', 1, 'log',
 """
 PAGES = {
     "items": "select from entity_items('long', 'l1', max_rows => 20)",
+    "last items": "select from entity_items('long', 'l0', last => 20)",
+    "items before": f"select from entity_items('long', 'l1', last => 20, before => {LONG - 1})",
     "stream": "select from stream_items('long', 'l1', max_rows => 10)",
 }
 

@@ -48,14 +48,15 @@ NEEDED_BUT_IN: Mapping[str, frozenset[str]] = {
 """Arguments that may not be None, and the functions in which they may; all others may be None."""
 
 NUMBERED = frozenset({"entity_history", "entity_items", "read_journal", "stream_items"})
-"""Functions in which `after` is the number of what was read last; elsewhere it is text."""
+"""Functions in which `after` and `before` are numbers of what was read; elsewhere `after` is text,
+and `before` a time."""
 
 _TEXTS = (
     "after assignee by catch_up condition cron entity function how id if_exists item job key kind"
     " limit_key name new_id overlap pinned_version queue reason signal status stream task time_zone"
     " topic workflow"
 )
-_INTEGERS = "attempts index max_jobs max_per_key max_rows max_running place priority"
+_INTEGERS = "attempts index last max_jobs max_per_key max_rows max_running place priority"
 _BIGINTS = "expected_version seq to_version version"
 
 KINDS: Mapping[str, Kind] = {
@@ -72,7 +73,8 @@ def check_arguments(function: str, given: Mapping[str, Any]) -> None:
     `check_arguments("hook", {"name": "approve", "priority": 3})`. Raises InvalidArgument.
     """
     for name, value in given.items():
-        kind = BIGINT if name == "after" and function in NUMBERED else KINDS.get(name)
+        is_number = name in ("after", "before") and function in NUMBERED
+        kind = BIGINT if is_number else KINDS.get(name)
         if kind is None or kind.accepts(value):
             continue
         if value is not None or function not in NEEDED_BUT_IN.get(name, {function}):

@@ -23,8 +23,9 @@ from perdure.workflow.work import Hook
 
 from .base_client import BaseClient
 from .outcomes import answered, decoder_of, ending, unanswered, unfinished, warn_if_stalled
+from .past import Place
 from .polling import Steps, answer_of, end_of, until_of
-from .streams import After, stream_pages
+from .streams import stream_pages
 from .timeline import steps_to_forget, timeline_pages
 
 _Memory = TypeVar("_Memory")
@@ -108,7 +109,7 @@ class BaseHandle(
         call = self._client.requests.signal(self.id, name, payload, key)
         return self._client.give(call, connection)
 
-    def stream(self, name: Path, *, after: After = 0, timeout: Duration | None = None) -> _Stream:
+    def stream(self, name: Path, *, after: Place = 0, timeout: Duration | None = None) -> _Stream:
         """Follow a stream of the job: `for item in handle.stream("tokens"): print(item.item)`.
 
         It begins with the first item, or behind `after`: an item, or its `(version, place)`. It

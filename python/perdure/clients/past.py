@@ -77,14 +77,24 @@ class Authorship:
 
 
 @dataclass(frozen=True, slots=True)
-class LogItem:
-    """An item of a log; `place` counts the items that one command has added."""
+class Placed:
+    """Where an item of a log or stream is; `place` counts the items that one command has added."""
 
     version: int
     place: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogItem(Placed):
+    """An item of a log; `place` counts the items that one command has added."""
+
     item: Any
     at: datetime
     task: str
+
+
+Place = int | tuple[int, int] | Placed
+"""A version, a version and a place in it, or an item that was read."""
 
 
 class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch]):
@@ -127,13 +137,26 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         call = self._client.calls.blame(self.id, written(path))
         return self._give(call.reading(rows_of(Authorship)))
 
-    def items(self, path: Path, *, after: int = 0, limit: int = PAGE) -> _Items:
-        """Return the items of a log that were added after a version.
+    def items(
+        self,
+        path: Path,
+        *,
+        after: int = 0,
+        limit: int = PAGE,
+        last: int | None = None,
+        before: Place | None = None,
+    ) -> _Items:
+        """Return the items of a log that were added after a version, oldest first.
 
         For the next page: `memory.items(path, after=items[-1].version)`. A page ends with all items
-        of a version, even beyond `limit`.
+        of a version, even beyond `limit`. With `last=20`, return exactly the last 20 instead, at a
+        cost that does not depend on the others. For the page before that: `memory.items(path,
+        last=20, before=items[0])`. `before` is an item, its version, or its `(version, place)`.
         """
-        call = self._client.calls.items(self.id, written(path), after, limit)
+        version, place = (None, None) if before is None else place_of("before", before)
+        call = self._client.calls.items(
+            self.id, written(path), after, limit, last=last, before=version, place=place
+        )
         return self._give(call.reading(rows_of(LogItem)))
 
     def restore(self, version: int, **options: Unpack[Options]) -> _Int:
@@ -220,6 +243,19 @@ def _as_stored(command: Any) -> dict[str, Any]:
         )
     given = {**command, "path": written(command.get("path", ""))}
     return given | {"value": stored(command["value"])} if "value" in command else given
+
+
+def place_of(name: str, given: Place) -> tuple[int, int | None]:
+    """Return a version and the place in it. Raises InvalidArgument."""
+    if isinstance(given, Placed):
+        return given.version, given.place
+    place: object = (given, None) if isinstance(given, int) else given
+    if not (isinstance(place, tuple) and len(place) == 2):
+        raise InvalidArgument(
+            f"{name}={given!r} is not a place in a log or stream"[:500],
+            hint="Give an item, its version, or (item.version, item.place).",
+        )
+    return place
 
 
 def keyed(options: dict[str, Any]) -> dict[str, Any]:

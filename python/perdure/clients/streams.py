@@ -10,9 +10,8 @@ from typing import Any
 from perdure.basics.durations import Duration
 from perdure.basics.paths import Path
 from perdure.database.calls import Calls
-from perdure.errors import InvalidArgument
 
-from .past import rows_of, written
+from .past import Place, Placed, place_of, rows_of, written
 from .polling import Pages, Poll, until_of
 
 END = 0
@@ -20,49 +19,30 @@ END = 0
 
 
 @dataclass(frozen=True, slots=True)
-class StreamItem:
+class StreamItem(Placed):
     """An item of a stream. Give it as `after` to continue behind it, or its `(version, place)`.
 
     `source` is the task that published it. `attempt` differs between the attempts of an activity:
     when it changes for a source, ignore what that source published before.
     """
 
-    version: int
-    place: int
     item: Any
     at: datetime
     source: str
     attempt: str | None
 
 
-After = int | tuple[int, int] | StreamItem
-"""A version, a version and a place in it, or the last item that was read."""
-
-
 def stream_pages(
-    calls: Calls, job: str, name: Path, after: After, timeout: Duration | None
+    calls: Calls, job: str, name: Path, after: Place, timeout: Duration | None
 ) -> Pages[StreamItem]:
     """Read a stream after a place to its end, or until nothing has come for a time."""
-    stream, last = written(name), place_of(after)
+    stream, last = written(name), place_of("after", after)
     while items := (yield items_behind(calls, job, stream, last, until_of(timeout)[1])):
         end = next((n for n, item in enumerate(items) if item.place == END), None)
         yield items[:end]
         if end is not None:
             return
         last = items[-1].version, items[-1].place
-
-
-def place_of(after: After) -> tuple[int, int | None]:
-    """Return a version and the place in it after which to read. Raises InvalidArgument."""
-    if isinstance(after, StreamItem):
-        return after.version, after.place
-    place: object = (after, None) if isinstance(after, int) else after
-    if not (isinstance(place, tuple) and len(place) == 2):
-        raise InvalidArgument(
-            f"after={after!r} is not a place in a stream"[:500],
-            hint="Give the last item, its version, or (item.version, item.place).",
-        )
-    return place
 
 
 def items_behind(

@@ -82,9 +82,10 @@ class MemoryCalls(AppCalls):
         call = self._call("entity_blame", "rows", id=job, path=path)
         return self._unsealed(call, partial(unsealers.parts, job, (1,)))
 
-    def items(self, job: str, path: str, after: int, max_rows: int) -> Call:
-        """Read items of a log after a version."""
-        call = self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
+    def items(self, job: str, path: str, after: int, max_rows: int, **end: int | None) -> Call:
+        """Read items of a log after a version, or the last of them before a place."""
+        page = {"after": after, "max_rows": max_rows, **end}
+        call = self._call("entity_items", "rows", id=job, path=path, **page)
         return self._unsealed(call, partial(unsealers.items, job, parse_path(path)))
 
     def stream_items(self, job: str, stream: str, after: int, place: int | None) -> Call:

@@ -226,28 +226,3 @@ end
 $$;
 comment on function @extschema@.entity_blame(text, text) is
     'Return who wrote each value in a memory, or beneath a path, with the last command, task, time and version. Values in an array have the author of the array. Errors: PD401.';
-
-
-create function @extschema@.entity_items(
-    id        text,
-    path      text,
-    after     bigint   default 0,
-    max_rows  integer  default 1000
-) returns setof @extschema@.log_item
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, @extschema@, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
-as $$
-declare
-    it memory := read_job(entity_items.id);
-begin
-    return query
-    select * from log_items(it.id, log_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows);
-end
-$$;
-comment on function @extschema@.entity_items(text, text, bigint, integer) is
-    'Return the items of a log that were added after a version, with their versions, times and tasks. For the next page, give the last version; a page holds all items of a version, even beyond max_rows. Errors: PD101, PD107, PD401.';
