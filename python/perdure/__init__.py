@@ -16,7 +16,7 @@ from perdure.clients.queues import QueueDepth
 from perdure.clients.requests import Relative, Status
 from perdure.clients.schedules import Schedule
 from perdure.clients.sql_hooks import RegisteredSqlHook
-from perdure.clients.streams import StreamItem
+from perdure.clients.streams import AsyncStream, Stream, StreamItem
 from perdure.clients.timeline import TimelineItem
 from perdure.errors import (
     ActivityFailed,
@@ -101,6 +101,7 @@ __all__ = [
     "AsyncHandle",
     "AsyncItem",
     "AsyncMemory",
+    "AsyncStream",
     "Authorship",
     "BrokenContract",
     "Change",
@@ -153,6 +154,7 @@ __all__ = [
     "SealBroken",
     "SqlHook",
     "Status",
+    "Stream",
     "StreamItem",
     "TaskNotHeld",
     "TimelineItem",

@@ -32,9 +32,10 @@ This page lists what you can call in Python, with the first sentence of each doc
 Python shell, `help(perdure.Client.start)` prints the rest: the options, and the errors that are
 raised.
 
-Async code has the same names: `AsyncClient`, `AsyncHandle`, `AsyncMemory` and `AsyncItem` have
-the methods of `Client`, `Handle`, `Memory` and `Item`, to be awaited or, if they give items one
-by one, iterated with `async for`. An argument after `*` is passed by keyword.
+Async code has the same names: `AsyncClient`, `AsyncHandle`, `AsyncMemory`, `AsyncItem` and
+`AsyncStream` have the methods of `Client`, `Handle`, `Memory`, `Item` and `Stream`, to be awaited
+or, if they give items one by one, iterated with `async for`. An argument after `*` is passed by
+keyword.
 """
 
 TAIL = """\
@@ -164,6 +165,7 @@ def page() -> str:
         prose(MEMORY),
         "## Client\n", table("`Client`", methods(perdure.Client)), "",
         "## Handle of a job\n", table("`Handle`", methods(perdure.Handle)), "",
+        table("`Stream`", methods(perdure.Stream)), "",
         "## Item\n", table("`Item`", methods(perdure.Item)), "",
         "## Tests\n", table("in tests", tests), "",
         "## More\n", table("more", others), "",

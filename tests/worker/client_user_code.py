@@ -75,7 +75,7 @@ def plain_handle(handle: perdure.Handle) -> None:
     assert_type(handle.result(timeout="10 min"), Any)
     assert_type(handle.status(), perdure.Status)
     assert_type(handle.signal("go", {"n": 1}, key="k"), bool)
-    assert_type(handle.stream("tokens", after=(1, 2)), Iterator[perdure.StreamItem])
+    assert_type(handle.stream("tokens", after=(1, 2)), perdure.Stream)
     assert_type(handle.cancel("why"), bool)
     assert_type(handle.cancel_hook("$hook/tidy"), bool)
     assert_type(handle.family(), list[perdure.Relative])
@@ -157,7 +157,7 @@ async def asynchronous_handle(handle: perdure.AsyncHandle) -> None:
     assert_type(await handle.status(), perdure.Status)
     assert_type(await handle.signal("go", {"n": 1}, key="k"), bool)
     handle.signal("go")  # type: ignore[unused-coroutine]
-    assert_type(handle.stream("tokens", after=(1, 2)), AsyncGenerator[perdure.StreamItem, None])
+    assert_type(handle.stream("tokens", after=(1, 2)), perdure.AsyncStream)
     assert_type(await handle.cancel("why"), bool)
     assert_type(await handle.cancel_hook("$hook/tidy"), bool)
     assert_type(await handle.family(), list[perdure.Relative])

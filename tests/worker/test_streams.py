@@ -612,17 +612,78 @@ def test_following_an_empty_stream_times_out(client: perdure.Client) -> None:
 
 @pytest.fixture(params=["plain", "async"])
 def followed(request: pytest.FixtureRequest, client: perdure.Client, dsn: str) -> Any:
-    """Give a function that follows a stream, with each kind of client."""
+    """Give a function that follows a stream, with each kind of client: its items and its end."""
 
-    async def follow(job: str, limit: float) -> list[Any]:
+    async def follow(job: str, limit: float, after: Any) -> Any:
         async with perdure.connect_async(dsn) as there:
-            items = there.handle(job).stream("words", timeout=limit)
-            return [item.item async for item in items]
+            stream = there.handle(job).stream("words", after=after, timeout=limit)
+            return [item async for item in stream], stream.ended
 
-    def plain(job: str, limit: float) -> list[Any]:
-        return words(client.handle(job), timeout=limit)
+    def plain(job: str, limit: float, after: Any = 0) -> Any:
+        stream = client.handle(job).stream("words", after=after, timeout=limit)
+        return list(stream), stream.ended
 
-    return plain if request.param == "plain" else lambda *given: asyncio.run(follow(*given))
+    def asynchronous(job: str, limit: float, after: Any = 0) -> Any:
+        return asyncio.run(follow(job, limit, after))
+
+    return plain if request.param == "plain" else asynchronous
+
+
+def test_stream_tells_its_end_from_a_timeout(client: perdure.Client, followed: Any) -> None:
+    """Its publisher ends it, or its job does; what is published later does not change that."""
+    job = client.start("nobody").id
+    memory, shortly = client.entity(job), 0.01
+    assert followed(job, shortly) == ([], False)
+    memory.log("words", 1)
+    items, ended = followed(job, shortly)
+    assert ([item.item for item in items], ended) == ([1], False)
+    assert followed(job, shortly, items[-1]) == ([], False)
+    end = memory.log("words")
+    assert followed(job, shortly) == (items, True)
+    assert followed(job, shortly, items[-1]) == ([], True)
+    memory.log("words", 2)
+    assert followed(job, shortly) == (items, True)
+    assert followed(job, shortly, end)[1] is False
+    client.handle(job).terminate()
+    rest, ended = followed(job, shortly, end)
+    assert ([item.item for item in rest], ended) == ([2], True)
+
+
+def test_stream_that_is_still_followed_has_not_ended(client: perdure.Client) -> None:
+    """Only the loop that comes to the end knows of it."""
+    handle = client.start("nobody")
+    handle.memory.log("words", 1)
+    handle.memory.log("words")
+    stream = handle.stream("words", timeout=T)
+    assert next(stream).item == 1
+    assert not stream.ended
+    assert next(stream, None) is None
+    assert stream.ended
+
+
+def test_follower_that_begins_again_after_each_timeout_misses_and_repeats_nothing(
+    client: perdure.Client, followed: Any
+) -> None:
+    """As a server does that tells a browser now and then that it still lives."""
+    job, pauses = client.start("nobody").id, threading.Semaphore(0)
+    memory = client.entity(job)
+
+    def publish() -> None:
+        for number in range(0, 60, 3):
+            assert pauses.acquire(timeout=40)
+            memory.log("words", number, number + 1, number + 2)
+        memory.log("words")
+
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(publish)
+        received: list[Any] = []
+        ended = False
+        while not ended:
+            items, ended = followed(job, 0.001, received[-1] if received else 0)
+            received += items
+            pauses.release()
+        published.result()
+    assert [item.item for item in received] == list(range(60))
 
 
 def test_item_in_time_is_received_even_if_the_poll_before_it_is_late(
@@ -651,4 +712,5 @@ def test_item_in_time_is_received_even_if_the_poll_before_it_is_late(
 
     monkeypatch.setattr(waiting, "send", send_late)
     monkeypatch.setattr(AsyncLink, "call", call_late)
-    assert followed(job, limit) == [1]
+    items, ended = followed(job, limit)
+    assert ([item.item for item in items], ended) == ([1], False)

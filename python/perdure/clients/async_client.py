@@ -41,7 +41,7 @@ from .queues import QueueDepth, Queues
 from .requests import Relative, Status
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
-from .streams import StreamItem
+from .streams import AsyncStream
 from .timeline import TimelineItem
 from .waiting import AsyncListener
 
@@ -85,7 +85,7 @@ class AsyncHandle(
         Awaited[str],
         Awaited[list[Relative]],
         Awaited[list["AsyncHandle[Any]"]],
-        AsyncGenerator[StreamItem, None],
+        AsyncStream,
         AsyncGenerator[TimelineItem, None],
     ]
 ):
@@ -94,6 +94,7 @@ class AsyncHandle(
     Its methods are those of Handle, awaited: `async for item in handle.stream("tokens"): ...`
     """
 
+    _streams = AsyncStream
     run_hook = handles.run_hook
     hook_result = handles.hook_result
 

@@ -37,7 +37,7 @@ from .queues import QueueDepth, Queues
 from .requests import Relative, Status
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
-from .streams import StreamItem
+from .streams import Stream
 from .timeline import TimelineItem
 from .waiting import Listener
 
@@ -81,7 +81,7 @@ class Handle(
         str,
         list[Relative],
         list["Handle[Any]"],
-        Iterator[StreamItem],
+        Stream,
         Iterator[TimelineItem],
     ]
 ):
@@ -91,6 +91,7 @@ class Handle(
     is a `Handle[Any]`.
     """
 
+    _streams = Stream
     run_hook = _at_once(handles.run_hook)
     hook_result = _at_once(handles.hook_result)
 

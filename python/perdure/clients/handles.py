@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from perdure.basics.arguments import listed
 from perdure.basics.durations import Duration, as_interval
@@ -25,7 +25,7 @@ from .base_client import BaseClient
 from .outcomes import answered, decoder_of, ending, unanswered, unfinished, warn_if_stalled
 from .past import Place
 from .polling import Steps, answer_of, end_of, until_of
-from .streams import stream_pages
+from .streams import Reading
 from .timeline import steps_to_forget, timeline_pages
 
 _Memory = TypeVar("_Memory")
@@ -58,6 +58,9 @@ class BaseHandle(
 
     False also if that call had to be repeated because its reply was lost.
     """
+
+    _streams: ClassVar[type[Any]]
+    """The kind of its streams."""
 
     def __init__(self, client: BaseClient, job: str, decode: Decode = unchanged):
         self._client = client
@@ -114,10 +117,11 @@ class BaseHandle(
 
         It begins with the first item, or behind `after`: an item, or its `(version, place)`. It
         ends when the publisher says that nothing more comes, when the job has ended, or when
-        nothing has come for `timeout`. Raises JobNotFound.
+        nothing has come for `timeout`. In the last case, the `ended` of the stream is False. Raises
+        JobNotFound.
         """
-        pages = stream_pages(self._client.calls, self.id, name, after, timeout)
-        items: _Stream = self._client.each(pages)
+        reading = Reading(self._client.calls, self.id, name, after, timeout)
+        items: _Stream = self._streams(self._client.each(reading.pages()), reading)
         return items
 
     def cancel(self, reason: str | None = None, *, connection: Any = None) -> _Bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -32,22 +33,66 @@ class StreamItem(Placed):
     attempt: str | None
 
 
-def stream_pages(
-    calls: Calls, job: str, name: Path, after: Place, timeout: Duration | None
-) -> Pages[StreamItem]:
-    """Read a stream after a place to its end, or until nothing has come for a time."""
-    stream, last = written(name), place_of("after", after)
-    while items := (yield items_behind(calls, job, stream, last, until_of(timeout)[1])):
-        end = next((n for n, item in enumerate(items) if item.place == END), None)
-        yield items[:end]
-        if end is not None:
-            return
-        last = items[-1].version, items[-1].place
+class Reading:
+    """How a stream is read after a place: to its end, or until nothing has come for a time."""
+
+    def __init__(self, calls: Calls, job: str, name: Path, after: Place, timeout: Duration | None):
+        self._calls = calls
+        self._job = job
+        self._name = name
+        self._after = after
+        self._timeout = timeout
+        self.ended = False
+
+    def pages(self) -> Pages[StreamItem]:
+        """Read page after page."""
+        stream, last = written(self._name), place_of("after", self._after)
+        while items := (yield self._behind(stream, last)):
+            end = next((n for n, item in enumerate(items) if item.place == END), None)
+            yield items[:end]
+            if end is not None:
+                self.ended = True
+                return
+            last = items[-1].version, items[-1].place
+
+    def _behind(self, stream: str, last: tuple[int, int | None]) -> Poll:
+        """Look for items after a place; one may be the end."""
+        calls, job, until = self._calls, self._job, until_of(self._timeout)[1]
+        call = calls.stream_items(job, stream, *last).reading(rows_of(StreamItem))
+        return Poll(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)
 
 
-def items_behind(
-    calls: Calls, job: str, stream: str, after: tuple[int, int | None], until: float | None
-) -> Poll:
-    """Look for items of a stream after a place; one may be the end."""
-    call = calls.stream_items(job, stream, *after).reading(rows_of(StreamItem))
-    return Poll(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)
+class Stream(Iterator[StreamItem]):
+    """A stream that a plain client follows: `for item in handle.stream("tokens"): ...`."""
+
+    def __init__(self, items: Iterator[StreamItem], reading: Reading):
+        self._items = items
+        self._reading = reading
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop is over because nothing more comes; False if its `timeout` ended it."""
+        return self._reading.ended
+
+    def __next__(self) -> StreamItem:
+        return next(self._items)
+
+
+class AsyncStream(AsyncIterator[StreamItem]):
+    """A stream that an async client follows: `async for item in handle.stream("tokens"): ...`."""
+
+    def __init__(self, items: AsyncGenerator[StreamItem, None], reading: Reading):
+        self._items = items
+        self._reading = reading
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop is over because nothing more comes; False if its `timeout` ended it."""
+        return self._reading.ended
+
+    def __anext__(self) -> Awaitable[StreamItem]:
+        return self._items.__anext__()
+
+    async def aclose(self) -> None:
+        """End the loop, for `contextlib.aclosing()`."""
+        await self._items.aclose()
