@@ -638,6 +638,7 @@ def test_stream_tells_its_end_from_a_timeout(client: perdure.Client, followed: A
     items, ended = followed(job, shortly)
     assert ([item.item for item in items], ended) == ([1], False)
     assert followed(job, shortly, items[-1]) == ([], False)
+    assert followed(job, shortly, memory.items("words", last=1)[0]) == ([], False)
     end = memory.log("words")
     assert followed(job, shortly) == (items, True)
     assert followed(job, shortly, items[-1]) == ([], True)
