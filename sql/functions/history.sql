@@ -150,7 +150,7 @@ begin
     perform check_rows(log_items.max_rows);
     return query
     select l.version, l.place::integer, l.item, l.at, l.task
-      from (select f.version, i.place, i.item, f.at, f.task
+      from (select f.path, f.version, i.place, i.item, f.at, f.task
               from journal as f
              cross join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place)
              where f.job_id = log_items.id
@@ -160,7 +160,7 @@ begin
                and (f.path, f.version) <= (log_items.path, log_items.upto)
              order by f.path, f.version
              fetch first coalesce(log_items.max_rows, 2147483647) rows with ties) as l
-     order by l.version, l.place;
+     order by l.path, l.version, l.place;
 end
 $$;
 comment on function @extschema@.log_items(text, text[], bigint, bigint, integer) is

@@ -59,7 +59,7 @@ begin
     perform check_rows(stream_items.max_rows);
     return query
     select f.version, coalesce(i.place, 0)::integer, i.item, f.at, coalesce(f.name, f.task), f.attempt
-      from (select g.version, g.argument, g.at, g.task,
+      from (select g.path, g.version, g.argument, g.at, g.task,
                    case g.task when '$outside' then g.name end as name,
                    case when g.task = '$outside' and g.name is not null then split_part(g.key, '/', 1) end as attempt
               from journal as g
@@ -74,7 +74,7 @@ begin
       left join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place) on true
      where f.version > coalesce(stream_items.after, 0)
         or i.place > stream_items.place
-     order by f.version, 2;
+     order by f.path, f.version, 2;
     if not found and it.status <> 'running' and coalesce(stream_items.max_rows, 1) > 0 then
         return next (it.version, 0, null, null, null, null)::stream_item;
     end if;
