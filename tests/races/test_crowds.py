@@ -74,3 +74,15 @@ def test_claim_does_not_read_tasks_that_wait_for_slot(connection: Connection, li
     assert row == ((2 + 30,) if "key" in limits else (2,))
     assert max(few, none) < 500
     assert many < 3000
+
+
+def test_claim_does_not_count_held_tasks_without_a_limit_of_slots(connection: Connection) -> None:
+    """Of a queue that has only a rate per key, however many tasks of the key are held."""
+    rates = "rate_per_key => 1000000, burst_per_key => 1000000"
+    connection.execute(f"select set_queue('q', {rates})".encode())
+    for _ in range(CROWD // 1000):
+        start(connection, 1000, "crowd", id=None)
+    connection.execute("select claim('{q}', 'a', max_tasks => 1000) from generate_series(1, 9)")
+    connection.execute("vacuum tasks, jobs, lines, key_tokens")
+
+    assert min(pages_of_a_claim(connection, 1) for _ in range(5)) < 200

@@ -103,6 +103,9 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if slots_taken_by_key.max_slots is null then
+        return null;
+    end if;
     return (
         select count(*)
           from (select
@@ -121,7 +124,7 @@ begin
 end
 $$;
 comment on function @extschema@.slots_taken_by_key(text, text, integer) is
-    'Count the held tasks of a queue under a limit key, of all versions, up to as many as matter.';
+    'Count the held tasks of a queue under a limit key, of all versions, up to as many as matter; null if any number may be held.';
 
 
 -- From key to key by the index, to the first with room. A due task that stands in no line yet counts as one: the next
