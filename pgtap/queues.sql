@@ -342,9 +342,10 @@ select is(pg_temp.taken_of(null, worker => 'cid'), '{}', 'tasks that are not pin
 select is(pg_temp.depth('shared'), '[0, 6, 3, 0, 0, 0, 0]', 'queue_depths() counts the tasks of all versions');
 select is((status('v1-3')).waiting_for, 'a slot of queue shared (3 of 3 taken)',
           'the status of a pinned job counts the slots of all versions');
+select set_idle(served_queues('{shared}', 'v2') || '{shared@v3}', 'idle two', true);
 select is(
-    freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared}',
-    'a free slot is announced on the queue that workers of all versions serve');
+    freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared,shared@v2}',
+    'a free slot is announced to all versions of which tasks wait for it');
 select set_queue('shared', max_per_key => 4);
 select is(cardinality(pg_temp.taken_of('v2', worker => 'dan')), 1, 'all versions share the slots of a key');
 select is(pg_temp.taken_of('v1', worker => 'dan'), '{}', 'a key that another version has filled has no slot');
@@ -376,6 +377,7 @@ select is(pg_temp.depth('poison'), '[0, 1, 1, 0, 0, 2, 0]', 'a poisonous task is
 -- Hints for idle workers.
 
 select given(claim('{few}', 'idle one', idle => true));
+select set_idle('{told,beneath}', 'idle two', true);
 create function pg_temp.tells_of(job text, state text) returns text[]
 language plpgsql
 as $$

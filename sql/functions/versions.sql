@@ -18,7 +18,7 @@ begin
         perform check_name(repin.version, 'a version');
     end if;
     queues := repin_tasks(held.id, pin_job(held.id, repin.version), repin.version, moved_at);
-    perform notify_listeners(queues);
+    perform notify_listeners(queues || queues_that_want_slots(queues, moved_at));
     return cardinality(queues);
 end
 $$;

@@ -208,6 +208,29 @@ def test_worker_that_waits_for_slot_gets_hint(a: Session, b: Session, verb: str)
     assert hint() == ["q"]
 
 
+FREEING_FOR_ANOTHER = FREEING | {
+    "release": lambda session, task: session.release(task),
+    "repin": lambda session, task: session.call("repin", id=task.job, version="v9"),
+}
+
+
+@pytest.mark.direct("it listens")
+@pytest.mark.parametrize("verb", FREEING_FOR_ANOTHER)
+@pytest.mark.parametrize("queues", [("q@v1", "q@v2"), ("q@v1", "q"), ("q", "q@v1")])
+def test_worker_of_another_version_gets_hint_for_slot(
+    a: Session, b: Session, queues: tuple[str, str], verb: str
+) -> None:
+    """[P11] (E13) All versions share the slots, so a free one is announced to each that waits."""
+    a.call("set_queue", queue="q", max_running=1)
+    first, second = queues
+    for queue in queues:
+        a.start(queue, queue="q", pinned_version=queue.partition("@")[2] or None)
+    task = a.claim_one(first)
+    hint = hints_about(b, second)
+    FREEING_FOR_ANOTHER[verb](a, task)
+    assert hint() == [second]
+
+
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", ENDING)
 def test_workers_without_journal_send_hints_for_free_slots(

@@ -112,7 +112,9 @@ comment on function @extschema@.choose_due(text[], text[], @extschema@.queue_lim
     'Choose the best tasks that may be claimed if some queues are paused or have limits: those for which there is room, and those that still have their slots.';
 
 
-create function @extschema@.freed_queues(turns @extschema@.turn[], freed_at timestamptz) returns text[]
+-- All versions of a queue share its slots, so the one that becomes free may be wanted by workers of another version. Only
+-- the queues of those who listen are looked at: nobody else could be told.
+create function @extschema@.queues_that_want_slots(queues text[], freed_at timestamptz) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -122,27 +124,49 @@ begin
         return '{}'::text[];
     end if;
     return array(
-        select distinct q.queue
-          from (select distinct h.queue
-                  from unnest(freed_queues.turns) as r
-                 cross join lateral (
-                    select t.queue
-                      from tasks as t
-                     where t.job_id = r.job
-                       and t.task >= r.task
-                       and t.task < r.task || '0'
-                       and t.token is not null
-                       and (t.task = r.task
-                            or r.state in ('done', 'failed', 'cancelled', 'continue') and t.task > r.task || '/')
-                    offset 0) as h
-                 where r.state <> 'keep') as f
-          join queues as q on q.queue = split_part(f.queue, '@', 1)
+        select distinct l.topic
+          from (select distinct split_part(u.queue, '@', 1) as queue
+                  from unnest(queues_that_want_slots.queues) as u (queue)) as f
+          join queues as q on q.queue = f.queue
+         cross join lateral (
+            select w.topic from listeners as w where w.topic = f.queue
+             union
+            select w.topic from listeners as w where w.topic > f.queue || '@' and w.topic < f.queue || 'A') as l
          where coalesce(q.max_running, q.max_per_key) is not null
-           and (has_due_task(q.queue, freed_queues.freed_at) or has_due_task(f.queue, freed_queues.freed_at)));
+           and has_due_task(l.topic, queues_that_want_slots.freed_at));
+end
+$$;
+comment on function @extschema@.queues_that_want_slots(text[], timestamptz) is
+    'Return for which queues, of any version, somebody listens while tasks of them wait for a slot of these queues.';
+
+
+create function @extschema@.freed_queues(turns @extschema@.turn[], freed_at timestamptz) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not exists (select from queues as q where coalesce(q.max_running, q.max_per_key) is not null) then
+        return '{}'::text[];
+    end if;
+    return queues_that_want_slots(array(
+        select distinct h.queue
+          from unnest(freed_queues.turns) as r
+         cross join lateral (
+            select t.queue
+              from tasks as t
+             where t.job_id = r.job
+               and t.task >= r.task
+               and t.task < r.task || '0'
+               and t.token is not null
+               and (t.task = r.task
+                    or r.state in ('done', 'failed', 'cancelled', 'continue') and t.task > r.task || '/')
+            offset 0) as h
+         where r.state <> 'keep'), freed_queues.freed_at);
 end
 $$;
 comment on function @extschema@.freed_queues(@extschema@.turn[], timestamptz) is
-    'Return the queues with limits of which turns free a slot while somebody waits for one; called before the turns are applied.';
+    'Return for which queues somebody listens who waits for a slot that turns free; called before the turns are applied.';
 
 
 create function @extschema@.next_token_at(queues text[], now_at timestamptz) returns timestamptz
