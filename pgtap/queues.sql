@@ -344,7 +344,8 @@ select is((status('v1-3')).waiting_for, 'a slot of queue shared (3 of 3 taken)',
           'the status of a pinned job counts the slots of all versions');
 select set_idle(served_queues('{shared}', 'v2') || '{shared@v3}', 'idle two', true);
 select is(
-    freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared,shared@v2}',
+    freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()),
+    '{shared,shared@v2}',
     'a free slot is announced to all versions of which tasks wait for it');
 select set_queue('shared', max_per_key => 4);
 select is(cardinality(pg_temp.taken_of('v2', worker => 'dan')), 1, 'all versions share the slots of a key');

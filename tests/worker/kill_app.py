@@ -237,9 +237,9 @@ async def trivial(memory: perdure.AsyncEntity, number: int) -> int:
 
 @app.hook(queue="slots")
 async def counted(memory: perdure.AsyncEntity, number: int) -> None:
-    write_down(f"begin {os.getpid()} {number}")
+    write_down(f"begin {os.getpid()} {number} {time.time()}")
     await asyncio.sleep(0.05)
-    write_down(f"end {os.getpid()} {number}")
+    write_down(f"end {os.getpid()} {number} {time.time()}")
     await memory.increment("done")
 
 

@@ -272,13 +272,10 @@ def test_each_key_begins_at_its_rate_without_polls(
     assert 19 / 20 - 0.1 < time.monotonic() - began < 19 / 4
 
 
-def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
-    """[P6] [P8] (C42) After kill -9, all work is done, and no limit is ever exceeded."""
-    path = tmp_path / "ledger"
+def kill_workers_at_random(dsn: str, path: Path, rounds: int) -> None:
+    """Run pairs of workers that write what they do into a ledger, and kill them, pair by pair."""
     chance = random.Random(seed())
-    client.set_queue("slots", max_running=4, max_per_key=2)
-    handle = client.start("count_many", 60)
-    for _ in range(4):
+    for _ in range(rounds):
         with (
             worker_process(dsn, lease=3, LEDGER=str(path)) as one,
             worker_process(dsn, lease=3, LEDGER=str(path)) as other,
@@ -288,7 +285,15 @@ def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_pa
                 process.kill()
                 process.wait()
                 with path.open("a") as ledger:
-                    ledger.write(f"killed {process.pid} 0\n")
+                    ledger.write(f"killed {process.pid} 0 {time.time()}\n")
+
+
+def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    """[P6] [P8] (C42) After kill -9, all work is done, and no limit is ever exceeded."""
+    path = tmp_path / "ledger"
+    client.set_queue("slots", max_running=4, max_per_key=2)
+    handle = client.start("count_many", 60)
+    kill_workers_at_random(dsn, path, 4)
     with worker_process(dsn, lease=3, LEDGER=str(path)):
         assert handle.result(T) == 60
     most, most_of_a_key = 0, 0
@@ -300,11 +305,34 @@ def test_killed_workers_occupy_no_slots(client: perdure.Client, dsn: str, tmp_pa
     assert most_of_a_key <= 2
 
 
+def test_killed_workers_gain_no_tokens(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    """[P6] [P8] (C42) After kill -9, all work is done, and no key has begun faster than its rate.
+
+    A hook whose worker was lost begins again without a token, so only its first begin counts.
+    """
+    path = tmp_path / "ledger"
+    client.set_queue("slots", rate_per_key=4, burst_per_key=2)
+    began_at = time.time()
+    handle = client.start("count_many", 60)
+    kill_workers_at_random(dsn, path, 3)
+    with worker_process(dsn, lease=3, LEDGER=str(path)):
+        assert handle.result(T) == 60
+    first: dict[int, float] = {}
+    for line in path.read_text().splitlines():
+        what, _, number, at = line.split()
+        if what == "begin":
+            first.setdefault(int(number), float(at) - began_at)
+    for key in range(3):
+        times = sorted(at for number, at in first.items() if number % 3 == key)
+        assert len(times) == 20
+        assert all(place < 2 + 4 * at for place, at in enumerate(times))
+
+
 def running_at(path: Path) -> Iterator[set[tuple[str, int]]]:
     """Give the running hooks after each line of the ledger, by process and number."""
     running: set[tuple[str, int]] = set()
     for line in path.read_text().splitlines():
-        what, process, number = line.split()
+        what, process, number, _ = line.split()
         if what == "begin":
             running.add((process, int(number)))
         elif what == "end":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import threading
@@ -20,6 +21,7 @@ from perdure.embedded.server import Server
 from perdure.workers.worker import ONE_REQUEST
 from tests.amount import amount, seed
 from tests.databases import PLAIN
+from tests.patience import wait_until
 from tests.storms.points import worker_points
 from tests.worker.processes import worker_process
 
@@ -279,6 +281,34 @@ def test_work_continues_after_the_server_crashes(app: perdure.App, own_server: S
         with psycopg.connect(url) as connection:
             broken = connection.execute("select * from perdure.assert_invariants()").fetchall()
     assert broken == []
+
+
+def test_no_key_gains_tokens_when_the_server_crashes(app: perdure.App, own_server: Server) -> None:
+    """[P6] (C42) What a claim has taken is on disk before the task begins.
+
+    No lease ends during the test, so each begin has paid.
+    """
+    begun: list[str] = []
+
+    @app.activity(queue="q", limit_key=lambda key: key)
+    async def begin(key: str) -> None:
+        begun.append(key)
+        await asyncio.sleep(0.1)
+
+    @app.coordinator
+    async def begin_in_turn(memory: perdure.AsyncEntity, key: str) -> None:
+        await begin(key)
+
+    url = own_server.url()
+    with perdure.connect(url) as client, perdure.Worker(app, dsn=url, lease=60, slots=1):
+        client.set_queue("q", rate_per_key=0.001, burst_per_key=4)
+        handles = [client.start(begin_in_turn, key) for _ in range(6) for key in "abc"]
+        for many in (2, 5, 8):
+            while len(begun) < many:
+                time.sleep(0.001)
+            own_server.crash()
+        wait_until(lambda: [h.status().status for h in handles].count("completed") >= 12)
+    assert Counter(begun) == {"a": 4, "b": 4, "c": 4}
 
 
 @pytest.mark.direct("without hints a wait sends one call at a time")
