@@ -1,7 +1,7 @@
 -- Rates per key: each key of a queue begins so many turns a second, whatever the others do (E13).
 
 begin;
-select plan(77);
+select plan(79);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -226,6 +226,17 @@ update key_tokens set counted_at = clock() + interval '1 hour' where queue = 'ba
 update lines set turn_at = clock() + interval '2 hours' where queue = 'back';
 select set_queue('back', rate_per_key => 0.001);
 select is(pg_temp.taken('back'), '{5-a-3}', 'neither does a clock that was set back before the same rate is set again');
+
+select set_queue('ahead', max_per_key => 1, rate_per_key => 1);
+select pg_temp.have_tasks('ahead', 1, '{a}');
+select given(pg_temp.taken('ahead'));
+select time_passes('10 s');
+select given(start('w', id => 'ahead-5-a-2', queue => 'ahead', limit_key => 'a'));
+select is(pg_temp.taken('ahead', worker => 'bob'), '{}', 'a task stands in line for the slot of its key');
+select the_time_is(clock() - interval '8 s');
+select given(tell(a_turn('ahead-5-a-1', state => 'done')));
+select is(pg_temp.taken('ahead'), '{5-a-2}', 'a clock that was set back does not hide a line that was opened since');
+select time_passes('8 s');
 
 -- Tasks that kill their workers.
 

@@ -40,7 +40,7 @@ comment on column @extschema@.queues.rate_per_key is 'The same as rate_per_secon
 comment on column @extschema@.queues.burst_per_key is 'How many tokens each key keeps at most.';
 comment on column @extschema@.queues.tokens is 'How many tokens it had when they were last counted.';
 comment on column @extschema@.queues.set_at is 'When its limits were set.';
-comment on column @extschema@.queues.claimed_at is 'When its tasks were last claimed and its tokens counted.';
+comment on column @extschema@.queues.claimed_at is 'When its tokens were last counted: tasks were claimed or put in line.';
 comment on column @extschema@.queues.last_key is 'The key that was served last; the next claim begins behind it.';
 
 -- A key that has as many tokens as it may keep needs no row, so there are as few rows as there are keys in use.

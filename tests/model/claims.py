@@ -168,6 +168,8 @@ class Claim:
         if row["max_per_key"] is None and row["rate_per_key"] is None:
             return self.best([one for name in served for one in self.free(name)[:room]], room)
         for name in served:
+            if self.free(name):
+                row |= {"tokens": tokens_at(row, self.s.now), "claimed_at": self.s.now}
             for _, task in self.free(name):
                 task["in_line"] = True
                 if row["rate_per_key"] is not None:

@@ -158,18 +158,22 @@ comment on function @extschema@.lock_limits(text[]) is
     'Lock the rows of queues that are not paused, skipping those that another claim has locked; return their limits.';
 
 
--- Limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
-create function @extschema@.touch_queue(queue text) returns void
+-- Limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001. A line that is
+-- opened has the time of the clock, so whoever finds the clock set back must see it by the queue.
+create function @extschema@.touch_queue(queue text, touched_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update queues as q set last_key = q.last_key where q.queue = versioned_queue(touch_queue.queue, null);
+    update queues as q
+       set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, touch_queue.touched_at),
+           claimed_at = touch_queue.touched_at
+     where q.queue = versioned_queue(touch_queue.queue, null);
 end
 $$;
-comment on function @extschema@.touch_queue(text) is
-    'Record in the locked row of a queue, of any version, that tasks of it were put in line.';
+comment on function @extschema@.touch_queue(text, timestamptz) is
+    'Record in the locked row of a queue, of any version, that its lines have changed, and count its tokens.';
 
 
 -- Written even if no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is

@@ -47,6 +47,7 @@ begin
     end if;
     if limits.rate_per_key is not null and limits.claimed_at > find_admissible.now_at then
         perform recount_turns(limits.queue, limits.rate_per_key, limits.burst_per_key, find_admissible.now_at);
+        perform touch_queue(limits.queue, find_admissible.now_at);
     end if;
     -- Loops: tasks with a better priority take the slots of their key first.
     for level in 0 .. 9 loop

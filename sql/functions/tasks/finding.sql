@@ -82,7 +82,7 @@ begin
         )
         update tasks as t set in_line = true from found as f where t.ctid = f.place;
         perform open_lines(due, put_in_line.now_at) where limits.rate_per_key is not null;
-        perform touch_queue(put_in_line.queue);
+        perform touch_queue(put_in_line.queue, put_in_line.now_at);
     end if;
 end
 $$;
