@@ -1,7 +1,7 @@
 -- Rates per key: each key of a queue begins so many turns a second, whatever the others do (E13).
 
 begin;
-select plan(79);
+select plan(83);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -210,6 +210,22 @@ select is(pg_temp.taken('raised'), '{5-a-1}', 'tasks stand in line in their orde
 update tasks set priority = 0, in_line = false where job_id = 'raised-5-a-3';
 select time_passes('1 s');
 select is(pg_temp.taken('raised'), '{5-a-3}', 'a task that was given a better priority goes before its line');
+
+-- What keys and old versions have left goes when the limits are set, as programs do at each start.
+
+select set_queue('old', rate_per_key => 1);
+select pg_temp.have_tasks('old', 1, '{a,b}', version => 'v1');
+select pg_temp.have_tasks('old', 2, '{c}', version => 'v2');
+select pg_temp.have_tasks('old', 2, '{d}');
+select given(pg_temp.taken('old@v1', 1) || pg_temp.taken('old@v2') || pg_temp.taken('old'));
+select given(repin('old-5-b-v1-1', 'v3'));
+select is(pg_temp.lines_of('old@v1'), '{"5 b 0.0"}', 'a task that is repinned leaves its line');
+select time_passes('1 s');
+select set_queue('old', rate_per_key => 1);
+select is(pg_temp.lines_of('old@v1'), '{}', 'set_queue() removes the lines of a version that has no tasks in line');
+select is(pg_temp.lines_of('old@v2') || pg_temp.lines_of('old'), '{"5 c 0.0","5 d 0.0"}',
+          'set_queue() keeps all other lines');
+select is(pg_temp.keys_of('old'), '{}', 'set_queue() forgets keys that have all their tokens');
 
 -- A clock that was set back.
 

@@ -251,6 +251,13 @@ def change_key_rate(
         for name, line in s.lines.items():
             if base(name[0]) == queue and line["turn_at"] > s.now:
                 line["turn_at"] = turn_of_key(s, queue, name[2])
+    for one in [one for one, kept in s.key_tokens.items() if kept["full_at"] <= s.now]:
+        if one[0] == queue:
+            del s.key_tokens[one]
+    wanted = {task["queue"] for task in s.tasks.values() if task["in_line"] and not task["paused"]}
+    for version, *rest in list(s.lines):
+        if base(version) == queue and version not in {queue, *wanted}:
+            del s.lines[version, *rest]
 
 
 def count_key(s: State, queue: str, key: str, tokens: Decimal) -> None:

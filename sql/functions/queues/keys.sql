@@ -37,10 +37,12 @@ begin
         perform recount_turns(before.queue, change_key_rate.rate_per_key, change_key_rate.burst_per_key,
                               change_key_rate.changed_at);
     end if;
+    delete from key_tokens as k where k.queue = before.queue and k.full_at <= change_key_rate.changed_at;
+    perform remove_lines_of_old_versions(before.queue);
 end
 $$;
 comment on function @extschema@.change_key_rate(@extschema@.queue_limits, numeric, numeric, timestamptz) is
-    'Count the tokens of all keys of a locked queue under its rate per key before it gets another, or forget them if it gets none.';
+    'Count the tokens of all keys of a locked queue under its rate per key before it gets another, or forget them if it gets none; forget also what keys and versions have left that are in use no more.';
 
 
 create function @extschema@.spend_key_tokens(

@@ -55,6 +55,31 @@ comment on function @extschema@.remove_lines(text) is
     'Remove all lines of a queue, of all versions, whose tasks are taken out of line.';
 
 
+-- Nobody may claim for an old version again and remove what its tasks have left, once they were repinned or have ended.
+create function @extschema@.remove_lines_of_old_versions(queue text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    wanted text[] := array(
+        select distinct t.queue
+          from tasks as t
+         where t.queue > remove_lines_of_old_versions.queue || '@'
+           and t.queue < remove_lines_of_old_versions.queue || 'A'
+           and t.in_line
+           and not t.paused);
+begin
+    delete from lines as l
+     where l.queue > remove_lines_of_old_versions.queue || '@'
+       and l.queue < remove_lines_of_old_versions.queue || 'A'
+       and l.queue <> all(wanted);
+end
+$$;
+comment on function @extschema@.remove_lines_of_old_versions(text) is
+    'Remove the lines of those versions of a queue of which no task stands in line.';
+
+
 create function @extschema@.place_line(queue text, priority smallint, limit_key text, turn_at timestamptz) returns void
 language plpgsql
 volatile
