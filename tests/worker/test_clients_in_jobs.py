@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,10 @@ def mine(database: str, app: perdure.App, elsewhere: None) -> Iterator[perdure.C
             return client.schema, client.entity(job).get("secret")
 
     @app.activity
+    async def beside_the_loop(job: str) -> Any:
+        return await asyncio.to_thread(in_a_thread.function, job)
+
+    @app.activity
     async def on_the_loop(job: str) -> Any:
         async with perdure.connect_async() as client:
             return client.schema, await client.entity(job).get("secret")
@@ -45,7 +50,8 @@ def mine(database: str, app: perdure.App, elsewhere: None) -> Iterator[perdure.C
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
         await memory.set("text", "secret")
-        return [await in_a_thread(memory.id), await on_the_loop(memory.id), await in_a_hook(memory)]
+        calls = [in_a_thread, beside_the_loop, on_the_loop]
+        return [await call(memory.id) for call in calls] + [await in_a_hook(memory)]
 
     @app.coordinator
     async def connects(memory: perdure.AsyncEntity) -> None:
@@ -60,7 +66,7 @@ def mine(database: str, app: perdure.App, elsewhere: None) -> Iterator[perdure.C
 
 def test_client_in_an_activity_or_hook_is_of_the_app_of_its_worker(mine: perdure.Client) -> None:
     """Neither the variables nor another codec count."""
-    assert mine.start("asks").result(T) == [["my_app", "text"]] * 3
+    assert mine.start("asks").result(T) == [["my_app", "text"]] * 4
 
 
 def test_client_in_a_coordinator_is_refused(mine: perdure.Client) -> None:
@@ -92,4 +98,4 @@ def test_client_in_an_activity_installs_nothing(
 ) -> None:
     """The role of a worker need not be allowed to."""
     monkeypatch.delattr(Source, "provision")
-    assert mine.start("asks").result(T) == [["my_app", "text"]] * 3
+    assert mine.start("asks").result(T) == [["my_app", "text"]] * 4
