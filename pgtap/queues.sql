@@ -345,7 +345,7 @@ select is((status('v1-3')).waiting_for, 'a slot of queue shared (3 of 3 taken)',
 select set_idle(served_queues('{shared}', 'v2') || '{shared@v3}', 'idle two', true);
 select is(
     freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()),
-    '{shared,shared@v2}',
+    '{shared,shared@v1,shared@v2}',
     'a free slot is announced to all versions of which tasks wait for it');
 select set_queue('shared', max_per_key => 4);
 select is(cardinality(pg_temp.taken_of('v2', worker => 'dan')), 1, 'all versions share the slots of a key');
@@ -378,7 +378,6 @@ select is(pg_temp.depth('poison'), '[0, 1, 1, 0, 0, 2, 0]', 'a poisonous task is
 -- Hints for idle workers.
 
 select given(claim('{few}', 'idle one', idle => true));
-select set_idle('{told,beneath}', 'idle two', true);
 create function pg_temp.tells_of(job text, state text) returns text[]
 language plpgsql
 as $$

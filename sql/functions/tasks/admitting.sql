@@ -113,8 +113,9 @@ comment on function @extschema@.choose_due(text[], text[], @extschema@.queue_lim
     'Choose the best tasks that may be claimed if some queues are paused or have limits: those for which there is room, and those that still have their slots.';
 
 
--- All versions of a queue share its slots, so the one that becomes free may be wanted by workers of another version. Only
--- the queues of those who listen are looked at: nobody else could be told.
+-- All versions of a queue share its slots, so the one that becomes free may be wanted by workers of another version. Those
+-- for which somebody listens are looked at; the queues themselves are told in any case, since a worker may begin to listen
+-- until the call ends.
 create function @extschema@.queues_that_want_slots(queues text[], freed_at timestamptz) returns text[]
 language plpgsql
 stable
@@ -125,20 +126,24 @@ begin
         return '{}'::text[];
     end if;
     return array(
-        select distinct l.topic
+        select v.queue
           from (select distinct split_part(u.queue, '@', 1) as queue
                   from unnest(queues_that_want_slots.queues) as u (queue)) as f
           join queues as q on q.queue = f.queue
          cross join lateral (
-            select w.topic from listeners as w where w.topic = f.queue
+            select f.queue
              union
-            select w.topic from listeners as w where w.topic > f.queue || '@' and w.topic < f.queue || 'A') as l
+            select u.queue
+              from unnest(queues_that_want_slots.queues) as u (queue)
+             where split_part(u.queue, '@', 1) = f.queue
+             union
+            select l.topic from listeners as l where l.topic > f.queue || '@' and l.topic < f.queue || 'A') as v
          where coalesce(q.max_running, q.max_per_key) is not null
-           and has_due_task(l.topic, queues_that_want_slots.freed_at));
+           and has_due_task(v.queue, queues_that_want_slots.freed_at));
 end
 $$;
 comment on function @extschema@.queues_that_want_slots(text[], timestamptz) is
-    'Return for which queues, of any version, somebody listens while tasks of them wait for a slot of these queues.';
+    'Return the queues, of any version, of which tasks are due that may wait for a slot of these queues.';
 
 
 create function @extschema@.freed_queues(turns @extschema@.turn[], freed_at timestamptz) returns text[]
@@ -167,7 +172,7 @@ begin
 end
 $$;
 comment on function @extschema@.freed_queues(@extschema@.turn[], timestamptz) is
-    'Return for which queues somebody listens who waits for a slot that turns free; called before the turns are applied.';
+    'Return the queues, of any version, of which tasks may wait for slots that turns free; called before the turns are applied.';
 
 
 create function @extschema@.next_token_at(queues text[], now_at timestamptz) returns timestamptz
