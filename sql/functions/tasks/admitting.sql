@@ -139,7 +139,8 @@ begin
              union
             select l.topic from listeners as l where l.topic > f.queue || '@' and l.topic < f.queue || 'A') as v
          where coalesce(q.max_running, q.max_per_key) is not null
-           and has_due_task(v.queue, queues_that_want_slots.freed_at));
+           and has_due_task(v.queue, queues_that_want_slots.freed_at)
+         order by v.queue);
 end
 $$;
 comment on function @extschema@.queues_that_want_slots(text[], timestamptz) is
