@@ -1,7 +1,7 @@
 -- Rates per key: each key of a queue begins so many turns a second, whatever the others do (E13).
 
 begin;
-select plan(83);
+select plan(86);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -253,6 +253,18 @@ select the_time_is(clock() - interval '8 s');
 select given(tell(a_turn('ahead-5-a-1', state => 'done')));
 select is(pg_temp.taken('ahead'), '{5-a-2}', 'a clock that was set back does not hide a line that was opened since');
 select time_passes('8 s');
+
+-- Limits that are set beneath what is held.
+
+select set_queue('lowered', max_per_key => 9);
+select pg_temp.have_tasks('lowered', 3, '{a}');
+select is(cardinality(pg_temp.taken('lowered')), 3, 'three tasks are held');
+select set_queue('lowered', max_running => 2, max_per_key => 9);
+select time_passes('1 s');
+select pg_temp.have_tasks('lowered', 1, '{b}');
+select is(pg_temp.taken('lowered', worker => 'bob'), '{}', 'nothing is claimed beyond the new limit');
+select is_empty('select * from assert_invariants()', 'what was held before may be more than the new limit');
+select set_queue('lowered');
 
 -- Tasks that kill their workers.
 

@@ -10,7 +10,7 @@ create table @extschema@.queues (
     rate_per_key     numeric,
     burst_per_key    numeric,
     tokens           numeric,
-    set_at           timestamptz,
+    has_claimed      boolean           not null default false,
     claimed_at       timestamptz,
     last_key         text collate "C"  not null default '',
 
@@ -23,9 +23,7 @@ create table @extschema@.queues (
     constraint rate_per_key_has_a_burst check ((rate_per_key is null) = (burst_per_key is null)),
     constraint rate_has_tokens check (num_nulls(rate_per_second, burst, tokens) in (0, 3)),
     constraint tokens_are_not_spent_twice check (tokens >= 0),
-    constraint tokens_were_counted check (tokens is null or claimed_at is not null),
-    constraint limits_were_set
-        check (num_nonnulls(max_running, max_per_key, rate_per_second, rate_per_key) = 0 or set_at is not null)
+    constraint tokens_were_counted check (tokens is null or claimed_at is not null)
 );
 comment on table @extschema@.queues is 'The limits of queues. A queue without a row has no limits.';
 comment on column @extschema@.queues.queue is 'The name of the queue.';
@@ -39,7 +37,7 @@ comment on column @extschema@.queues.burst is 'How many tokens it keeps at most.
 comment on column @extschema@.queues.rate_per_key is 'The same as rate_per_second, for each limit_key.';
 comment on column @extschema@.queues.burst_per_key is 'How many tokens each key keeps at most.';
 comment on column @extschema@.queues.tokens is 'How many tokens it had when they were last counted.';
-comment on column @extschema@.queues.set_at is 'When its limits were set.';
+comment on column @extschema@.queues.has_claimed is 'Whether tasks were claimed since its limits were set.';
 comment on column @extschema@.queues.claimed_at is 'When its tokens were last counted: tasks were claimed or put in line.';
 comment on column @extschema@.queues.last_key is 'The key that was served last; the next claim begins behind it.';
 

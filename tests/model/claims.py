@@ -241,7 +241,8 @@ class Claim:
                 row = self.s.queues[queue]
                 tokens = tokens_at(row, self.s.now)
                 row["tokens"] = None if tokens is None else tokens - len(used)
-                row |= {"claimed_at": self.s.now, "last_key": used[-1][1]["limit_key"]}
+                row |= {"has_claimed": True, "claimed_at": self.s.now}
+                row["last_key"] = used[-1][1]["limit_key"]
             if self.s.queues[queue]["rate_per_key"] is not None:
                 self._spend(queue, used, len(taken))
         for _, task in chosen:

@@ -22,8 +22,8 @@ from tests.races.memory_model import Refused
 
 NEW_QUEUE: Row = {
     "paused": False, "max_running": None, "max_per_key": None, "rate_per_second": None,
-    "burst": None, "rate_per_key": None, "burst_per_key": None, "tokens": None, "set_at": None,
-    "claimed_at": None, "last_key": "",
+    "burst": None, "rate_per_key": None, "burst_per_key": None, "tokens": None,
+    "has_claimed": False, "claimed_at": None, "last_key": "",
 }  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def set_queue(
     before, tokens = dict(row), tokens_at(row, s.now)
     counted = {key: tokens_of_key(s, *key) for key in s.key_tokens if key[0] == queue}
     row |= {"max_running": max_running, "max_per_key": max_per_key, "burst": full}
-    row |= {"rate_per_second": rate, "set_at": s.now, "claimed_at": s.now}
+    row |= {"rate_per_second": rate, "has_claimed": False, "claimed_at": s.now}
     row["tokens"] = None if full is None else min(full if tokens is None else tokens, full)
     row["rate_per_key"] = None if rate_per_key is None else Decimal(str(rate_per_key))
     row["burst_per_key"] = rate_per_key and Decimal(burst_per_key or max(row["rate_per_key"], 1))

@@ -38,7 +38,7 @@ COLUMNS = {
     "items": """job_id, id, task, key, name, payload, assignee, priority, asked_at, expires_at,
         claimed_by, claimed_at, resolution, resolved_by, resolved_at, fingerprint""",
     "queues": """queue, paused, max_running, max_per_key, rate_per_second, burst, rate_per_key,
-        burst_per_key, tokens, set_at, claimed_at, last_key""",
+        burst_per_key, tokens, has_claimed, claimed_at, last_key""",
     "key_tokens": "queue, limit_key, tokens, counted_at, full_at",
     "lines": "queue, priority, limit_key, turn_at",
 }

@@ -112,7 +112,7 @@ begin
     select 'I15', null, null, format('queue %s has %s slots, but %s tasks are held', q.queue, q.max_running, count(*))
       from queues as q
       join tasks as t on versioned_queue(t.queue, null) = q.queue and t.token is not null
-     where q.claimed_at > q.set_at
+     where q.has_claimed
      group by q.queue
     having count(*) > q.max_running;
 end

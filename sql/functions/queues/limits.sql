@@ -191,6 +191,7 @@ as $$
 begin
     update queues as q
        set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, record_claims.claimed_at) - g.used,
+           has_claimed = true,
            claimed_at = record_claims.claimed_at,
            last_key = g.last_key
       from (select l.queue, count(*) as used, (array_agg(c.limit_key order by c.ordinality desc))[1] as last_key

@@ -92,7 +92,7 @@ begin
            rate_per_key = set_queue.rate_per_key,
            burst_per_key = full_burst_per_key,
            tokens = case when full_burst is not null then tokens_left end,
-           set_at = limits_set_at,
+           has_claimed = false,
            claimed_at = limits_set_at
      where q.queue = set_queue.queue;
     perform change_key_rate(before, set_queue.rate_per_key, full_burst_per_key, limits_set_at);
