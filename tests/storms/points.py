@@ -6,6 +6,7 @@ import ast
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -126,6 +127,9 @@ class Fuse:
     workers: int = 1
 
 
+_ALONE = threading.Lock()
+
+
 @dataclass
 class Passages:
     """The points that a worker process passes; it burns its fuse, and records that before."""
@@ -135,12 +139,13 @@ class Passages:
     passed: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, point: str) -> None:
-        """Pass a point."""
-        self.passed[point] += 1
-        if self._is_due(point):
-            with Path(self.path).open("a") as file:
-                file.write(f"{os.getpid()} {point}\n")
-            os.kill(os.getpid(), self.fuse.signal)
+        """Pass a point. No other thread may end the process while this one takes a point."""
+        with _ALONE:
+            self.passed[point] += 1
+            if self._is_due(point):
+                with Path(self.path).open("a") as file:
+                    file.write(f"{os.getpid()} {point}\n")
+                os.kill(os.getpid(), self.fuse.signal)
 
     def _is_due(self, point: str) -> bool:
         if self.fuse.point != ANY:
