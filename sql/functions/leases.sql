@@ -77,13 +77,12 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    released_at timestamptz;
     queues text[];
 begin
     perform check_leases(release.tasks);
-    released_at := clock();
-    queues := give_back_tasks(release.tasks, released_at);
-    perform notify_listeners(queues || queues_that_want_slots(queues, released_at));
+    queues := give_back_tasks(release.tasks, clock());
+    -- By the time after the locks: more may have become due since.
+    perform notify_listeners(queues || queues_that_want_slots(queues, clock()));
     return coalesce((
         select json_agg(json_build_object('job', g.job, 'task', g.task,
                                           'state', case when t.last_token = g.token and t.token is null then 'released'

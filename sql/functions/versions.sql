@@ -18,7 +18,8 @@ begin
         perform check_name(repin.version, 'a version');
     end if;
     queues := repin_tasks(held.id, pin_job(held.id, repin.version), repin.version, moved_at);
-    perform notify_listeners(queues || queues_that_want_slots(queues, moved_at));
+    -- By the time after the locks of tasks: more may have become due since.
+    perform notify_listeners(queues || queues_that_want_slots(queues, clock()));
     return cardinality(queues);
 end
 $$;

@@ -208,10 +208,11 @@ def test_worker_that_waits_for_slot_gets_hint(a: Session, b: Session, verb: str)
     assert hint() == ["q"]
 
 
-FREEING_FOR_ANOTHER = FREEING | {
+LEAVING: dict[str, Callable[[Session, Task], Any]] = {
     "release": lambda session, task: session.release(task),
     "repin": lambda session, task: session.call("repin", id=task.job, version="v9"),
 }
+FREEING_FOR_ANOTHER = FREEING | LEAVING
 
 
 @pytest.mark.direct("it listens")
@@ -229,6 +230,26 @@ def test_worker_of_another_version_gets_hint_for_slot(
     hint = hints_about(b, second)
     FREEING_FOR_ANOTHER[verb](a, task)
     assert hint() == [second]
+
+
+@pytest.mark.direct("it listens")
+@pytest.mark.parametrize("verb", LEAVING)
+def test_slot_that_becomes_free_late_is_announced_for_what_is_due_by_then(
+    a: Session, b: Session, c: Session, verb: str
+) -> None:
+    """[P8] [P11] (E13) A call that waited for a lock looks at what has become due meanwhile."""
+    a.call("set_queue", queue="q", max_running=1)
+    a.start("first", queue="q", pinned_version="v1")
+    task = a.claim_one("q@v1")
+    c.begin()
+    c.run("select from tasks where job_id = %s for no key update", task.job)
+    leaving = a.later(LEAVING[verb], a, task)
+    assert leaving.waits()
+    b.start("second", queue="q", pinned_version="v2")
+    hint = hints_about(b, "q@v2")
+    c.commit()
+    leaving.get()
+    assert hint() == ["q@v2"]
 
 
 @pytest.mark.direct("it listens")
