@@ -185,6 +185,7 @@ ENDING: dict[str, Callable[[Session, Task], Any]] = {
 def hints_about(session: Session, queue: str) -> Callable[[], list[str]]:
     """Be idle on a queue without a free slot; give a function that waits for a hint."""
     session.run(f'listen "{session.call("channel")}"')
+    list(session.connection.notifies(timeout=0))  # an earlier test may have left hints behind
     assert session.claim(queue, idle=True) == []
 
     def wait_for_hint() -> list[str]:
